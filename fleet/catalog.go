@@ -1,0 +1,57 @@
+package fleet
+
+import "time"
+
+// Class is what nodes of a kind must be.
+type Class struct {
+	Name   string      `json:"name"`
+	Expect ClassExpect `json:"expect,omitzero"`
+	// BurnIn is the profile to run, or "none" in so many words.
+	BurnIn      string `json:"burnin"`
+	AfterTenant string `json:"after_tenant,omitempty"`
+	// EraseLevel is the least that cleaning must reach: "clear" or "purge".
+	EraseLevel string `json:"erase_level"`
+	// PowerOffAvailable powers nodes off while nobody uses them; otherwise the agent stays up.
+	PowerOffAvailable bool `json:"power_off_available,omitempty"`
+}
+
+// ClassExpect is what an inventory is compared with; zero fields are not compared.
+type ClassExpect struct {
+	CPUs        int   `json:"cpus,omitempty"`
+	NUMANodes   int   `json:"numa_nodes,omitempty"`
+	MemoryBytes int64 `json:"memory_bytes,omitempty"`
+	Disks       int   `json:"disks,omitempty"`
+	NVMe        int   `json:"nvme,omitempty"`
+	NICs        int   `json:"nics,omitempty"`
+	GPUs        int   `json:"gpus,omitempty"`
+	InfiniBand  int   `json:"infiniband,omitempty"`
+}
+
+// Site is the one record of settings that hold for all nodes of a place.
+type Site struct {
+	// Isolation is "required" (default) or "none": with none, nodes are handed out without a network driver, and `node show` repeats it.
+	Isolation string `json:"isolation"`
+	// PhoneHome is the endpoint that tenants' systems can reach, or "".
+	PhoneHome string `json:"phone_home,omitempty"`
+	// Origins is the allow-list of hosts that images may come from, besides this server.
+	Origins []string `json:"origins,omitempty"`
+	// Denied are address ranges that images never come from (BMCs, management), as CIDRs.
+	Denied []string `json:"denied,omitempty"`
+}
+
+// IsolationWaived reports whether the site hands nodes out without a network driver.
+func (s Site) IsolationWaived() bool { return s.Isolation == "none" }
+
+// Image is an operating system image for tenants. The digest is mandatory: nothing is written that was not named by it.
+type Image struct {
+	Name string `json:"name"`
+	// URL is where agents fetch it: an origin of the allow-list, or "" where the server itself holds the file.
+	URL    string `json:"url,omitempty"`
+	Format string `json:"format"` // raw, raw.zst, raw.gz, raw.xz, qcow2
+	// SHA256 is the digest of the file as served, 64 hex digits.
+	SHA256    string `json:"sha256"`
+	SizeBytes int64  `json:"size_bytes"`
+	// VirtualSizeBytes is the size of the disk inside, 0 where unknown until written.
+	VirtualSizeBytes int64     `json:"virtual_size_bytes,omitempty"`
+	CreatedAt        time.Time `json:"created_at"`
+}

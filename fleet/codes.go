@@ -1,0 +1,13 @@
+package fleet
+
+// Codes holds a page for every stable error code; `metalctl help CODE` prints it. A code is never reused or renamed.
+// The house test compares it with the codes that the sources use.
+var Codes = map[string]Page{}
+
+// Page explains an error code to an operator.
+type Page struct {
+	// Title is one line: what happened.
+	Title string
+	// Text says why it can happen and what to do, with the commands to type.
+	Text string
+}

@@ -1,0 +1,142 @@
+package fleet
+
+import "time"
+
+// Inventory is what an agent read from a machine. It replaces the old one whole. Missing says what could not be read, and why: an absent
+// value is never a zero that somebody could believe.
+type Inventory struct {
+	Version int       `json:"version"`
+	TakenAt time.Time `json:"taken_at"`
+	// OutOfBand marks an inventory that was read through the BMC alone.
+	OutOfBand bool       `json:"out_of_band,omitempty"`
+	System    System     `json:"system"`
+	CPUs      []CPU      `json:"cpus"`
+	NUMANodes []NUMANode `json:"numa_nodes"`
+	Memory    Memory     `json:"memory"`
+	PCI       []PCI      `json:"pci"`
+	NICs      []NIC      `json:"nics"`
+	Disks     []Disk     `json:"disks"`
+	TPM       *TPM       `json:"tpm,omitempty"`
+	Missing   []Missing  `json:"missing"`
+}
+
+// System is the machine's identity. UUID is in the byte order that SMBIOS 2.6 and Redfish show.
+type System struct {
+	Vendor   string `json:"vendor"`
+	Model    string `json:"model"`
+	Serial   string `json:"serial"`
+	UUID     string `json:"uuid"`
+	Board    string `json:"board,omitempty"`
+	BIOS     string `json:"bios,omitempty"`
+	BIOSDate string `json:"bios_date,omitempty"`
+	// FirmwareMode is "uefi" or "bios"; SecureBoot is "on", "off" or "unknown".
+	FirmwareMode string `json:"firmware_mode"`
+	SecureBoot   string `json:"secure_boot"`
+	Kernel       string `json:"kernel"`
+}
+
+// CPU is one socket.
+type CPU struct {
+	Socket    int    `json:"socket"`
+	Model     string `json:"model"`
+	Cores     int    `json:"cores"`
+	Threads   int    `json:"threads"`
+	Microcode string `json:"microcode,omitempty"`
+	MaxMHz    int    `json:"max_mhz,omitempty"`
+}
+
+// NUMANode is one memory domain; Distances is its row of the SLIT, in node order.
+type NUMANode struct {
+	ID          int    `json:"id"`
+	CPUs        string `json:"cpus"` // list format, such as 0-3,8-11
+	MemoryBytes int64  `json:"memory_bytes"`
+	Distances   []int  `json:"distances"`
+}
+
+// Memory is the machine's RAM: what the kernel sees and which modules carry it.
+type Memory struct {
+	TotalBytes int64  `json:"total_bytes"`
+	DIMMs      []DIMM `json:"dimms"`
+}
+
+// DIMM is one memory module by SMBIOS type 17.
+type DIMM struct {
+	Locator   string `json:"locator"`
+	SizeBytes int64  `json:"size_bytes"`
+	SpeedMTs  int    `json:"speed_mts,omitempty"`
+	Serial    string `json:"serial,omitempty"`
+	Part      string `json:"part,omitempty"`
+	Vendor    string `json:"vendor,omitempty"`
+}
+
+// PCI is one function. Widths are lanes; speeds are GT/s as the kernel prints them.
+type PCI struct {
+	Address  string `json:"address"`
+	Vendor   string `json:"vendor"` // 4 hex digits
+	Device   string `json:"device"`
+	Class    string `json:"class"` // 6 hex digits
+	Driver   string `json:"driver,omitempty"`
+	NUMANode int    `json:"numa_node"` // -1 where the firmware does not say
+	Parent   string `json:"parent,omitempty"`
+	Speed    string `json:"speed,omitempty"`
+	Width    int    `json:"width,omitempty"`
+	MaxSpeed string `json:"max_speed,omitempty"`
+	MaxWidth int    `json:"max_width,omitempty"`
+}
+
+// NIC is one Ethernet interface.
+type NIC struct {
+	Name       string    `json:"name"`
+	MAC        MAC       `json:"mac"`
+	Driver     string    `json:"driver,omitempty"`
+	PCIAddress string    `json:"pci_address,omitempty"`
+	NUMANode   int       `json:"numa_node"`
+	Carrier    bool      `json:"carrier"`
+	SpeedMbps  int       `json:"speed_mbps,omitempty"`
+	MTU        int       `json:"mtu"`
+	Addresses  []string  `json:"addresses,omitempty"`
+	LLDP       *Neighbor `json:"lldp,omitempty"`
+}
+
+// Neighbor is what the other end of a wire says of itself by LLDP (IEEE 802.1AB).
+type Neighbor struct {
+	ChassisID  string `json:"chassis_id"`
+	PortID     string `json:"port_id"`
+	SystemName string `json:"system_name,omitempty"`
+	PortDesc   string `json:"port_description,omitempty"`
+	VLAN       int    `json:"vlan,omitempty"`
+}
+
+// Disk is one block device that could hold data.
+type Disk struct {
+	Name       string `json:"name"`
+	Path       string `json:"path"`
+	Serial     string `json:"serial"`
+	Model      string `json:"model"`
+	WWN        string `json:"wwn,omitempty"`
+	Firmware   string `json:"firmware,omitempty"`
+	SizeBytes  int64  `json:"size_bytes"`
+	BlockBytes int    `json:"block_bytes"`
+	Transport  string `json:"transport"` // nvme, sata, sas, virtio, usb, file
+	Rotational bool   `json:"rotational"`
+	Removable  bool   `json:"removable"`
+	ReadOnly   bool   `json:"read_only,omitempty"`
+	PCIAddress string `json:"pci_address,omitempty"`
+	NUMANode   int    `json:"numa_node"`
+	// Sanitize lists what the device says it can do to erase itself: sanitize-crypto, sanitize-block, sanitize-overwrite, format-crypto, format, discard.
+	Sanitize []string `json:"sanitize,omitempty"`
+	// BootMedium marks the medium this agent was booted from: it is never written or erased.
+	BootMedium bool `json:"boot_medium,omitempty"`
+}
+
+// TPM is the machine's trusted platform module.
+type TPM struct {
+	Version      string `json:"version"`
+	Manufacturer string `json:"manufacturer,omitempty"`
+}
+
+// Missing says what could not be read, and why.
+type Missing struct {
+	What string `json:"what"`
+	Why  string `json:"why"`
+}

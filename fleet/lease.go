@@ -1,0 +1,142 @@
+package fleet
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// LeaseState is where a lease is.
+type LeaseState string
+
+const (
+	LeasePending    LeaseState = "pending"
+	LeaseAllocating LeaseState = "allocating"
+	LeaseDeploying  LeaseState = "deploying"
+	LeaseActive     LeaseState = "active"
+	LeaseReleasing  LeaseState = "releasing"
+	LeaseReleased   LeaseState = "released"
+	// LeaseFailed holds nothing.
+	LeaseFailed LeaseState = "failed"
+)
+
+// MemberState is where one node of a lease is.
+type MemberState string
+
+const (
+	MemberReserved  MemberState = "reserved"
+	MemberDeploying MemberState = "deploying"
+	MemberReady     MemberState = "ready"
+	MemberFailed    MemberState = "failed"
+	MemberReplaced  MemberState = "replaced"
+	MemberReleasing MemberState = "releasing"
+	MemberReleased  MemberState = "released"
+)
+
+// Ready says what a tenant means by "it works".
+type Ready string
+
+const (
+	// ReadyOS: the operating system runs, by the BMC's BootProgress or serial evidence, else power on for a time.
+	ReadyOS Ready = "os-running"
+	// ReadyPhoneHome: the system calls back with a one-use secret; only where a network names a reachable endpoint.
+	ReadyPhoneHome Ready = "phone-home"
+	// ReadyNow: as soon as it is powered on.
+	ReadyNow Ready = "now"
+)
+
+// LeaseRequest is what a tenant asks for; it does not change afterwards.
+type LeaseRequest struct {
+	Nodes            []string          `json:"nodes"`
+	Image            string            `json:"image"`
+	SSHKeys          []string          `json:"ssh_keys,omitempty"`
+	HostnameTemplate string            `json:"hostname_template,omitempty"`
+	Meta             map[string]string `json:"meta,omitempty"`
+	NetworkData      json.RawMessage   `json:"network_data,omitempty"`
+	Ready            Ready             `json:"ready,omitempty"`
+	// MinReady members suffice; 0 means all.
+	MinReady int `json:"min_ready,omitempty"`
+	// Until is when the lease ends by itself; zero means never.
+	Until time.Time `json:"until,omitzero"`
+	// GraceSeconds keeps the disks untouched after the end; 0 means none.
+	GraceSeconds int64 `json:"grace_seconds"`
+	// WipeData lets deploying and rebuilding write data disks too; otherwise only the root disk is touched.
+	WipeData bool `json:"wipe_data,omitempty"`
+	// DeadlineSeconds bounds allocating and deploying; 0 means the server's default.
+	DeadlineSeconds int64 `json:"deadline_seconds,omitempty"`
+}
+
+// Member is one node of a lease.
+type Member struct {
+	Node      NodeID      `json:"node"`
+	Name      string      `json:"name"`
+	Hostname  string      `json:"hostname"`
+	State     MemberState `json:"state"`
+	Since     time.Time   `json:"since"`
+	Operation OperationID `json:"operation,omitempty"`
+	// Proof is what showed readiness, or why the member failed.
+	Proof string `json:"proof,omitempty"`
+}
+
+// Lease is a tenant's right to nodes. The lease record claims all its nodes at once: it lists its members, and its creation is
+// guarded by Epoch, so that two leases never hold one node.
+type Lease struct {
+	ID      LeaseID      `json:"id"`
+	Name    string       `json:"name,omitempty"`
+	State   LeaseState   `json:"state"`
+	Since   time.Time    `json:"since"`
+	Request LeaseRequest `json:"request"`
+	// UserData is the digest of the user-data blob, "" for none. The bytes are a secret of the tenant.
+	UserData  string    `json:"user_data,omitempty"`
+	Members   []Member  `json:"members"`
+	Protected bool      `json:"protected,omitempty"`
+	Fault     string    `json:"fault,omitempty"`
+	GraceEnds time.Time `json:"grace_ends,omitzero"`
+	CreatedBy string    `json:"created_by"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// LeaseTransition is one row of the lease's lifecycle.
+type LeaseTransition struct {
+	From []LeaseState
+	Verb string
+	To   LeaseState
+	Why  string
+}
+
+// LeaseLifecycle is the table of everything that may become of a lease.
+var LeaseLifecycle = []LeaseTransition{
+	{[]LeaseState{LeasePending}, "allocate", LeaseAllocating, "nodes are being reserved, all in one record"},
+	{[]LeaseState{LeaseAllocating}, "deploy", LeaseDeploying, "every member is reserved"},
+	{[]LeaseState{LeaseDeploying}, "ready", LeaseActive, "enough members are ready"},
+	{[]LeaseState{LeasePending, LeaseAllocating}, "fail", LeaseFailed, "no node was reserved, so nothing is held"},
+	{[]LeaseState{LeasePending, LeaseAllocating, LeaseDeploying, LeaseActive}, "release", LeaseReleasing, "release is legal everywhere and idempotent"},
+	{[]LeaseState{LeaseReleasing}, "released", LeaseReleased, "every member is isolated"},
+	{[]LeaseState{LeaseReleasing}, "failed", LeaseFailed, "a lease that could not be deployed holds nothing any more"},
+}
+
+// MoveLease asks the table. Release of a lease that is releasing, released or failed is answered with its present state.
+func MoveLease(from LeaseState, verb string) (LeaseState, error) {
+	for _, t := range LeaseLifecycle {
+		if t.Verb == verb && slices.Contains(t.From, from) {
+			return t.To, nil
+		}
+	}
+	if verb == "release" {
+		return from, nil
+	}
+	return "", Errorf(Conflict, "MC-LEASE-VERB", "a lease that is %s does not take %q", from, verb)
+}
+
+// Over reports whether the lease holds nothing and never will again.
+func (s LeaseState) Over() bool { return s == LeaseReleased || s == LeaseFailed }
+
+// Member returns the member for that node, or nil.
+func (l *Lease) Member(id NodeID) *Member {
+	for i := range l.Members {
+		if l.Members[i].Node == id && l.Members[i].State != MemberReplaced {
+			return &l.Members[i]
+		}
+	}
+	return nil
+}

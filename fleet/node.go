@@ -1,0 +1,240 @@
+package fleet
+
+import "time"
+
+// Ids are UUIDv7 in their text form; names are what people type.
+type (
+	NodeID      string
+	LeaseID     string
+	OperationID string
+	// MAC is a hardware address in lower-case colon form.
+	MAC string
+	// GUID is an InfiniBand port GUID, "0x" and 16 hex digits.
+	GUID string
+)
+
+// Dirty says whose data a node may still hold: the last lease's id, DirtyUnknown, or "" after cleaning.
+type Dirty string
+
+// DirtyUnknown is what a node is at enrolment: nobody knows what its disks hold.
+const DirtyUnknown Dirty = "unknown"
+
+// Node is a machine. Its record stays under 4 KiB; what is bigger (inventory, reports) is a blob that it names by digest.
+type Node struct {
+	ID     NodeID            `json:"id"`
+	Name   string            `json:"name"`
+	Class  string            `json:"class,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+
+	BMC         BMC           `json:"bmc"`
+	Expect      Expect        `json:"expect,omitzero"`
+	BootNetwork *BootNetwork  `json:"boot_network,omitempty"`
+	RootDisk    RootDiskHints `json:"root_disk,omitzero"`
+	Ports       []Port        `json:"ports,omitempty"`
+	// AllowReboot lets an inspection restart a machine that is running.
+	AllowReboot bool `json:"allow_reboot,omitempty"`
+	// DebugShell lets an agent that panicked open a shell on the serial console.
+	DebugShell bool `json:"debug_shell,omitempty"`
+
+	State      State     `json:"state"`
+	StateSince time.Time `json:"state_since"`
+	// Dirty and Isolated are the two durable facts of the lifecycle (invariants I3 and I4 of the table).
+	Dirty    Dirty   `json:"dirty"`
+	Isolated bool    `json:"isolated"`
+	Lease    LeaseID `json:"lease,omitempty"`
+	Faults   []Fault `json:"faults,omitempty"`
+	Hold     *Hold   `json:"hold,omitempty"`
+	// Protected nodes refuse release, rebuild, erase and power-off.
+	Protected bool `json:"protected,omitempty"`
+
+	// Accepted lists the devices that cleaning may erase, agreed at accept.
+	Accepted []AcceptedDevice `json:"accepted,omitempty"`
+	// Inventory is the digest of the newest inventory blob, "" before the first.
+	Inventory   string    `json:"inventory,omitempty"`
+	InventoryAt time.Time `json:"inventory_at,omitzero"`
+	// BurnedAt is when the last burn-in passed; zero when it must run again.
+	BurnedAt time.Time `json:"burned_at,omitzero"`
+
+	// Boot is what the node was last booted with; the agent's session belongs to it.
+	Boot BootRecord `json:"boot,omitzero"`
+	// Operation is the plan run that acts on the node now, or "".
+	Operation OperationID `json:"operation,omitempty"`
+	// Wish is what somebody asked for and the reconciler has not yet begun.
+	Wish *Wish `json:"wish,omitempty"`
+	// Destroyed lists serials of media recorded as destroyed, for retiring a node that held data.
+	Destroyed []string  `json:"destroyed,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// BMC is how a node's management controller is reached, and what enrolment learned of it. The password is a secret record of its own.
+type BMC struct {
+	// Address is the https URL of the Redfish service's host, without path.
+	Address string `json:"address"`
+	User    string `json:"user"`
+	TLS     BMCTLS `json:"tls"`
+	// Auth is "session" or "basic", decided at enrolment.
+	Auth string `json:"auth,omitempty"`
+	// Quirk names the profile of vendor differences that was recognised at enrolment.
+	Quirk    string `json:"quirk,omitempty"`
+	Vendor   string `json:"vendor,omitempty"`
+	Model    string `json:"model,omitempty"`
+	Firmware string `json:"firmware,omitempty"`
+	Serial   string `json:"serial,omitempty"`
+	UUID     string `json:"uuid,omitempty"`
+	// BootMethod says what would be used to boot the machine, and why, in words.
+	BootMethod string `json:"boot_method,omitempty"`
+}
+
+// BMCTLS says how a BMC's certificate is trusted: exactly one of CAPEM, Pin, FirstUse.
+type BMCTLS struct {
+	CAPEM string `json:"ca_pem,omitempty"`
+	// Pin is "sha256/" and the base64 SHA-256 of the certificate's public key (SPKI).
+	Pin string `json:"pin,omitempty"`
+	// FirstUse pins the key seen at enrolment; the key is then in Pin.
+	FirstUse bool `json:"first_use,omitempty"`
+}
+
+// Expect refuses another machine than the one that was meant.
+type Expect struct {
+	Serial string `json:"serial,omitempty"`
+	UUID   string `json:"uuid,omitempty"`
+}
+
+// RootDiskHints choose the disk that an image is written to; all given ones must match.
+type RootDiskHints struct {
+	MinSizeBytes int64  `json:"min_size_bytes,omitempty"`
+	MaxSizeBytes int64  `json:"max_size_bytes,omitempty"`
+	Serial       string `json:"serial,omitempty"`
+	Model        string `json:"model,omitempty"`
+	WWN          string `json:"wwn,omitempty"`
+	Transport    string `json:"transport,omitempty"`
+	Name         string `json:"name,omitempty"`
+}
+
+// Port is one wire of a node, Ethernet (MAC) or InfiniBand (GUID).
+type Port struct {
+	MAC    MAC    `json:"mac,omitempty"`
+	GUID   GUID   `json:"guid,omitempty"`
+	Role   string `json:"role"` // provisioning, tenant, fabric
+	Switch string `json:"switch,omitempty"`
+	Port   string `json:"port,omitempty"`
+	LAG    string `json:"lag,omitempty"`
+	Fabric string `json:"fabric,omitempty"`
+	Rail   *int   `json:"rail,omitempty"`
+}
+
+// AcceptedDevice is a disk that somebody agreed may be erased. A device that is not listed is never touched.
+type AcceptedDevice struct {
+	Serial    string `json:"serial"`
+	Model     string `json:"model,omitempty"`
+	SizeBytes int64  `json:"size_bytes"`
+}
+
+// Severity orders faults.
+type Severity string
+
+const (
+	Warning  Severity = "warning"
+	Critical Severity = "critical"
+)
+
+// Blocks says what a fault forbids.
+type Blocks string
+
+const (
+	BlocksNothing    Blocks = "nothing"
+	BlocksAllocate   Blocks = "allocate"
+	BlocksDeploy     Blocks = "deploy"
+	BlocksEverything Blocks = "everything"
+)
+
+// Fault says what is wrong with a component. A node holds at most one per (Code, Component).
+type Fault struct {
+	Code      string    `json:"code"`
+	Component string    `json:"component"`
+	Severity  Severity  `json:"severity"`
+	Since     time.Time `json:"since"`
+	// Evidence is what was observed, at most 300 bytes.
+	Evidence string `json:"evidence"`
+	// Hint is the next command to type.
+	Hint   string `json:"hint"`
+	Blocks Blocks `json:"blocks"`
+	// Seen counts how often it was raised: the same fault twice needs a person.
+	Seen int `json:"seen"`
+}
+
+// Hold is a person's hands-off: no new step starts on the node.
+type Hold struct {
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+}
+
+// Wish is what somebody asked of a node, stored before anything is done.
+type Wish struct {
+	Verb      Verb        `json:"verb"`
+	By        string      `json:"by"`
+	At        time.Time   `json:"at"`
+	Operation OperationID `json:"operation"`
+}
+
+// BootRecord is the newest boot generation of a node. Tokens and results of older generations are refused.
+type BootRecord struct {
+	Generation int64 `json:"generation,omitempty"`
+	// TokenHash is the SHA-256 of the single-use token in the credential, hex.
+	TokenHash string `json:"token_hash,omitempty"`
+	// MediaID is the unguessable part of the boot medium's address; "" once it has expired.
+	MediaID  string    `json:"media_id,omitempty"`
+	IssuedAt time.Time `json:"issued_at,omitzero"`
+	// AgentKey is the SPKI pin of the key that the token was spent by; "" before first contact.
+	AgentKey     string    `json:"agent_key,omitempty"`
+	RegisteredAt time.Time `json:"registered_at,omitzero"`
+	// Unauthenticated is set where the boot path could be tampered with: plain http without Secure Boot.
+	Unauthenticated bool `json:"unauthenticated,omitempty"`
+}
+
+// Fault returns the fault with that code and component, or nil.
+func (n *Node) Fault(code, component string) *Fault {
+	for i := range n.Faults {
+		if n.Faults[i].Code == code && n.Faults[i].Component == component {
+			return &n.Faults[i]
+		}
+	}
+	return nil
+}
+
+// RaiseFault adds f, or counts it again where the node has it already.
+func (n *Node) RaiseFault(f Fault) {
+	if len(f.Evidence) > 300 {
+		f.Evidence = f.Evidence[:297] + "..."
+	}
+	if old := n.Fault(f.Code, f.Component); old != nil {
+		old.Evidence, old.Hint, old.Severity, old.Blocks = f.Evidence, f.Hint, f.Severity, f.Blocks
+		old.Seen++
+		return
+	}
+	f.Seen = 1
+	n.Faults = append(n.Faults, f)
+}
+
+// ClearFault removes the fault with that code and component and reports whether there was one.
+func (n *Node) ClearFault(code, component string) bool {
+	for i := range n.Faults {
+		if n.Faults[i].Code == code && n.Faults[i].Component == component {
+			n.Faults = append(n.Faults[:i], n.Faults[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// Blocked returns the faults that forbid what, in the order they were raised.
+func (n *Node) Blocked(what Blocks) []Fault {
+	var out []Fault
+	for _, f := range n.Faults {
+		if f.Blocks == BlocksEverything || f.Blocks == what || what == BlocksAllocate && f.Blocks == BlocksDeploy {
+			out = append(out, f)
+		}
+	}
+	return out
+}

@@ -1,0 +1,87 @@
+package step
+
+import "time"
+
+// CatalogueVersion is stored with every plan, so that a newer program knows what an older one meant.
+const CatalogueVersion = 1
+
+// Names of the steps.
+const (
+	BMCIdentify   = "bmc-identify"
+	PowerOff      = "power-off"
+	MediaInsert   = "media-insert"
+	BootFromMedia = "boot-from-media"
+	PowerOn       = "power-on"
+	AwaitAgent    = "await-agent"
+	Inventory     = "inventory"
+	CompareClass  = "compare-class"
+	EraseDisks    = "erase-disks"
+	VerifyErase   = "verify-erase"
+	CleanBoot     = "clean-boot-entries"
+	WriteImage    = "write-image"
+	VerifyImage   = "verify-image"
+	ConfigDrive   = "config-drive"
+	BootEntry     = "boot-entry"
+	AttachTenant  = "attach-tenant"
+	MediaEject    = "media-eject"
+	BootFromDisk  = "boot-from-disk"
+	AwaitReady    = "await-ready"
+	Isolate       = "isolate"
+	AgentPowerOff = "agent-shutdown"
+)
+
+// Catalogue lists every step there is. Compose selects from it; the order within a plan is Compose's.
+var Catalogue = []Step{
+	{Name: BMCIdentify, Uses: []Use{Inspect, Clean, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 3 * time.Minute, Tries: 4,
+		Doc: "Reads the machine's identity from the BMC and refuses another machine than was enrolled."},
+	{Name: PowerOff, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild, Release, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4, EvenHeld: true,
+		Doc: "Powers the machine off and reads the power state back."},
+	{Name: MediaInsert, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
+		Doc: "Begins a new boot generation with a new single-use token and inserts its boot medium, ejecting what was there."},
+	{Name: BootFromMedia, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 3 * time.Minute, Tries: 4,
+		Doc: "Sets the one-time boot override to the medium and reads it back."},
+	{Name: PowerOn, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild, Resume}, Side: OutOfBand, POST: true, OnCrash: Check, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4,
+		Doc: "Powers the machine on and reads the power state back."},
+	{Name: AwaitAgent, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 30 * time.Minute, Tries: 1,
+		Doc: "Waits for the agent of this boot generation and, where it does not come, says how far the boot went: medium never read, firmware never booted, or kernel died."},
+	{Name: Inventory, Uses: []Use{Inspect, Clean, Deploy}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: 10 * time.Minute, Tries: 3,
+		Doc: "Reads the machine into an inventory, which replaces the old one whole."},
+	{Name: CompareClass, Uses: []Use{Inspect, Clean, Deploy}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Minute, Tries: 1,
+		Doc: "Compares the inventory with the class, the enrolled identity and the accepted devices, and raises a fault for each difference."},
+	{Name: EraseDisks, Uses: []Use{Clean}, Side: InBand, Destroys: true, OnCrash: Redo, Abort: AbortNever, Limit: 6 * time.Hour, Tries: 2,
+		Doc: "Erases every accepted device by the best method that it has; others are not touched and are a fault."},
+	{Name: VerifyErase, Uses: []Use{Clean}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Hour, Tries: 2,
+		Doc: "Reads samples and both ends of every accepted device back and fails where old data or signatures are left."},
+	{Name: CleanBoot, Uses: []Use{Clean}, Side: InBand, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 3,
+		Doc: "Removes the firmware boot entries that earlier deployments left."},
+	{Name: WriteImage, Uses: []Use{Deploy, Rebuild}, Side: InBand, Destroys: true, OnCrash: Redo, Abort: AbortNow, Limit: 2 * time.Hour, Tries: 3,
+		Doc: "Streams the image to the root disk while its digest is verified; a truncated or altered stream fails."},
+	{Name: VerifyImage, Uses: []Use{Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Hour, Tries: 2,
+		Doc: "Reads the written range back by direct I/O and compares its digest."},
+	{Name: ConfigDrive, Uses: []Use{Deploy, Rebuild}, Side: InBand, Destroys: true, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 3,
+		Doc: "Moves the GPT's backup to the disk's end and writes the config drive that the system reads at its first boot."},
+	{Name: BootEntry, Uses: []Use{Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 3,
+		Doc: "Writes the firmware's boot entry for the new system with BootNext, removing old ones of ours."},
+	{Name: AttachTenant, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4,
+		Doc: "Puts the node's ports into the tenant's networks and reads the wires back; records that nothing was done where the site says isolation: none."},
+	{Name: MediaEject, Uses: []Use{Deploy, Rebuild, Release}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
+		Doc: "Ejects the boot medium, waits until it is gone, and ends its address."},
+	{Name: AgentPowerOff, Uses: []Use{Deploy, Rebuild, Inspect}, Side: InBand, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 1,
+		Doc: "Asks the agent to sync its disks and power the machine off in order."},
+	{Name: BootFromDisk, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 3 * time.Minute, Tries: 4,
+		Doc: "Removes the boot override, so that the machine starts what was written."},
+	{Name: AwaitReady, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 45 * time.Minute, Tries: 1,
+		Doc: "Waits until the tenant's system is what the lease calls ready, and records what showed it."},
+	{Name: Isolate, Uses: []Use{Release}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNever, Limit: 10 * time.Minute, Tries: 10, EvenHeld: true,
+		Doc: "Puts the node's ports into quarantine and reads the wires back; where the site says isolation: none it records just that."},
+}
+
+// Find returns the declaration of a step.
+func Find(name string) (Step, bool) {
+	for _, s := range Catalogue {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Step{}, false
+}

@@ -1,0 +1,67 @@
+package step
+
+import (
+	"encoding/json"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// Parameters of steps, as they stand in the journal and travel to the agent.
+
+// EraseParams are what erase-disks and verify-erase get: only these devices, by serial, are touched.
+type EraseParams struct {
+	Accepted []fleet.AcceptedDevice `json:"accepted"`
+	// Level is the least to reach: "clear" or "purge".
+	Level string `json:"level"`
+}
+
+// ImageParams are what write-image and verify-image get.
+type ImageParams struct {
+	Image fleet.Image         `json:"image"`
+	Root  fleet.RootDiskHints `json:"root"`
+	// Accepted limits the choice of the root disk to devices that may be written.
+	Accepted []fleet.AcceptedDevice `json:"accepted"`
+	// Sources are addresses to fetch from, in order: the server's own (pinned as the agent's servers are) or an origin of the allow-list.
+	Sources []ImageSource `json:"sources"`
+	// Origins and Denied repeat the site's rules for redirects.
+	Origins []string `json:"origins,omitempty"`
+	Denied  []string `json:"denied,omitempty"`
+}
+
+// ImageSource is one address of an image.
+type ImageSource struct {
+	URL string `json:"url"`
+	// Ours: the URL is a path on the agent's own server.
+	Ours bool `json:"ours,omitempty"`
+}
+
+// ConfigDriveParams are what config-drive gets. UserDataURL is a path on the agent's own server: user-data is a secret and stays out of the journal.
+type ConfigDriveParams struct {
+	Root       fleet.RootDiskHints    `json:"root"`
+	Accepted   []fleet.AcceptedDevice `json:"accepted"`
+	InstanceID string                 `json:"instance_id"`
+	Hostname   string                 `json:"hostname"`
+	SSHKeys    []string               `json:"ssh_keys,omitempty"`
+	Meta       map[string]string      `json:"meta,omitempty"`
+	Network    json.RawMessage        `json:"network_data,omitempty"`
+	UserData   string                 `json:"user_data_path,omitempty"`
+	UserDigest string                 `json:"user_data_digest,omitempty"`
+}
+
+// RootParams are what boot-entry and verify-image need to find the disk again.
+type RootParams struct {
+	Root     fleet.RootDiskHints    `json:"root"`
+	Accepted []fleet.AcceptedDevice `json:"accepted"`
+	// Serial is the disk that write-image chose, once it is known.
+	Serial string `json:"serial,omitempty"`
+}
+
+// ReadyParams are what await-ready gets.
+type ReadyParams struct {
+	Ready fleet.Ready `json:"ready"`
+}
+
+// PowerParams are what set-power gets.
+type PowerParams struct {
+	Graceful bool `json:"graceful,omitempty"`
+}
