@@ -1,0 +1,70 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// Operations lists operations, newest first.
+func (c *Client) Operations(ctx context.Context, o ListOptions) (List[Operation], error) {
+	return list[Operation](ctx, c, Base+"/operations", o)
+}
+
+// Operation reads an operation; with wait it answers when the operation is over, or after that time with its present state.
+func (c *Client) Operation(ctx context.Context, id fleet.OperationID, wait time.Duration) (Operation, error) {
+	q := url.Values{}
+	if wait > 0 {
+		q.Set("wait", wait.String())
+	}
+	var op Operation
+	_, err := c.do(ctx, request{method: http.MethodGet, path: itemPath("operations", string(id)), query: q, extra: wait}, &op)
+	return op, err
+}
+
+// CancelOperation asks the running plan to abort; it acts where the running step allows it.
+func (c *Client) CancelOperation(ctx context.Context, id fleet.OperationID, reason string) (Operation, error) {
+	var op Operation
+	_, err := c.do(ctx, request{method: http.MethodPost, path: itemPath("operations", string(id), "cancel"), body: OperationCancel{Reason: reason}}, &op)
+	return op, err
+}
+
+// OperationCancel is the body of POST operations/{id}/cancel.
+type OperationCancel struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// Leases lists leases.
+func (c *Client) Leases(ctx context.Context, o ListOptions) (List[Lease], error) {
+	return list[Lease](ctx, c, Base+"/leases", o)
+}
+
+// Lease reads one lease by id or name.
+func (c *Client) Lease(ctx context.Context, idOrName string) (Lease, error) {
+	var l Lease
+	return l, c.get(ctx, itemPath("leases", idOrName), nil, &l)
+}
+
+// CreateLease reserves and deploys nodes. The same idempotencyKey, unless "", gets the same lease for 24 hours.
+func (c *Client) CreateLease(ctx context.Context, l LeaseCreate, idempotencyKey string) (Lease, error) {
+	var out Lease
+	_, err := c.do(ctx, request{method: http.MethodPost, path: Base + "/leases", body: l, key: idempotencyKey}, &out)
+	return out, err
+}
+
+// ExtendLease moves the end of the lease.
+func (c *Client) ExtendLease(ctx context.Context, idOrName string, until time.Time) (Lease, error) {
+	var out Lease
+	_, err := c.do(ctx, request{method: http.MethodPost, path: itemPath("leases", idOrName, "extend"), body: LeaseExtend{Until: until}}, &out)
+	return out, err
+}
+
+// ReleaseLease ends the lease: its nodes are isolated, then cleaned. It is idempotent.
+func (c *Client) ReleaseLease(ctx context.Context, idOrName string) (Lease, error) {
+	var out Lease
+	_, err := c.do(ctx, request{method: http.MethodPost, path: itemPath("leases", idOrName, "release")}, &out)
+	return out, err
+}

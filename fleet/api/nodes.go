@@ -1,0 +1,160 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// ListOptions choose and page a collection; zero fields choose everything.
+type ListOptions struct {
+	// Limit is the size of a page; 0 follows all pages.
+	Limit    int
+	Continue string
+	// State and Class filter nodes; State also leases and operations.
+	State, Class string
+	// Selector filters nodes by labels: "rack=r1,gpu!=none,spare".
+	Selector string
+	// Node filters operations and leases by a node's id or name.
+	Node string
+	// Sort is "name" (default), "state", "class" or "created"; a "-" before it turns the order round.
+	Sort string
+}
+
+func (o ListOptions) query() url.Values {
+	q := url.Values{}
+	for k, v := range map[string]string{"continue": o.Continue, "state": o.State, "class": o.Class, "selector": o.Selector, "node": o.Node, "sort": o.Sort} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	if o.Limit > 0 {
+		q.Set("limit", strconv.Itoa(o.Limit))
+	}
+	return q
+}
+
+// list reads one page, or all where no limit was given.
+func list[T any](ctx context.Context, c *Client, path string, o ListOptions) (List[T], error) {
+	var all List[T]
+	for {
+		var page List[T]
+		if err := c.get(ctx, path, o.query(), &page); err != nil {
+			return List[T]{}, err
+		}
+		page.Items = append(all.Items, page.Items...)
+		all = page
+		if o.Limit > 0 || page.Continue == "" {
+			return all, nil
+		}
+		o.Continue = page.Continue
+	}
+}
+
+func nodePath(idOrName string, rest ...string) string { return itemPath("nodes", idOrName, rest...) }
+
+func itemPath(collection, id string, rest ...string) string {
+	p := Base + "/" + collection + "/" + url.PathEscape(id)
+	for _, r := range rest {
+		p += "/" + r
+	}
+	return p
+}
+
+// Nodes lists nodes.
+func (c *Client) Nodes(ctx context.Context, o ListOptions) (List[Node], error) {
+	return list[Node](ctx, c, Base+"/nodes", o)
+}
+
+// Node reads one node.
+func (c *Client) Node(ctx context.Context, idOrName string) (Node, error) {
+	var n Node
+	return n, c.get(ctx, nodePath(idOrName), nil, &n)
+}
+
+// CreateNode enrols a node: the server opens its BMC with reads only. It can take a minute.
+func (c *Client) CreateNode(ctx context.Context, n NodeCreate, idempotencyKey string) (NodeCreated, error) {
+	var out NodeCreated
+	_, err := c.do(ctx, request{method: http.MethodPost, path: Base + "/nodes", body: n, key: idempotencyKey, extra: 2 * time.Minute}, &out)
+	return out, err
+}
+
+// PatchNode changes settings. At ifMatch other than 0 it is refused with MC-API-STALE where the node has changed since that revision.
+func (c *Client) PatchNode(ctx context.Context, idOrName string, p NodePatch, ifMatch fleet.Revision) (Node, error) {
+	var n Node
+	_, err := c.do(ctx, request{method: http.MethodPatch, path: nodePath(idOrName), body: p, ifMatch: ifMatch}, &n)
+	return n, err
+}
+
+// ForgetNode drops the record; nothing is touched.
+func (c *Client) ForgetNode(ctx context.Context, idOrName string) error {
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: nodePath(idOrName)}, nil)
+	return err
+}
+
+// NodeVerb asks a verb of the node. The operation is "" for verbs that start nothing.
+func (c *Client) NodeVerb(ctx context.Context, idOrName, verb string, v NodeVerb) (fleet.OperationID, error) {
+	var out VerbAccepted
+	_, err := c.do(ctx, request{method: http.MethodPost, path: nodePath(idOrName, url.PathEscape(verb)), body: v}, &out)
+	return out.Operation, err
+}
+
+// Inventory reads the newest inventory.
+func (c *Client) Inventory(ctx context.Context, idOrName string) (fleet.Inventory, error) {
+	var inv fleet.Inventory
+	return inv, c.get(ctx, nodePath(idOrName, "inventory"), nil, &inv)
+}
+
+// Timeline reads what happened around the node, oldest first; limit 0 means the server's default.
+func (c *Client) Timeline(ctx context.Context, idOrName string, since time.Time, limit int) ([]fleet.TimelineEntry, error) {
+	q := url.Values{}
+	if !since.IsZero() {
+		q.Set("since", since.UTC().Format(time.RFC3339Nano))
+	}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	var l List[fleet.TimelineEntry]
+	err := c.get(ctx, nodePath(idOrName, "timeline"), q, &l)
+	return l.Items, err
+}
+
+// History reads the newest committed changes of the node, oldest first; limit 0 means the server's default.
+func (c *Client) History(ctx context.Context, idOrName string, limit int) ([]fleet.Event, error) {
+	q := url.Values{}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	var l List[fleet.Event]
+	err := c.get(ctx, nodePath(idOrName, "history"), q, &l)
+	return l.Items, err
+}
+
+// NodePlan shows what would run, without side effects.
+func (c *Client) NodePlan(ctx context.Context, idOrName, use string) (Plan, error) {
+	var p Plan
+	return p, c.get(ctx, nodePath(idOrName, "plan"), url.Values{"use": {use}}, &p)
+}
+
+// Explain says what the node waits for and what unsticks it.
+func (c *Client) Explain(ctx context.Context, idOrName string) (Explain, error) {
+	var e Explain
+	return e, c.get(ctx, nodePath(idOrName, "explain"), nil, &e)
+}
+
+// Power reads the power state from the BMC.
+func (c *Client) Power(ctx context.Context, idOrName string) (Power, error) {
+	var p Power
+	return p, c.get(ctx, nodePath(idOrName, "power"), nil, &p)
+}
+
+// SetPower does action (on, off, cycle, shutdown) and returns the state that was read back.
+func (c *Client) SetPower(ctx context.Context, idOrName, action string) (Power, error) {
+	var p Power
+	_, err := c.do(ctx, request{method: http.MethodPost, path: nodePath(idOrName, "power"), body: Power{Action: action}, extra: 5 * time.Minute}, &p)
+	return p, err
+}
