@@ -59,6 +59,8 @@ type Node struct {
 	Boot BootRecord `json:"boot,omitzero"`
 	// Operation is the plan run that acts on the node now, or "".
 	Operation OperationID `json:"operation,omitempty"`
+	// LastOperation is the newest plan run that has ended, which retry goes on with.
+	LastOperation OperationID `json:"last_operation,omitempty"`
 	// Wish is what somebody asked for and the reconciler has not yet begun.
 	Wish *Wish `json:"wish,omitempty"`
 	// Destroyed lists serials of media recorded as destroyed, for retiring a node that held data.

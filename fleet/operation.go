@@ -41,10 +41,12 @@ type StepRun struct {
 	Side string `json:"side"`
 	// Why says why the plan has this step.
 	Why string `json:"why,omitempty"`
-	// Params are what Compose gave the step; at most 2 KiB.
+	// Params are what Compose gave the step; at most 32 KiB.
 	Params json.RawMessage `json:"params,omitempty"`
 	// Try counts attempts; a result of an older try is ignored.
-	Try        int       `json:"try"`
+	Try int `json:"try"`
+	// Resumed: an earlier try had started and nobody saw it end.
+	Resumed    bool      `json:"resumed,omitempty"`
 	StartedAt  time.Time `json:"started_at,omitzero"`
 	FinishedAt time.Time `json:"finished_at,omitzero"`
 	// NotBefore is when the next try may start, after a transient failure.

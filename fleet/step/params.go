@@ -61,7 +61,21 @@ type ReadyParams struct {
 	Ready fleet.Ready `json:"ready"`
 }
 
-// PowerParams are what set-power gets.
+// PowerParams are what power-off gets.
 type PowerParams struct {
+	// Graceful asks the operating system first.
 	Graceful bool `json:"graceful,omitempty"`
+	// WaitSeconds is how long the machine may take to go off by itself before it is forced.
+	WaitSeconds int `json:"wait_seconds,omitempty"`
+}
+
+// IdentifyParams are what bmc-identify gets; an empty field is not compared.
+type IdentifyParams struct {
+	Serial string `json:"serial,omitempty"`
+	UUID   string `json:"uuid,omitempty"`
+}
+
+// BootParams are what boot-from-media gets. Target is what media-insert reported to boot from; empty means a CD.
+type BootParams struct {
+	Target string `json:"target,omitempty"`
 }

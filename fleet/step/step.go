@@ -65,6 +65,8 @@ type Step struct {
 	Limit time.Duration
 	// Tries is the budget for transient failures, at least 1.
 	Tries int
+	// Unseen: not hearing of its end counts as its end, because a later step reads back what it did.
+	Unseen bool
 	// EvenHeld: it runs although the node is held (isolation of a release).
 	EvenHeld bool
 	// Doc is one sentence.
@@ -91,6 +93,10 @@ type Outcome struct {
 	Evidence any
 	// Attachment is what is bigger; it is stored as a blob.
 	Attachment any
+	// Faults are what the step found wrong with the node although it could end.
+	Faults []fleet.Fault
+	// Judged lists the codes of faults that the step decides about: those of them that Faults does not repeat are cleared.
+	Judged []string
 }
 
 // Func does a step. It returns when ctx ends. An error of kind Unavailable or Timeout is retried within the step's budget.

@@ -1,0 +1,299 @@
+package step
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// MaxParams is the most bytes that a step's parameters may have in the journal.
+const MaxParams = 32 << 10
+
+// PlanFacts are what Compose looks at: everything about one node that decides which steps a plan needs.
+type PlanFacts struct {
+	Node fleet.Node
+	// Class is the node's class; its zero value means that the node has none.
+	Class fleet.Class
+	Site  fleet.Site
+	// Power is "on", "off", or "" where the BMC did not say.
+	Power string
+	// AgentUp: the agent of the node's present boot generation answers.
+	AgentUp bool
+	// Image, Lease and Member are set for deploy, rebuild and resume.
+	Image  *fleet.Image
+	Lease  *fleet.Lease
+	Member *fleet.Member
+	// Sources are where the agent fetches the image; UserDataPath is where, on the agent's own server, it fetches the user-data.
+	Sources      []ImageSource
+	UserDataPath string
+	// Profiles are the burn-in profiles that exist.
+	Profiles []string
+}
+
+// Request is what a person may choose about a plan.
+type Request struct {
+	// OutOfBand inspects through the BMC alone.
+	OutOfBand bool
+	// AllowReboot lets an inspection restart a machine that runs.
+	AllowReboot bool
+}
+
+// Planned is one step of a plan and why it is there.
+type Planned struct {
+	Name     string          `json:"name"`
+	Side     string          `json:"side"`
+	Why      string          `json:"why"`
+	Destroys bool            `json:"destroys_data,omitempty"`
+	Params   json.RawMessage `json:"params,omitempty"`
+}
+
+// Plan is an ordered selection of steps for one node.
+type Plan struct {
+	Use       Use
+	Node      fleet.NodeID
+	Catalogue int
+	Steps     []Planned
+	// Digest is "sha256:" over the canonical JSON of all that the plan would do; where bytes are fetched from and why a step is there are left out.
+	Digest string
+	// Reboots counts the power-on self tests that the machine goes through.
+	Reboots  int
+	Destroys bool
+	// Erases lists the devices that the plan erases or may write.
+	Erases []fleet.AcceptedDevice
+}
+
+// composer collects steps; the first error sticks.
+type composer struct {
+	plan Plan
+	hash []any
+	err  error
+}
+
+// add appends a step. stable is what of params goes into the digest: params itself unless it carries addresses.
+func (c *composer) add(name, why string, params, stable any) {
+	s, ok := Find(name)
+	if !ok || !slices.Contains(s.Uses, c.plan.Use) {
+		panic("step: " + name + " is not declared for " + string(c.plan.Use))
+	}
+	p := Planned{Name: name, Side: s.Side, Why: why, Destroys: s.Destroys}
+	if params != nil {
+		b, err := json.Marshal(params)
+		if err == nil && len(b) > MaxParams {
+			err = fleet.Errorf(fleet.Invalid, "MC-PLAN-PARAMS", "the parameters of %s have %d bytes, the journal takes %d", name, len(b), MaxParams).
+				WithHint("shorten network data, SSH keys or metadata; user-data has no such limit")
+		}
+		if err != nil && c.err == nil {
+			c.err = err
+		}
+		p.Params = b
+	}
+	if s.POST {
+		c.plan.Reboots++
+	}
+	c.plan.Destroys = c.plan.Destroys || s.Destroys
+	c.plan.Steps = append(c.plan.Steps, p)
+	c.hash = append(c.hash, name, stable)
+}
+
+func (c *composer) step(name, why string, params any) { c.add(name, why, params, params) }
+
+// Compose selects the steps that use needs under these facts. It is pure: the same facts give the same plan and the same digest.
+func Compose(use Use, f PlanFacts, r Request) (Plan, error) {
+	c := &composer{plan: Plan{Use: use, Node: f.Node.ID, Catalogue: CatalogueVersion}}
+	var err error
+	switch use {
+	case Inspect:
+		err = c.inspect(f, r)
+	case Clean:
+		err = c.clean(f)
+	case Burn:
+		err = burnError(f)
+	case Deploy, Rebuild:
+		err = c.deploy(f)
+	case Release:
+		c.release(f)
+	case Resume:
+		err = c.resume(f)
+	default:
+		err = fleet.Errorf(fleet.Invalid, "MC-PLAN-USE", "there is no plan for %q", use).
+			WithHint("plans are for: inspect, clean, burn, deploy, rebuild, release, resume")
+	}
+	if err == nil {
+		err = c.err
+	}
+	if err != nil {
+		return Plan{}, err
+	}
+	// Node, uses and catalogue are part of what was shown, too.
+	b, err := json.Marshal([]any{c.plan.Use, c.plan.Node, c.plan.Catalogue, c.hash, c.plan.Erases})
+	if err != nil {
+		return Plan{}, fmt.Errorf("digest of the plan: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	c.plan.Digest = "sha256:" + hex.EncodeToString(sum[:])
+	return c.plan, nil
+}
+
+// boot brings the agent up where it is not, for one POST.
+func (c *composer) boot(f PlanFacts, why string) {
+	if f.AgentUp {
+		return
+	}
+	n := f.Node
+	c.step(BMCIdentify, "another machine at this address must not be touched", IdentifyParams{
+		Serial: first(n.Expect.Serial, n.BMC.Serial), UUID: first(n.Expect.UUID, n.BMC.UUID)})
+	if f.Power != "off" {
+		c.step(PowerOff, "the machine is on, or its BMC did not say", PowerParams{})
+	}
+	c.step(MediaInsert, why, nil)
+	c.step(BootFromMedia, "for one boot only", nil)
+	c.step(PowerOn, "the agent boots from the medium", nil)
+	c.step(AwaitAgent, "the next steps run on the machine", nil)
+}
+
+func (c *composer) look(why string) {
+	c.step(Inventory, why, nil)
+	c.step(CompareClass, "parts may have failed, moved or been swapped", nil)
+}
+
+func (c *composer) inspect(f PlanFacts, r Request) error {
+	n := f.Node
+	if r.OutOfBand {
+		c.step(BMCIdentify, "asked to look through the BMC alone", IdentifyParams{
+			Serial: first(n.Expect.Serial, n.BMC.Serial), UUID: first(n.Expect.UUID, n.BMC.UUID)})
+		return nil
+	}
+	if !f.AgentUp && f.Power != "off" && !r.AllowReboot && !n.AllowReboot {
+		return fleet.Errorf(fleet.Conflict, "MC-NODE-RUNNING", "%s is not known to be off, and inspecting it in-band would restart it", n.Name).
+			WithHint("metalctl node inspect %s --out-of-band, or --allow-reboot, or power it off first", n.Name)
+	}
+	c.boot(f, "no agent is up on the machine")
+	c.look("the inventory is read from inside")
+	return nil
+}
+
+func (c *composer) clean(f PlanFacts) error {
+	if f.Node.Inventory == "" {
+		return fleet.Errorf(fleet.Conflict, "MC-PLAN-INVENTORY", "nothing is known of %s, so nothing may be erased", f.Node.Name).
+			WithHint("metalctl node inspect %s", f.Node.Name)
+	}
+	level := f.Class.EraseLevel
+	if level == "" {
+		level = "clear"
+	}
+	p := EraseParams{Accepted: f.Node.Accepted, Level: level}
+	c.plan.Erases = f.Node.Accepted
+	c.boot(f, "no agent is up on the machine")
+	c.look("the devices are looked at once more before any is erased")
+	c.step(EraseDisks, fmt.Sprintf("%d accepted devices, at least %s", len(p.Accepted), level), p)
+	c.step(VerifyErase, "an erase counts when it was read back", p)
+	c.step(CleanBoot, "entries of earlier systems lead nowhere now", nil)
+	if f.Class.PowerOffAvailable {
+		c.step(AgentPowerOff, "the class wants available nodes off", nil)
+		c.step(PowerOff, "off is what the BMC reads back", PowerParams{WaitSeconds: 60})
+	}
+	return nil
+}
+
+// burnError is what composing a burn-in comes to: profiles arrive with the burn-in itself.
+func burnError(f PlanFacts) error {
+	name := f.Class.BurnIn
+	switch {
+	case f.Class.Name == "":
+		return fleet.Errorf(fleet.Conflict, "MC-NODE-CLASS", "%s has no class, so nothing says how it is burned in", f.Node.Name).
+			WithHint("metalctl node set %s --class CLASS, where the class says burnin: PROFILE or burnin: none", f.Node.Name)
+	case name == "none":
+		return fleet.Errorf(fleet.Conflict, "MC-BURN-PROFILE", "class %s says burnin: none, so there is no burn-in to run", f.Class.Name).
+			WithHint("name a profile in class %s: metalctl class apply", f.Class.Name)
+	default:
+		return fleet.Errorf(fleet.Conflict, "MC-BURN-PROFILE", "class %s wants burn-in profile %q, and no profile of that name exists", f.Class.Name, name).
+			WithHint("set burnin: none in class %s: metalctl class apply", f.Class.Name)
+	}
+}
+
+// BurnInDue reports whether a node of that class must be burned in before it is handed out.
+func BurnInDue(n fleet.Node, c fleet.Class) bool { return c.BurnIn != "none" && n.BurnedAt.IsZero() }
+
+func (c *composer) deploy(f PlanFacts) error {
+	if f.Image == nil || f.Lease == nil || f.Member == nil {
+		return fleet.Errorf(fleet.Conflict, "MC-PLAN-LEASE", "%s belongs to no lease with an image, so there is nothing to deploy", f.Node.Name).
+			WithHint("metalctl lease create --node %s --image IMAGE", f.Node.Name)
+	}
+	n, req := f.Node, f.Lease.Request
+	if len(n.Accepted) == 0 {
+		return fleet.Errorf(fleet.Conflict, "MC-PLAN-DEVICES", "no device of %s was accepted, so none may be written", n.Name).
+			WithHint("metalctl node accept %s", n.Name)
+	}
+	image := ImageParams{Image: *f.Image, Root: n.RootDisk, Accepted: n.Accepted, Sources: f.Sources, Origins: f.Site.Origins, Denied: f.Site.Denied}
+	stable := image
+	stable.Sources, stable.Image.CreatedAt = nil, time.Time{}
+	root := RootParams{Root: n.RootDisk, Accepted: n.Accepted}
+	drive := ConfigDriveParams{Root: n.RootDisk, Accepted: n.Accepted, InstanceID: instanceID(f), Hostname: f.Member.Hostname,
+		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: req.NetworkData, UserDigest: f.Lease.UserData}
+	if f.Lease.UserData != "" {
+		drive.UserData = f.UserDataPath
+	}
+	driveStable := drive
+	driveStable.UserData = ""
+	c.plan.Erases = n.Accepted
+	if !f.AgentUp {
+		c.boot(f, "no agent is up on the machine")
+		c.look("the machine was restarted")
+	}
+	c.add(WriteImage, fmt.Sprintf("the lease asks for image %s", f.Image.Name), image, stable)
+	c.add(VerifyImage, "a write counts when it was read back", image, stable)
+	c.add(ConfigDrive, "the system learns its name, keys and user-data from it", drive, driveStable)
+	c.step(BootEntry, "the firmware starts what was written", root)
+	c.step(AttachTenant, "the tenant's wires, while the agent can still be asked", nil)
+	c.step(MediaEject, "the next boot must not find the agent again", nil)
+	c.step(AgentPowerOff, "disks are synced and the machine goes down in order", nil)
+	c.step(PowerOff, "off is what the BMC reads back", PowerParams{WaitSeconds: 60})
+	c.start(f)
+	return nil
+}
+
+// start boots the tenant's system from disk.
+func (c *composer) start(f PlanFacts) {
+	c.step(BootFromDisk, "no override may lead away from the disk", nil)
+	c.step(PowerOn, "the tenant's system starts", nil)
+	ready := f.Lease.Request.Ready
+	if ready == "" {
+		ready = fleet.ReadyOS
+	}
+	c.step(AwaitReady, fmt.Sprintf("ready means %s for this lease", ready), ReadyParams{Ready: ready})
+}
+
+func (c *composer) release(f PlanFacts) {
+	c.step(Isolate, "isolation comes before everything else", nil)
+	c.step(PowerOff, "nothing of the tenant runs on", PowerParams{})
+	if f.Node.Boot.MediaID != "" {
+		c.step(MediaEject, "a boot medium is still announced", nil)
+	}
+}
+
+func (c *composer) resume(f PlanFacts) error {
+	if f.Lease == nil || f.Member == nil {
+		return fleet.Errorf(fleet.Conflict, "MC-PLAN-LEASE", "%s belongs to no lease, so there is nothing to resume", f.Node.Name)
+	}
+	c.step(AttachTenant, "the tenant comes back to its wires", nil)
+	if f.Power != "off" {
+		c.step(PowerOff, "the system starts from its disk anew", PowerParams{})
+	}
+	c.start(f)
+	return nil
+}
+
+// instanceID changes with every lease, so that a system image runs its first-boot work for each, and not at each rebuild of the same.
+func instanceID(f PlanFacts) string { return string(f.Lease.ID) + "-" + f.Member.Name }
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
