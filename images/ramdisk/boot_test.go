@@ -1,0 +1,214 @@
+package ramdisk
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// buildInit builds the test's PID 1 from testdata, as the ramdisk's agent is built.
+func buildInit(t *testing.T) []byte {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "init")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "netgo,osusergo", "-ldflags", "-s -w", "-o", out, "./testdata/init")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the test's init: %v\n%s", err, b)
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func needKernel(t *testing.T, flavour string) Kernel {
+	t.Helper()
+	k, err := FindKernel(flavour)
+	if err != nil {
+		t.Skipf("no %s kernel here: %v", flavour, err)
+	}
+	return k
+}
+
+func needFiles(t *testing.T, files ...string) {
+	t.Helper()
+	for _, f := range files {
+		if _, err := os.Stat(f); err != nil {
+			t.Skipf("needed for this test: %v", err)
+		}
+	}
+}
+
+func testCredential(t *testing.T) []byte {
+	t.Helper()
+	c := &fleet.Credential{
+		Version: 1, Node: "hgx-001.example", Generation: 7, Token: fleet.NewSecret("0123456789abcdef"),
+		Servers:  []fleet.ServerRef{{URL: "https://10.0.2.2:8443", KeyPin: "sha256/" + strings.Repeat("A", 43) + "="}},
+		IssuedAt: time.Date(2099, 1, 2, 3, 4, 5, 0, time.UTC),
+	}
+	b, err := c.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// writeMedium writes what one node would be served to a file.
+func writeMedium(t *testing.T, iso *ISO, cred []byte) string {
+	t.Helper()
+	r, err := iso.Overlay(cred)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "node.iso")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := io.Copy(f, io.NewSectionReader(r, 0, iso.Size)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// machine is how a test wants its QEMU machine.
+type machine struct {
+	code, vars string // OVMF's files
+	args       []string
+	secure     bool
+}
+
+// qemu boots iso and returns what the serial line said until the machine went off, or until it said one of until.
+func qemu(t *testing.T, iso string, m machine, until ...string) string {
+	t.Helper()
+	if m.code == "" {
+		m.code, m.vars = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	}
+	needFiles(t, m.code, m.vars)
+	bin, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		t.Skip("qemu-system-x86_64 is not installed")
+	}
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "qemu.lock"), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // one machine at a time: this host has few cores
+		t.Fatal(err)
+	}
+	vars, err := os.ReadFile(m.vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	varsCopy := filepath.Join(dir, "vars.fd")
+	if err := os.WriteFile(varsCopy, vars, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serial := filepath.Join(dir, "serial.log")
+	chipset := "q35"
+	if m.secure {
+		chipset = "q35,smm=on"
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	args := []string{"-machine", chipset, "-accel", "tcg", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot",
+		"-serial", "file:" + serial,
+		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + m.code, "-drive", "if=pflash,format=raw,unit=1,file=" + varsCopy,
+		"-device", "virtio-rng-pci"}
+	if m.secure {
+		args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
+	}
+	args = append(args, m.args...)
+	args = append(args, "-drive", "if=none,id=cd,format=raw,media=cdrom,readonly=on,file="+iso)
+	cmd := exec.CommandContext(ctx, bin, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			b, _ := os.ReadFile(serial)
+			if err != nil {
+				t.Errorf("qemu: %v\n%s", err, out.String())
+			}
+			return string(b)
+		case <-tick.C:
+			b, _ := os.ReadFile(serial)
+			for _, word := range until {
+				if bytes.Contains(b, []byte(word)) {
+					_ = cmd.Process.Kill()
+					<-ended
+					return string(b)
+				}
+			}
+		}
+	}
+}
+
+// cdOn is a CD drive on the bus that the test is about.
+func cdOn(bus string) []string {
+	switch bus {
+	case "usb":
+		return []string{"-device", "qemu-xhci", "-device", "usb-storage,drive=cd,removable=on,bootindex=0"}
+	case "scsi":
+		return []string{"-device", "virtio-scsi-pci", "-device", "scsi-cd,drive=cd,bootindex=0"}
+	}
+	return []string{"-device", "ide-cd,drive=cd,bootindex=0"}
+}
+
+func wantLines(t *testing.T, log string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if !strings.Contains(log, w) {
+			t.Errorf("the serial line lacks %q", w)
+		}
+	}
+	if t.Failed() {
+		t.Logf("serial line:\n%s", log)
+	}
+}
+
+// TestBootLab boots the ISO with the cloud kernel under OVMF to the test's PID 1.
+func TestBootLab(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine")
+	}
+	needFiles(t, DefaultStub)
+	iso, err := Build(t.Context(), Options{Agent: buildInit(t), Kernel: needKernel(t, "cloud"), Lab: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(describe(iso))
+	log := qemu(t, writeMedium(t, iso, testCredential(t)), machine{args: append(cdOn("scsi"),
+		"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0")})
+	wantLines(t, log, "TEST credential node=hgx-001.example generation=7 token=16 servers=1", "TEST clock-ok true", "TEST hostname hgx-001",
+		"TEST efi-variables true", "/sys/class/net/eth0", "TEST done")
+}
+
+func describe(iso *ISO) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "kernel %s, %d bytes (%.1f MiB), missing %v\n", iso.KernelRelease, iso.Size, float64(iso.Size)/(1<<20), iso.Missing)
+	for _, p := range iso.Parts {
+		fmt.Fprintf(&b, "%-20s %10d %10d\n", p.Name, p.Bytes, p.Compressed)
+	}
+	return b.String()
+}
