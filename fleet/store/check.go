@@ -1,0 +1,223 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// Problem is one thing that Check found.
+type Problem struct {
+	// Key is the record, event or blob that it is about; "" for the file as a whole.
+	Key  string `json:"key,omitempty"`
+	Text string `json:"text"`
+}
+
+func (p Problem) String() string {
+	if p.Key == "" {
+		return p.Text
+	}
+	return p.Key + ": " + p.Text
+}
+
+// maxNode is what a node's record may weigh; what is bigger belongs in a blob.
+const maxNode = 4 << 10
+
+// checker gathers what a pass over the file finds out.
+type checker struct {
+	db       *DB
+	problems []Problem
+
+	ids        map[string][]string // id → kinds that have it
+	nodes      map[fleet.NodeID]fleet.Node
+	leases     map[fleet.LeaseID]fleet.Lease
+	operations map[fleet.OperationID]fleet.Operation
+	names      map[string]map[string]json.RawMessage // record key → its top-level fields, for unique keys
+	uniques    map[string]string
+	blobs      map[string]string // digest → the record that names it
+}
+
+func (c *checker) addf(key, format string, args ...any) {
+	c.problems = append(c.problems, Problem{key, fmt.Sprintf(format, args...)})
+}
+
+// Check goes over the whole file and all blobs in one snapshot and returns what does not hold, nil when all is well:
+//
+//	S1  bbolt's own pages are consistent
+//	S2  every record decodes, carries its kind and a version that this program knows, and no revision from the future
+//	S3  a unique/ key names a living record, and that record has the value
+//	S4  a lease's members and the nodes' leases agree, and no node is in two leases
+//	S5  a node has at most one open operation and points to it
+//	S6  a node's record is under 4 KiB
+//	S7  blobs that records name exist, and every blob matches its digest
+//	S8  secrets decrypt
+//	S9  event ids count up by one and their revisions never go back
+func (db *DB) Check(ctx context.Context) []Problem {
+	c := &checker{db: db, ids: map[string][]string{}, nodes: map[fleet.NodeID]fleet.Node{}, leases: map[fleet.LeaseID]fleet.Lease{},
+		operations: map[fleet.OperationID]fleet.Operation{}, names: map[string]map[string]json.RawMessage{}, uniques: map[string]string{}, blobs: map[string]string{}}
+	err := db.bolt.View(func(tx *bbolt.Tx) error {
+		for err := range tx.Check() {
+			c.addf("", "page check: %v", err)
+		}
+		rev := fleet.Revision(getUint(tx.Bucket(bucketMeta), metaRevision))
+		err := tx.Bucket(bucketRecords).ForEach(func(k, v []byte) error {
+			c.record(k, v, rev)
+			return ctx.Err()
+		})
+		return errors.Join(err, c.events(ctx, tx.Bucket(bucketEvents), rev))
+	})
+	if err != nil {
+		c.addf("", "read the store: %v", err)
+		return c.problems
+	}
+	c.uniqueKeys()
+	c.memberships()
+	c.runs()
+	c.checkBlobs(ctx)
+	return c.problems
+}
+
+// record checks S2, S6 and S8 and remembers what the others need.
+func (c *checker) record(k, v []byte, now fleet.Revision) {
+	key := string(k)
+	r, err := decodeRecord(k, v)
+	if err != nil {
+		c.addf(key, "%v", err)
+		return
+	}
+	kind := r.Key.Kind()
+	id := strings.TrimPrefix(key, kind+"/")
+	if r.Version < 1 || r.Version > versionOf(kind) {
+		c.addf(key, "has version %d of its kind; this program knows up to %d", r.Version, versionOf(kind))
+	}
+	if r.Revision < 1 || r.Revision > now {
+		c.addf(key, "is of revision %d and the store at %d", r.Revision, now)
+	}
+	c.ids[id] = append(c.ids[id], kind)
+	switch kind {
+	case fleet.KindSecret:
+		if _, err := c.db.seal.open(k, r.Data); err != nil {
+			c.addf(key, "%v", err)
+		}
+		return
+	case fleet.KindNode:
+		if len(r.Data) >= maxNode {
+			c.addf(key, "has %d bytes; a node's record stays under %d", len(r.Data), maxNode)
+		}
+		if n, ok := decodeInto[fleet.Node](c, key, r.Data); ok {
+			c.sameID(key, id, string(n.ID))
+			c.nodes[n.ID] = n
+			if n.Inventory != "" {
+				c.blobs[n.Inventory] = key
+			}
+		}
+	case fleet.KindLease:
+		if l, ok := decodeInto[fleet.Lease](c, key, r.Data); ok {
+			c.sameID(key, id, string(l.ID))
+			c.leases[l.ID] = l
+			if l.UserData != "" {
+				c.blobs[l.UserData] = key
+			}
+		}
+	case fleet.KindOperation:
+		if o, ok := decodeInto[fleet.Operation](c, key, r.Data); ok {
+			c.sameID(key, id, string(o.ID))
+			c.operations[o.ID] = o
+		}
+	case fleet.KindClass:
+		decodeInto[fleet.Class](c, key, r.Data)
+	case fleet.KindImage:
+		decodeInto[fleet.Image](c, key, r.Data)
+	case fleet.KindSite:
+		decodeInto[fleet.Site](c, key, r.Data)
+	case fleet.KindUnique:
+		if owner, ok := decodeInto[string](c, key, r.Data); ok {
+			c.uniques[id] = owner
+		}
+		return
+	}
+	if !json.Valid(r.Data) {
+		c.addf(key, "is not JSON")
+		return
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(r.Data, &fields) == nil {
+		c.names[key] = fields
+	}
+}
+
+func decodeInto[T any](c *checker, key string, data []byte) (T, bool) {
+	var v T
+	if err := json.Unmarshal(data, &v); err != nil {
+		c.addf(key, "does not decode: %v", err)
+		return v, false
+	}
+	return v, true
+}
+
+func (c *checker) sameID(key, want, got string) {
+	if want != got {
+		c.addf(key, "holds the id %q", got)
+	}
+}
+
+// events checks S9.
+func (c *checker) events(ctx context.Context, b *bbolt.Bucket, now fleet.Revision) error {
+	var lastID uint64
+	var lastRev fleet.Revision
+	err := b.ForEach(func(k, v []byte) error {
+		e, err := decodeEvent(k, v)
+		if err != nil {
+			c.addf(fmt.Sprintf("event/%x", k), "%v", err)
+			return ctx.Err()
+		}
+		id := binary.BigEndian.Uint64(k)
+		if lastID != 0 && id != lastID+1 {
+			c.addf(fmt.Sprintf("event/%d", id), "follows event %d", lastID)
+		}
+		if e.Revision < lastRev || e.Revision < 1 || e.Revision > now {
+			c.addf(fmt.Sprintf("event/%d", id), "is of revision %d, the one before of %d, the store at %d", e.Revision, lastRev, now)
+		}
+		lastID, lastRev = id, e.Revision
+		return ctx.Err()
+	})
+	if err == nil && lastID != b.Sequence() {
+		c.addf("", "the newest event is %d and the sequence says %d", lastID, b.Sequence())
+	}
+	return err
+}
+
+// uniqueKeys checks S3. A key unique/KIND/FIELD/VALUE must name a record of that kind, whose field, where it is a string, has that value.
+func (c *checker) uniqueKeys() {
+	for rest, owner := range c.uniques {
+		key := fleet.KindUnique + "/" + rest
+		kinds := c.ids[owner]
+		if len(kinds) == 0 {
+			c.addf(key, "names %q, which does not exist", owner)
+			continue
+		}
+		parts := strings.SplitN(rest, "/", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		if _, known := kindVersions[parts[0]]; !known {
+			continue
+		}
+		fields, ok := c.names[parts[0]+"/"+owner]
+		if !ok {
+			c.addf(key, "names %q, which is no %s", owner, parts[0])
+			continue
+		}
+		var value string
+		if raw, has := fields[parts[1]]; has && json.Unmarshal(raw, &value) == nil && !strings.EqualFold(value, parts[2]) {
+			c.addf(key, "names %q, whose %s is %q", owner, parts[1], value)
+		}
+	}
+}

@@ -1,0 +1,60 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// snapshot is one read transaction. What it hands out is copied: a slice of bbolt's mapping would be a trap after View returns.
+type snapshot struct {
+	tx   *bbolt.Tx
+	seal *sealer
+}
+
+func (s *snapshot) Revision() fleet.Revision {
+	return fleet.Revision(getUint(s.tx.Bucket(bucketMeta), metaRevision))
+}
+
+func (s *snapshot) Get(key fleet.Key) (fleet.Record, error) {
+	v := s.tx.Bucket(bucketRecords).Get([]byte(key))
+	if v == nil {
+		return fleet.Record{}, fleet.Errorf(fleet.NotFound, "MC-STORE-ABSENT", "there is no %s", key)
+	}
+	return s.record([]byte(key), v)
+}
+
+func (s *snapshot) List(kind string, yield func(fleet.Record) bool) error {
+	prefix := []byte(kind + "/")
+	c := s.tx.Bucket(bucketRecords).Cursor()
+	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		r, err := s.record(k, v)
+		if err != nil {
+			return err
+		}
+		if !yield(r) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (s *snapshot) record(key, v []byte) (fleet.Record, error) {
+	r, err := decodeRecord(key, v)
+	if err != nil {
+		return r, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode record %s: %w", key, err).WithHint("metalctl server check")
+	}
+	if r.Key.Kind() != fleet.KindSecret {
+		r.Data = bytes.Clone(r.Data)
+		return r, nil
+	}
+	text, err := s.seal.open(key, r.Data)
+	if err != nil {
+		return r, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode record %s: %w", key, err).WithHint("metalctl server check")
+	}
+	r.Data, err = json.Marshal(string(text))
+	return r, err
+}
