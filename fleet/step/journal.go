@@ -215,7 +215,7 @@ func Again(old fleet.Operation, id fleet.OperationID, by string, now time.Time) 
 	op.State, op.StartedAt, op.EndedAt, op.Abort, op.Error = fleet.OperationPending, time.Time{}, time.Time{}, false, nil
 	for i := range op.Steps {
 		if r := &op.Steps[i]; r.State != fleet.StepFinished {
-			r.Resumed = r.State == fleet.StepStarted || r.Resumed
+			r.Resumed = r.Resumed || r.Try > 0
 			r.State, r.Try, r.NotBefore, r.Error = fleet.StepPending, 0, time.Time{}, nil
 		}
 	}
