@@ -1,0 +1,97 @@
+package redfish
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// PinOf returns the pin of a certificate's key, as Trust.Pin takes it.
+func PinOf(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return "sha256/" + base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// verifier judges each handshake and remembers the key that was seen.
+type verifier struct {
+	mode TrustMode
+	mu   sync.Mutex // guards pin, seen
+	pin  string
+	seen string
+}
+
+// tlsError marks a refusal of ours, so that it is told from a network error.
+type tlsError struct{ text string }
+
+func (e tlsError) Error() string { return e.text }
+
+// newTLS returns a configuration that verifies as trust says. Pins replace the verification of chain and name; the
+// handshake fails, before any request is sent, when the key is another one.
+func newTLS(trust Trust) (*tls.Config, *verifier, error) {
+	v := &verifier{mode: trust.Mode, pin: trust.Pin}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(2), VerifyConnection: v.verify}
+	if trust.Pin != "" {
+		sum, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(trust.Pin, "sha256/"))
+		if err != nil || len(sum) != sha256.Size || !strings.HasPrefix(trust.Pin, "sha256/") {
+			return nil, nil, fleet.Errorf(fleet.Invalid, "MC-BMC-TLS", "the BMC's pin is not \"sha256/\" and 44 characters of base64").
+				WithHint("metalctl bmc probe URL prints the pin of the key that the BMC shows")
+		}
+	}
+	switch {
+	case trust.Mode == TrustCA:
+		if len(trust.CAPEM) > 0 {
+			cfg.RootCAs = x509.NewCertPool()
+			if !cfg.RootCAs.AppendCertsFromPEM(trust.CAPEM) {
+				return nil, nil, fleet.Errorf(fleet.Invalid, "MC-BMC-TLS", "the BMC's CA file holds no certificate in PEM form")
+			}
+		}
+	case trust.Mode == TrustPin && trust.Pin == "":
+		return nil, nil, fleet.Errorf(fleet.Invalid, "MC-BMC-TLS", "trust by pin needs a pin").
+			WithHint("metalctl bmc probe URL prints the pin of the key that the BMC shows")
+	default:
+		cfg.InsecureSkipVerify = true // the chain says nothing; verify compares the key
+	}
+	return cfg, v, nil
+}
+
+func (v *verifier) verify(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return tlsError{"the BMC shows no certificate"}
+	}
+	got := PinOf(cs.PeerCertificates[0])
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.mode != TrustCA {
+		if v.pin != "" && v.pin != got {
+			return tlsError{fmt.Sprintf("the BMC shows key %s instead of %s", got, v.pin)}
+		}
+		v.pin = got
+	}
+	v.seen = got
+	return nil
+}
+
+func (v *verifier) observed() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.seen
+}
+
+// isTLS reports whether err is a refusal of the other side's certificate.
+func isTLS(err error) bool {
+	var ours tlsError
+	var cert *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var record tls.RecordHeaderError
+	return errors.As(err, &ours) || errors.As(err, &cert) || errors.As(err, &unknown) || errors.As(err, &host) ||
+		errors.As(err, &invalid) || errors.As(err, &record)
+}
