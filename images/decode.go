@@ -38,7 +38,7 @@ func Decode(ctx context.Context, src Source, img Image, yield func(Extent) error
 		return Result{}, err
 	}
 	if size := src.Size(); size >= 0 && img.SizeBytes > 0 && size < img.SizeBytes {
-		return Result{}, truncated(img, "the source has %d of %d bytes", size, img.SizeBytes)
+		return Result{}, fmt.Errorf("image %q: %w", img.Name, truncated(img, "the source has %d of %d bytes", size, img.SizeBytes))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -56,7 +56,7 @@ func Decode(ctx context.Context, src Source, img Image, yield func(Extent) error
 		err = truncated(img, "its contents end after %d of %d bytes", d.DiskBytes, img.VirtualSizeBytes)
 	}
 	if err != nil {
-		return d.Result, fmt.Errorf("decode image %s: %w", img.Name, err)
+		return d.Result, fmt.Errorf("image %q: %w", img.Name, err)
 	}
 	d.SHA256 = img.SHA256
 	return d.Result, nil
@@ -78,7 +78,7 @@ func (d *decoder) put(b *block) error {
 	}
 	if limit := d.img.VirtualSizeBytes; limit > 0 && off+int64(b.n) > limit {
 		b.release()
-		return fleet.Errorf(fleet.Broken, "MC-IMAGE-DAMAGED", "image %q: its contents are longer than the %d bytes on record", d.img.Name, limit).
+		return fleet.Errorf(fleet.Broken, "MC-IMAGE-DAMAGED", "its contents are longer than the %d bytes on record", limit).
 			WithHint("metalctl image verify %s", d.img.Name)
 	}
 	d.DiskBytes += int64(b.n)
@@ -91,7 +91,7 @@ func (d *decoder) put(b *block) error {
 func (d *decoder) checkHead(head []byte) error {
 	format, err := Sniff(head[:min(len(head), SniffLen)])
 	if err == nil && format != Raw {
-		return fleet.Errorf(fleet.Invalid, "MC-IMAGE-FORMAT", "image %q: its contents are %s, not a raw disk", d.img.Name, format).
+		return fleet.Errorf(fleet.Invalid, "MC-IMAGE-FORMAT", "its contents are %s, not a raw disk", format).
 			WithHint("unpack it once and add the result: metalctl image add FILE")
 	}
 	return nil // contents of a kind not known to Sniff were accepted when the image was added, or are the operator's own
@@ -169,7 +169,7 @@ func (d *decoder) damaged(at *counter, err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return truncated(d.img, "the %s stream stops in the middle, after %d bytes", d.img.Format, at.n.Load())
 	}
-	return fleet.Errorf(fleet.Broken, "MC-IMAGE-DAMAGED", "image %q: before byte %d of the %s file: %w", d.img.Name, at.n.Load(), d.img.Format, err).
+	return fleet.Errorf(fleet.Broken, "MC-IMAGE-DAMAGED", "before byte %d of the %s file: %w", at.n.Load(), d.img.Format, err).
 		WithHint("metalctl image verify %s, then fetch or upload the file again", d.img.Name)
 }
 

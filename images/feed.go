@@ -58,7 +58,7 @@ func (f *feed) run(ctx context.Context, r io.ReadCloser, p *pool) error {
 	case f.img.SizeBytes > 0 && f.total < f.img.SizeBytes:
 		return truncated(f.img, "it ends after %d of %d bytes", f.total, f.img.SizeBytes)
 	case digest != f.img.SHA256:
-		return fleet.Errorf(fleet.Broken, "MC-IMAGE-DIGEST", "image %q: the file's sha256 is %s, expected %s", f.img.Name, digest, f.img.SHA256).
+		return fleet.Errorf(fleet.Broken, "MC-IMAGE-DIGEST", "the file's sha256 is %s, expected %s", digest, f.img.SHA256).
 			WithHint("metalctl image verify %s compares origin and record; if the origin published a new file, add it under a new name", f.img.Name)
 	case closeErr != nil:
 		return closeErr
@@ -76,7 +76,7 @@ func (f *feed) read(ctx context.Context, r io.Reader, p *pool, toHash chan<- *bl
 		f.total += int64(b.n)
 		if f.img.SizeBytes > 0 && f.total > f.img.SizeBytes {
 			b.release()
-			return fleet.Errorf(fleet.Broken, "MC-IMAGE-DIGEST", "image %q: the file is longer than the %d bytes on record", f.img.Name, f.img.SizeBytes).
+			return fleet.Errorf(fleet.Broken, "MC-IMAGE-DIGEST", "the file is longer than the %d bytes on record", f.img.SizeBytes).
 				WithHint("metalctl image verify %s", f.img.Name)
 		}
 		if b.n > 0 {
@@ -149,6 +149,6 @@ func (f *feed) stop() {
 }
 
 func truncated(img Image, format string, args ...any) error {
-	e := fleet.Errorf(fleet.Broken, "MC-IMAGE-TRUNCATED", "image %q is cut short: "+format, append([]any{img.Name}, args...)...)
+	e := fleet.Errorf(fleet.Broken, "MC-IMAGE-TRUNCATED", "the file is cut short: "+format, args...)
 	return e.WithHint("metalctl image verify %s, then fetch or upload the file again", img.Name)
 }

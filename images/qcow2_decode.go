@@ -21,7 +21,7 @@ func (d *decoder) qcow2(ctx context.Context, src Source) error {
 		size = d.img.SizeBytes
 	}
 	if size <= 0 {
-		return fleet.Errorf(fleet.Invalid, "MC-IMAGE-INVALID", "image %q: a qcow2 file is streamed only where its length is known, and the origin does not tell it", d.img.Name).
+		return fleet.Errorf(fleet.Invalid, "MC-IMAGE-INVALID", "a qcow2 file is streamed only where its length is known, and the origin does not tell it").
 			WithHint("record the length: size_bytes of the image")
 	}
 	m, err := readQCOW2(ctx, size, src.ReadRange)
@@ -29,7 +29,7 @@ func (d *decoder) qcow2(ctx context.Context, src Source) error {
 		return err
 	}
 	if v := d.img.VirtualSizeBytes; v > 0 && v != m.qcow2Header.size {
-		return fleet.Errorf(fleet.Broken, "MC-IMAGE-DIGEST", "image %q: a disk of %d bytes, but %d on record", d.img.Name, m.qcow2Header.size, v).
+		return fleet.Errorf(fleet.Broken, "MC-IMAGE-DIGEST", "a disk of %d bytes, but %d on record", m.qcow2Header.size, v).
 			WithHint("metalctl image verify %s", d.img.Name)
 	}
 	d.DiskBytes = m.qcow2Header.size
