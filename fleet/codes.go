@@ -3,6 +3,28 @@ package fleet
 // Codes holds a page for every stable error code; `metalctl help CODE` prints it. A code is never reused or renamed.
 // The house test compares it with the codes that the sources use.
 var Codes = map[string]Page{
+	// agent
+	"MC-AGENT-ABORTED":  {"a step was aborted", "Somebody asked for it. What the step had written stays; the step says in metalctl node plan whether it is done again. Go on with: metalctl node retry NODE"},
+	"MC-AGENT-DISK":     {"no disk can be written to", "No accepted disk fits the root disk hints, several do and none was named, or the one that was written is gone. metalctl node show NODE lists disks and accepted serials; set the hints with: metalctl node set NODE --root-disk serial=SERIAL"},
+	"MC-AGENT-EVIDENCE": {"what a step observed cannot be recorded", "The step ran to its end, but its evidence is too large or not encodable. This is a mistake of the program, please report it."},
+	"MC-AGENT-FETCH":    {"the agent cannot fetch what a step needs", "Its server did not hand the document out, or the network between them was cut. Then: metalctl node retry NODE"},
+	"MC-AGENT-LIMIT":    {"a step took too long", "Its time was over and it was stopped. metalctl node timeline NODE shows how far it came. Then: metalctl node retry NODE"},
+	"MC-AGENT-OVER":     {"this boot's session is over", "The machine was booted again with a newer medium, so this agent is asked for nothing any more. If it still runs, power it off: metalctl node power off NODE"},
+	"MC-AGENT-PANIC":    {"the agent has a defect", "A step panicked. The agent lives on and has put the stack on the node's timeline: metalctl node timeline NODE. Please report it, then: metalctl node retry NODE"},
+	"MC-AGENT-PIN":      {"the server's key is not the one on the boot medium", "The agent sent nothing. The medium was made for another server, the server has a new key, or somebody is in between. Boot the node from a fresh medium: metalctl node retry NODE"},
+	"MC-AGENT-REFUSED":  {"the server refuses the machine", "The token of the boot medium was spent by another machine, or this is not the machine that was enrolled. metalctl node show NODE says which. If all is well there, boot it again: metalctl node retry NODE"},
+	"MC-AGENT-RESULT":   {"the server refused a result", "The step ran to its end but its result is larger than the server takes, or not what it understands: agent and server are of different versions. Boot the node again: metalctl node retry NODE"},
+	"MC-AGENT-STEP":     {"the agent does not know a step", "The boot medium holds another version of the agent than the server. Boot the node again, which makes a fresh medium: metalctl node retry NODE"},
+	"MC-AGENT-STUCK":    {"a step does not end", "It was told to stop and still runs, mostly because a disk does not answer. Nothing else starts on the machine until it ends. Power it off and look at its disks: metalctl node power off NODE --force, then metalctl node retry NODE"},
+	"MC-AGENT-TASK":     {"the parameters of a step are not valid", "The server sent what the agent does not understand: they are of different versions, or it is a mistake of the program. Boot the node again: metalctl node retry NODE; please report it if that does not help."},
+	"MC-AGENT-UNPROVEN": {"the image cannot be proven", "Nobody knows which content was written in this boot, so there is nothing to compare the disk with. Write it again: metalctl node retry NODE"},
+	"MC-AGENT-USERDATA": {"user-data is not what the lease says", "Its digest differs from the lease's record; nothing was written. Release the lease and make it again, or run: metalctl server check"},
+	// faults that steps find
+	"MC-FAULT-BOOT-ENTRY":        {"a firmware boot entry cannot be set or removed", "The firmware refused the write or did not keep it. Its variable store may be full or locked. Look at the evidence in metalctl node show NODE, reset the firmware's settings if need be, then: metalctl node retry NODE"},
+	"MC-FAULT-DATA-LEFT":         {"a disk still holds data after it was erased", "Reading back found old content. The node does not become available. Erase it again with metalctl node clean NODE; if it stays, replace the disk and record it: metalctl node retire NODE --destroyed SERIAL"},
+	"MC-FAULT-ERASE-FAILED":      {"a disk could not be erased as asked", "No method that the disk has reached the level that was asked for, or the disk failed while it was erased. Look at the evidence; replace the disk, or record it as destroyed: metalctl node retire NODE --destroyed SERIAL"},
+	"MC-FAULT-MISSING-DEVICE":    {"an accepted disk is gone", "A disk that was accepted does not show in the machine, so nobody knows what became of its data. If it was taken out on purpose, inspect and accept again: metalctl node inspect NODE, metalctl node accept NODE"},
+	"MC-FAULT-UNEXPECTED-DEVICE": {"a disk was found that nobody accepted", "It was not touched. If it belongs to the machine, inspect and accept it: metalctl node inspect NODE, metalctl node accept NODE; else take it out."},
 	// redfish
 	"MC-BMC-AUTH":            {"the BMC refuses the account", "The user or password is wrong, or the account may not do this. After one refusal nobody in this program uses that password at that BMC again (BMCs lock accounts after as few as three), until a new one is set: metalctl bmc credential set NODE. The account needs the Operator role for power, media and boot."},
 	"MC-BMC-BOOT":            {"the boot target cannot be set", "The BMC does not offer the target, or took it and does not keep it. metalctl bmc probe URL lists what it offers; metalctl node timeline NODE shows the exchange. A BIOS setting may forbid overrides, or the host may be in POST: metalctl node retry NODE later."},

@@ -1,0 +1,547 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+func TestATaskIsDoneAndReported(t *testing.T) {
+	f := newFakeServer(t)
+	var told atomic.Int32
+	release := make(chan struct{})
+	cfg := config(f, step.Funcs{step.Inventory: func(ctx context.Context, c step.Call) (step.Outcome, error) {
+		c.Progress("reading", 1, 4)
+		<-release
+		return step.Outcome{Evidence: map[string]int{"disks": 2}, Attachment: map[string]string{"big": "thing"}}, nil
+	}})
+	cfg.OnRegistered = func(r api.Registered) {
+		if r.Name == "n01" {
+			told.Add(1)
+		}
+	}
+	start(t, cfg)
+	f.push(task(step.Inventory, 1))
+	for {
+		p := receive(t, f.progress, "progress")
+		if p.Stage == "reading" {
+			if p.Percent != 25 || p.Done != 1 || p.Total != 4 || p.Operation != "op" || p.Step != step.Inventory {
+				t.Errorf("progress = %+v", p)
+			}
+			break
+		}
+	}
+	close(release)
+	got := receive(t, f.results, "result")
+	if got.Error != nil || string(got.Evidence) != `{"disks":2}` || string(got.Attachment) != `{"big":"thing"}` || got.Index != 3 || got.Try != 1 {
+		t.Errorf("result = %s", mustJSON(t, got))
+	}
+	if told.Load() != 1 {
+		t.Errorf("OnRegistered was called %d times, want 1", told.Load())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if reg := f.registers[0]; reg.Generation != 7 || reg.UUID != "u" || reg.Serial != "s" || !slices.Equal(reg.MACs, []fleet.MAC{"52:54:00:00:00:01"}) {
+		t.Errorf("register = %+v", reg)
+	}
+}
+
+func TestALostReplyAtRegisteringIsAskedForAgainWithTheSameKey(t *testing.T) {
+	f := newFakeServer(t)
+	lost := 0
+	f.onRegist = func(w http.ResponseWriter, _ api.Register) bool {
+		if lost++; lost > 2 {
+			return false
+		}
+		cut(w)
+		return true
+	}
+	start(t, config(f, step.Funcs{step.Inventory: nothing}))
+	f.push(task(step.Inventory, 1))
+	receive(t, f.results, "result")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.registers) != 3 || f.registers[0].CSR != f.registers[2].CSR {
+		t.Errorf("%d registrations; the request must stay the same", len(f.registers))
+	}
+}
+
+func nothing(context.Context, step.Call) (step.Outcome, error) { return step.Outcome{}, nil }
+
+func TestTheEndOfASession(t *testing.T) {
+	for name, tc := range map[string]struct {
+		set  func(*fakeServer, *Config)
+		code string
+		kind fleet.Kind
+		text string
+	}{
+		"token spent by another key": {func(f *fakeServer, _ *Config) { f.boundTo = "sha256/other" }, "MC-AGENT-REFUSED", fleet.Denied, "spent by another key"},
+		"unknown token":              {func(_ *fakeServer, c *Config) { c.Credential.Token = fleet.NewSecret("other") }, "MC-AGENT-REFUSED", fleet.Denied, "no such token"},
+		"older generation":           {func(f *fakeServer, _ *Config) { f.gone = true }, "MC-AGENT-OVER", fleet.Conflict, "replaced by 8"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeServer(t)
+			cfg := config(f, nil)
+			tc.set(f, &cfg)
+			err := receive(t, start(t, cfg), "end")
+			if fleet.CodeOf(err) != tc.code || fleet.KindOf(err) != tc.kind || !strings.Contains(err.Error(), tc.text) || fleet.HintOf(err) == "" {
+				t.Errorf("Run = %v (code %s, kind %v)", err, fleet.CodeOf(err), fleet.KindOf(err))
+			}
+			if strings.Contains(err.Error(), "spend-me") {
+				t.Error("the message shows the token")
+			}
+		})
+	}
+}
+
+func TestANewerGenerationEndsTheSessionBetweenPolls(t *testing.T) {
+	f := newFakeServer(t)
+	end := start(t, config(f, step.Funcs{step.Inventory: nothing}))
+	f.push(task(step.Inventory, 1))
+	receive(t, f.results, "result")
+	f.mu.Lock()
+	f.gone = true
+	f.mu.Unlock()
+	if err := receive(t, end, "end"); fleet.CodeOf(err) != "MC-AGENT-OVER" {
+		t.Errorf("Run = %v", err)
+	}
+}
+
+func TestAServerWithAnotherKeyIsNeverSpokenTo(t *testing.T) {
+	f, wrong := newFakeServer(t), newFakeServer(t)
+	cfg := config(f, step.Funcs{step.Inventory: nothing})
+	// The first server of the list holds another key than the medium says; the second is right.
+	cfg.Credential.Servers = []fleet.ServerRef{{URL: "https://" + wrong.addr, KeyPin: f.pin}, {URL: "https://" + f.addr, KeyPin: f.pin}}
+	start(t, cfg)
+	f.push(task(step.Inventory, 1))
+	receive(t, f.results, "result")
+	wrong.mu.Lock()
+	defer wrong.mu.Unlock()
+	if len(wrong.registers) != 0 {
+		t.Error("the token was sent to a server with another key")
+	}
+}
+
+func TestAServerThatIsDownIsTriedUntilItComes(t *testing.T) {
+	f := newFakeServer(t)
+	f.stop()
+	cfg := config(f, step.Funcs{step.Inventory: nothing})
+	tries := make(chan struct{}, 1000)
+	cfg.Dial = countingDial(tries)
+	start(t, cfg)
+	for range 5 {
+		receive(t, tries, "try")
+	}
+	f.restart()
+	f.push(task(step.Inventory, 1))
+	receive(t, f.results, "result")
+}
+
+func TestAServerRestartMidTaskLosesNothing(t *testing.T) {
+	f := newFakeServer(t)
+	began, release := make(chan struct{}, 8), make(chan struct{})
+	start(t, config(f, step.Funcs{step.WriteImage: func(ctx context.Context, c step.Call) (step.Outcome, error) {
+		began <- struct{}{}
+		<-release
+		return step.Outcome{Evidence: "written"}, ctx.Err()
+	}}))
+	f.push(task(step.WriteImage, 1))
+	receive(t, began, "start")
+	f.stop()
+	close(release) // the step ends while nobody listens
+	f.mu.Lock()
+	f.forgotten = true // and the new server has no session in memory
+	f.mu.Unlock()
+	f.restart()
+	got := receive(t, f.results, "result")
+	if got.Error != nil || string(got.Evidence) != `"written"` {
+		t.Errorf("result = %s", mustJSON(t, got))
+	}
+	if len(began) != 0 {
+		t.Error("the step ran twice")
+	}
+}
+
+func TestAResultIsSentAgainWhenTheNetworkIsCutBeforeTheAnswer(t *testing.T) {
+	f := newFakeServer(t)
+	var cuts atomic.Int32
+	f.onResult = func(w http.ResponseWriter, _ api.Result) bool {
+		if cuts.Add(1) > 3 {
+			return false
+		}
+		cut(w)
+		return true
+	}
+	var runs atomic.Int32
+	start(t, config(f, step.Funcs{step.Inventory: func(context.Context, step.Call) (step.Outcome, error) {
+		runs.Add(1)
+		return step.Outcome{Evidence: 1}, nil
+	}}))
+	f.push(task(step.Inventory, 1))
+	if got := receive(t, f.results, "result"); string(got.Evidence) != "1" {
+		t.Errorf("result = %s", mustJSON(t, got))
+	}
+	if runs.Load() != 1 || cuts.Load() != 4 {
+		t.Errorf("%d runs and %d deliveries, want 1 and 4", runs.Load(), cuts.Load())
+	}
+}
+
+// Invariant A1: one (operation, index, try) runs at most once.
+func TestARepeatedTaskIsAnsweredFromMemory(t *testing.T) {
+	f := newFakeServer(t)
+	var runs atomic.Int32
+	release := make(chan struct{})
+	began := make(chan struct{}, 8)
+	start(t, config(f, step.Funcs{step.EraseDisks: func(context.Context, step.Call) (step.Outcome, error) {
+		n := runs.Add(1)
+		began <- struct{}{}
+		<-release
+		return step.Outcome{Evidence: n}, nil
+	}}))
+	f.push(task(step.EraseDisks, 1))
+	receive(t, began, "start")
+	f.push(task(step.EraseDisks, 1), task(step.EraseDisks, 1)) // while it runs
+	for range 3 {                                              // the polls that took the repeats are over once progress goes on
+		receive(t, f.progress, "progress")
+	}
+	close(release)
+	first := receive(t, f.results, "result")
+	f.push(task(step.EraseDisks, 1)) // and after it
+	again := receive(t, f.results, "repeated result")
+	if string(first.Evidence) != "1" || string(again.Evidence) != "1" || runs.Load() != 1 {
+		t.Errorf("evidence %s and %s after %d runs", first.Evidence, again.Evidence, runs.Load())
+	}
+	f.push(task(step.EraseDisks, 2))
+	if second := receive(t, f.results, "second try"); string(second.Evidence) != "2" || second.Try != 2 {
+		t.Errorf("a new try must run again: %s", mustJSON(t, second))
+	}
+}
+
+func TestAbort(t *testing.T) {
+	wait := func(began chan struct{}) step.Func {
+		return func(ctx context.Context, _ step.Call) (step.Outcome, error) {
+			began <- struct{}{}
+			<-ctx.Done()
+			return step.Outcome{}, ctx.Err()
+		}
+	}
+	abort := func(name string) api.Task {
+		t := task(name, 1)
+		t.Abort = true
+		return t
+	}
+	t.Run("where the catalogue allows it now", func(t *testing.T) {
+		f, began := newFakeServer(t), make(chan struct{}, 1)
+		start(t, config(f, step.Funcs{step.WriteImage: wait(began)}))
+		f.push(task(step.WriteImage, 1))
+		receive(t, began, "start")
+		f.push(abort(step.WriteImage))
+		if got := receive(t, f.results, "result"); got.Error == nil || got.Error.Code != "MC-AGENT-ABORTED" || got.Error.Transient {
+			t.Errorf("result = %s", mustJSON(t, got))
+		}
+	})
+	t.Run("a step that never aborts goes on", func(t *testing.T) {
+		f, began, release := newFakeServer(t), make(chan struct{}, 1), make(chan struct{})
+		start(t, config(f, step.Funcs{step.EraseDisks: func(ctx context.Context, _ step.Call) (step.Outcome, error) {
+			began <- struct{}{}
+			<-release
+			return step.Outcome{Evidence: "erased"}, ctx.Err()
+		}}))
+		f.push(task(step.EraseDisks, 1))
+		receive(t, began, "start")
+		f.push(abort(step.EraseDisks))
+		for range 5 {
+			receive(t, f.progress, "progress")
+		}
+		close(release)
+		if got := receive(t, f.results, "result"); got.Error != nil {
+			t.Errorf("result = %s", mustJSON(t, got))
+		}
+	})
+	t.Run("before the task was seen", func(t *testing.T) {
+		f := newFakeServer(t)
+		start(t, config(f, step.Funcs{step.WriteImage: func(context.Context, step.Call) (step.Outcome, error) {
+			t.Error("it ran")
+			return step.Outcome{}, nil
+		}}))
+		f.push(abort(step.WriteImage))
+		if got := receive(t, f.results, "result"); got.Error == nil || got.Error.Code != "MC-AGENT-ABORTED" {
+			t.Errorf("result = %s", mustJSON(t, got))
+		}
+	})
+}
+
+func TestANewerTaskTakesTheOldOnesPlace(t *testing.T) {
+	f, began := newFakeServer(t), make(chan struct{}, 1)
+	start(t, config(f, step.Funcs{step.VerifyImage: func(ctx context.Context, c step.Call) (step.Outcome, error) {
+		if c.Try == 1 {
+			began <- struct{}{}
+			<-ctx.Done()
+			return step.Outcome{}, ctx.Err()
+		}
+		return step.Outcome{Evidence: c.Resumed}, nil
+	}}))
+	f.push(task(step.VerifyImage, 1))
+	receive(t, began, "start")
+	f.push(task(step.VerifyImage, 2))
+	if first := receive(t, f.results, "first result"); first.Try != 1 || first.Error == nil {
+		t.Errorf("first = %s", mustJSON(t, first))
+	}
+	if second := receive(t, f.results, "second result"); second.Try != 2 || string(second.Evidence) != "true" {
+		t.Errorf("second = %s", mustJSON(t, second))
+	}
+}
+
+func TestHowAStepFails(t *testing.T) {
+	fault := fleet.Fault{Code: "MC-FAULT-MISSING-DEVICE", Component: "disk/S1", Severity: fleet.Critical, Blocks: fleet.BlocksEverything}
+	for name, tc := range map[string]struct {
+		fn        step.Func
+		limit     int64
+		code      string
+		transient bool
+		detail    string
+	}{
+		"panic": {func(context.Context, step.Call) (step.Outcome, error) { panic("off by one") }, 600, "MC-AGENT-PANIC", false, "off by one"},
+		"limit": {func(ctx context.Context, _ step.Call) (step.Outcome, error) {
+			<-ctx.Done()
+			return step.Outcome{}, ctx.Err()
+		}, 1, "MC-AGENT-LIMIT", true, "within 1s"},
+		"unavailable": {func(context.Context, step.Call) (step.Outcome, error) {
+			return step.Outcome{}, fleet.Errorf(fleet.Unavailable, "MC-X", "no answer")
+		}, 600, "MC-X", true, "no answer"},
+		"plain error": {func(context.Context, step.Call) (step.Outcome, error) { return step.Outcome{}, errBoom }, 600, "", false, "boom"},
+		"faults": {func(context.Context, step.Call) (step.Outcome, error) {
+			return step.Outcome{Evidence: "half"}, &FaultError{errBoom, []fleet.Fault{fault}}
+		}, 600, "", false, "boom"},
+		"evidence that is not JSON": {func(context.Context, step.Call) (step.Outcome, error) {
+			return step.Outcome{Evidence: func() {}}, nil
+		}, 600, "MC-AGENT-EVIDENCE", false, "cannot be encoded"},
+		"not in this agent": {nil, 600, "MC-AGENT-STEP", false, "does not know"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeServer(t)
+			start(t, config(f, step.Funcs{step.VerifyErase: tc.fn}))
+			want := task(step.VerifyErase, 1)
+			want.LimitSeconds = tc.limit
+			f.push(want)
+			got := receive(t, f.results, "result")
+			if got.Error == nil || got.Error.Code != tc.code || got.Error.Transient != tc.transient || !strings.Contains(got.Error.Detail, tc.detail) {
+				t.Fatalf("result = %s", mustJSON(t, got))
+			}
+			switch name {
+			case "faults":
+				if len(got.Error.Faults) != 1 || got.Error.Faults[0] != fault || string(got.Evidence) != `"half"` {
+					t.Errorf("result = %s", mustJSON(t, got))
+				}
+			case "panic":
+				for r := receive(t, f.reports, "report"); r.Kind != "panic"; r = receive(t, f.reports, "report") {
+					continue
+				}
+			}
+			// The agent lives on.
+			f.push(api.Task{Operation: "op2", Step: "unheard-of"})
+			if next := receive(t, f.results, "next result"); next.Error.Code != "MC-AGENT-STEP" {
+				t.Errorf("next = %s", mustJSON(t, next))
+			}
+		})
+	}
+}
+
+// Invariant A2: nothing starts while a step that was told to end may still write.
+func TestAStuckStepKeepsOthersFromStarting(t *testing.T) {
+	f := newFakeServer(t)
+	release := make(chan struct{})
+	var once sync.Once
+	free := func() { once.Do(func() { close(release) }) }
+	cfg := config(f, step.Funcs{
+		step.WriteImage: func(context.Context, step.Call) (step.Outcome, error) {
+			<-release
+			return step.Outcome{}, nil
+		},
+		step.Inventory: nothing,
+	})
+	cfg.Pace.Stop = 50 * time.Millisecond
+	start(t, cfg)
+	t.Cleanup(free)
+	stuck := task(step.WriteImage, 1)
+	stuck.LimitSeconds = 1
+	f.push(stuck)
+	if got := receive(t, f.results, "result"); got.Error == nil || got.Error.Code != "MC-AGENT-STUCK" {
+		t.Fatalf("result = %s", mustJSON(t, got))
+	}
+	f.push(task(step.Inventory, 5))
+	if got := receive(t, f.results, "result"); got.Error == nil || got.Error.Code != "MC-AGENT-STUCK" {
+		t.Fatalf("result = %s", mustJSON(t, got))
+	}
+	free()
+	for try := 6; ; try++ {
+		f.push(task(step.Inventory, try))
+		if got := receive(t, f.results, "result"); got.Error == nil {
+			break
+		}
+	}
+}
+
+func TestEvidenceTooBigForTheJournalIsAttached(t *testing.T) {
+	f := newFakeServer(t)
+	start(t, config(f, step.Funcs{step.EraseDisks: func(context.Context, step.Call) (step.Outcome, error) {
+		return step.Outcome{Evidence: strings.Repeat("x", 5000)}, nil
+	}}))
+	f.push(task(step.EraseDisks, 1))
+	got := receive(t, f.results, "result")
+	if len(got.Evidence) > 200 || !strings.Contains(string(got.Evidence), `"attached":"sha256:`) || len(got.Attachment) != 5002 {
+		t.Errorf("evidence %s, attachment of %d bytes", got.Evidence, len(got.Attachment))
+	}
+}
+
+func TestAResultThatTheServerCannotTakeIsReplacedByAShortOne(t *testing.T) {
+	f := newFakeServer(t)
+	f.onResult = func(w http.ResponseWriter, r api.Result) bool {
+		if len(r.Attachment) > 100 {
+			refuse(w, http.StatusRequestEntityTooLarge, "too much")
+			return true
+		}
+		return false
+	}
+	start(t, config(f, step.Funcs{step.Inventory: func(context.Context, step.Call) (step.Outcome, error) {
+		return step.Outcome{Attachment: strings.Repeat("x", 5000)}, nil
+	}}))
+	f.push(task(step.Inventory, 1))
+	if got := receive(t, f.results, "result"); got.Error == nil || got.Error.Code != "MC-AGENT-RESULT" || !strings.Contains(got.Error.Detail, "too much") {
+		t.Errorf("result = %s", mustJSON(t, got))
+	}
+}
+
+func TestTheClock(t *testing.T) {
+	f := newFakeServer(t)
+	cfg := config(f, step.Funcs{step.Inventory: func(ctx context.Context, _ step.Call) (step.Outcome, error) {
+		<-ctx.Done()
+		return step.Outcome{}, ctx.Err()
+	}})
+	issued := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	f.now = time.Date(2026, 5, 1, 0, 3, 0, 0, time.UTC)
+	cfg.Credential.IssuedAt = issued
+	t.Run("a machine in 1970 gets the credential's time, then the server's", func(t *testing.T) {
+		var mu sync.Mutex
+		now := time.Unix(42, 0)
+		var set []time.Time
+		cfg := cfg
+		cfg.Home = &Home{}
+		cfg.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
+		cfg.Clock = func(to time.Time) error {
+			mu.Lock()
+			defer mu.Unlock()
+			now = to
+			set = append(set, to)
+			return nil
+		}
+		registered := make(chan struct{})
+		cfg.OnRegistered = func(api.Registered) { close(registered) }
+		start(t, cfg)
+		receive(t, registered, "registration")
+		mu.Lock()
+		defer mu.Unlock()
+		if len(set) != 2 || !set[0].Equal(issued) || !set[1].Equal(f.now) {
+			t.Errorf("the clock was set to %v", set)
+		}
+	})
+	t.Run("a clock that cannot be set is corrected in what is sent", func(t *testing.T) {
+		f := newFakeServer(t)
+		f.now = issued.Add(3 * time.Minute)
+		cfg := cfg
+		cfg.Credential.Servers = f.credential().Servers
+		cfg.Home = &Home{}
+		cfg.Now = func() time.Time { return time.Unix(42, 0) }
+		start(t, cfg)
+		f.push(task(step.Inventory, 1))
+		if p := receive(t, f.progress, "progress"); !p.At.Equal(f.now) {
+			t.Errorf("progress at %v, want %v", p.At, f.now)
+		}
+	})
+	t.Run("a server whose own clock is dead does not pull the agent below the issue time", func(t *testing.T) {
+		now := time.Unix(0, 0)
+		c := &clock{read: func() time.Time { return now }, set: func(to time.Time) error { now = to; return nil }, log: quiet}
+		c.atLeast(issued)
+		c.follow(time.Unix(99, 0), issued)
+		if !c.now().Equal(issued) {
+			t.Errorf("now = %v, want %v", c.now(), issued)
+		}
+	})
+}
+
+func TestPowerOffComesAfterItsResult(t *testing.T) {
+	f := newFakeServer(t)
+	cfg := config(f, step.Funcs{step.AgentPowerOff: nothing})
+	var delivered atomic.Bool
+	f.onResult = func(http.ResponseWriter, api.Result) bool { delivered.Store(true); return false }
+	var off atomic.Bool
+	cfg.PowerOff = func(context.Context) error {
+		off.Store(delivered.Load())
+		return nil
+	}
+	end := start(t, cfg)
+	f.push(task(step.AgentPowerOff, 1))
+	if err := receive(t, end, "end"); err != nil {
+		t.Errorf("Run = %v", err)
+	}
+	if !off.Load() {
+		t.Error("the machine was not powered off after the result was delivered")
+	}
+	for r := receive(t, f.reports, "report"); r.Kind != "shutdown"; r = receive(t, f.reports, "report") {
+		continue
+	}
+}
+
+func TestHomeFetchesAndReports(t *testing.T) {
+	f := newFakeServer(t)
+	cfg := config(f, nil)
+	cfg.Home.Report("stage", "network up") // before registration: it waits
+	registered := make(chan struct{})
+	cfg.OnRegistered = func(api.Registered) { close(registered) }
+	if _, err := cfg.Home.Fetch(context.Background(), "/secret", 100); fleet.KindOf(err) != fleet.Unavailable {
+		t.Errorf("before registration: %v", err)
+	}
+	start(t, cfg)
+	receive(t, registered, "registration")
+	b, err := cfg.Home.Fetch(context.Background(), "/secret", 100)
+	if err != nil || string(b) != "user-data" {
+		t.Errorf("Fetch = %q, %v", b, err)
+	}
+	for path, want := range map[string]fleet.Kind{"/none": fleet.Broken, "https://elsewhere/": fleet.Invalid, "//elsewhere/x": fleet.Invalid} {
+		if _, err := cfg.Home.Fetch(context.Background(), path, 100); fleet.KindOf(err) != want {
+			t.Errorf("Fetch(%s) = %v, want kind %v", path, err, want)
+		}
+	}
+	if _, err := cfg.Home.Fetch(context.Background(), "/secret", 3); fleet.KindOf(err) != fleet.Invalid {
+		t.Errorf("more than the limit: %v", err)
+	}
+	if r := receive(t, f.reports, "report"); r.Kind != "stage" || !hasLine(r, "network up") {
+		t.Errorf("report = %+v", r)
+	}
+}
+
+func TestReportsAreBounded(t *testing.T) {
+	h := &Home{}
+	for i := range maxLines + 500 {
+		h.Report("log", fmt.Sprint(i))
+	}
+	var lines int
+	var last api.Report
+	for r, ok := h.take(); ok; r, ok = h.take() {
+		lines += len(r.Lines)
+		last = r
+	}
+	if lines != maxLines+1 || !hasLine(last, "500 lines were lost") {
+		t.Errorf("%d lines, the last %q", lines, last.Lines[len(last.Lines)-1])
+	}
+}

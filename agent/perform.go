@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+// maxEvidence is what the journal takes; more goes into the attachment.
+const maxEvidence = 4 << 10
+
+// FaultError is an error that found faults of the node's components.
+type FaultError struct {
+	Err    error
+	Faults []fleet.Fault
+}
+
+func (e *FaultError) Error() string { return e.Err.Error() }
+func (e *FaultError) Unwrap() error { return e.Err }
+
+// problem is the result of a step that failed.
+func problem(err error) api.Result {
+	p := fleet.ProblemOf(err)
+	var f *FaultError
+	if errors.As(err, &f) {
+		p.Faults = f.Faults
+	}
+	return api.Result{Error: p}
+}
+
+// ending is how a step came back.
+type ending struct {
+	out step.Outcome
+	err error
+}
+
+// do runs one step within its limit, remembers the result and starts what waits.
+func (w *worker) do(ctx context.Context, r *running, fn step.Func, limit time.Duration) {
+	defer w.steps.Done()
+	t := r.task
+	w.cfg.Log.Info("step begins", "operation", t.Operation, "step", t.Step, "try", t.Try)
+	began := w.cfg.Now()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	back := make(chan ending, 1)
+	go func() {
+		defer w.steps.Done()
+		out, err := w.guard(ctx, r, fn)
+		back <- ending{out, err}
+	}()
+	var result api.Result
+	if end, ended := w.await(ctx, back); ended {
+		result = w.judge(ctx, t, end, limit)
+	} else {
+		result = w.abandon(t, back)
+	}
+	cancel()
+	r.cancel(nil)
+	attrs := []any{"operation", t.Operation, "step", t.Step, "try", t.Try, "took", w.cfg.Now().Sub(began)}
+	if result.Error != nil {
+		w.cfg.Log.Error("step failed", append(attrs, "err", result.Error.Detail)...)
+	} else {
+		w.cfg.Log.Info("step done", attrs...)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running = nil
+	w.finishLocked(t, result)
+	if next := w.next; next != nil && w.base.Err() == nil {
+		w.next = nil
+		w.startLocked(*next)
+	}
+}
+
+// await waits for the step, and after the end of its context for as long as a step may take to end.
+func (w *worker) await(ctx context.Context, back <-chan ending) (ending, bool) {
+	select {
+	case e := <-back:
+		return e, true
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(w.cfg.Pace.Stop)
+	defer t.Stop()
+	select {
+	case e := <-back:
+		return e, true
+	case <-t.C:
+		return ending{}, false
+	}
+}
+
+// abandon fails a step that does not end. No other step starts while it may still write (invariant A2).
+func (w *worker) abandon(t api.Task, back <-chan ending) api.Result {
+	w.mu.Lock()
+	w.stuck[t.Step] = keyOf(t)
+	err := w.stuckErrorLocked()
+	w.mu.Unlock()
+	go func() {
+		<-back
+		w.mu.Lock()
+		delete(w.stuck, t.Step)
+		w.mu.Unlock()
+		w.cfg.Log.Warn("a stuck step has ended after all", "step", t.Step)
+	}()
+	return problem(err)
+}
+
+// guard runs the step's function; a panic becomes an error and its stack a report.
+func (w *worker) guard(ctx context.Context, r *running, fn step.Func) (out step.Outcome, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			stack := strings.Split(strings.TrimSpace(string(debug.Stack())), "\n")
+			lines := append([]string{fmt.Sprintf("panic in step %s: %v", r.task.Step, p)}, stack...)
+			w.cfg.Home.Report("panic", lines...)
+			err = fleet.Errorf(fleet.Broken, "MC-AGENT-PANIC", "a defect in the agent: %s panicked: %v", r.task.Step, p).
+				WithHint("the stack is on the node's timeline: metalctl node timeline NODE; please report it")
+		}
+	}()
+	t := r.task
+	return fn(ctx, step.Call{
+		Node: fleet.NodeID(w.cfg.Credential.Node), Operation: t.Operation, Index: t.Index, Step: t.Step, Try: t.Try,
+		Resumed: t.Try > 1, Params: t.Params, Progress: r.meter.set,
+	})
+}
+
+// judge turns how a step came back into its result.
+func (w *worker) judge(ctx context.Context, t api.Task, end ending, limit time.Duration) api.Result {
+	err := end.err
+	if err != nil && ctx.Err() != nil {
+		switch {
+		case errors.Is(context.Cause(ctx), errAborted):
+			err = fleet.Errorf(fleet.Conflict, "MC-AGENT-ABORTED", "%s was aborted: %w", t.Step, err)
+		case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+			err = fleet.Errorf(fleet.Timeout, "MC-AGENT-LIMIT", "%s did not end within %s: %w", t.Step, limit, err)
+		}
+	}
+	var r api.Result
+	if err != nil {
+		r = problem(err)
+	}
+	evidence, eerr := encodeOptional(end.out.Evidence)
+	attachment, aerr := encodeOptional(end.out.Attachment)
+	if e := errors.Join(eerr, aerr); e != nil && r.Error == nil {
+		return problem(fleet.Errorf(fleet.Broken, "MC-AGENT-EVIDENCE", "%s ended, but what it observed cannot be encoded: %w", t.Step, e))
+	}
+	if len(evidence) > maxEvidence {
+		if attachment != nil && r.Error == nil {
+			return problem(fleet.Errorf(fleet.Broken, "MC-AGENT-EVIDENCE", "%s ended, but its evidence has %d bytes and the journal takes %d", t.Step, len(evidence), maxEvidence))
+		}
+		sum := sha256.Sum256(evidence)
+		attachment = evidence
+		evidence = json.RawMessage(fmt.Sprintf(`{"attached":"sha256:%s"}`, hex.EncodeToString(sum[:])))
+	}
+	r.Evidence, r.Attachment = evidence, attachment
+	return r
+}
+
+func encodeOptional(v any) (json.RawMessage, error) {
+	if v == nil {
+		return nil, nil
+	}
+	return json.Marshal(v)
+}
