@@ -1,6 +1,9 @@
 package fleet
 
-import "log/slog"
+import (
+	"fmt"
+	"log/slog"
+)
 
 // Secret is a credential. However it is printed, logged or marshalled it reads "***"; Reveal is the only way to its text.
 type Secret struct{ text string }
@@ -19,3 +22,6 @@ func (Secret) GoString() string             { return "***" }
 func (Secret) LogValue() slog.Value         { return slog.StringValue("***") }
 func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"***"`), nil }
 func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
+
+// Format covers the verbs that String does not, such as %d, which would print the text as the wrong type.
+func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, "***") }
