@@ -75,7 +75,7 @@ func Build(ctx context.Context, o Options) (*ISO, error) {
 	if err != nil {
 		return nil, err
 	}
-	level := zstd.SpeedBestCompression
+	level := zstd.SpeedBetterCompression
 	if o.Lab {
 		level = zstd.SpeedDefault
 	}

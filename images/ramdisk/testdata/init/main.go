@@ -37,6 +37,7 @@ func main() {
 			shell(ctx, m)
 		}
 	}
+	say("libc %s", libc())
 	name, _ := os.Hostname()
 	say("hostname %s", name)
 	vars, _ := os.ReadDir("/sys/firmware/efi/efivars")
