@@ -65,7 +65,7 @@ func newFake(t *testing.T) *fake {
 			"BootSourceOverrideTarget@Redfish.AllowableValues": []any{"None", "Pxe", "Cd", "Hdd", "UefiHttp"},
 		},
 		"Actions": obj{"#ComputerSystem.Reset": obj{
-			"target": "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset",
+			"target":                            "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset",
 			"ResetType@Redfish.AllowableValues": []any{"On", "ForceOff", "GracefulShutdown", "ForceRestart"},
 		}},
 	})
