@@ -1,0 +1,135 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// Accepted is a disk that a person agreed to have erased when the node was inspected.
+type Accepted struct {
+	Serial string `json:"serial"`
+	// Model and SizeBytes must be the same, too, where they are given.
+	Model     string `json:"model,omitempty"`
+	SizeBytes int64  `json:"size_bytes,omitempty"`
+}
+
+// Fault is a disk that is not clean, or not what was agreed on; whoever sees one must not go on as if the node were clean.
+type Fault struct {
+	// Code is MC-ERASE-UNEXPECTED, MC-ERASE-MISSING, MC-ERASE-IDENTITY, MC-DISK-BUSY, or what Erase failed with.
+	Code    string `json:"code"`
+	Path    string `json:"path,omitempty"`
+	Serial  string `json:"serial,omitempty"`
+	Message string `json:"message"`
+}
+
+// EraseReport is what EraseAll did.
+type EraseReport struct {
+	Evidence []Evidence `json:"evidence"`
+	Faults   []Fault    `json:"faults,omitempty"`
+}
+
+// EraseAll erases, side by side, every disk that was accepted, and nothing else: a disk that nobody agreed on, the medium that the agent was booted from, and
+// whatever is in use are not touched. Any fault makes the error MC-ERASE-INCOMPLETE beside the report: the node is clean only where err is nil.
+func EraseAll(ctx context.Context, accepted []Accepted, present []Device, o EraseOptions) (EraseReport, error) {
+	plan, faults := choose(accepted, present)
+	var mu sync.Mutex // guards report
+	report := EraseReport{Evidence: []Evidence{}, Faults: faults}
+	var wg sync.WaitGroup
+	for _, group := range plan {
+		wg.Go(func() {
+			for _, dev := range group {
+				ev, err := Erase(ctx, dev, o)
+				mu.Lock()
+				if err == nil {
+					report.Evidence = append(report.Evidence, ev)
+				} else {
+					report.Faults = append(report.Faults, faultOf(dev, err))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	slices.SortFunc(report.Evidence, func(a, b Evidence) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(report.Faults, func(a, b Fault) int { return strings.Compare(a.Path+a.Serial+a.Code, b.Path+b.Serial+b.Code) })
+	if err := ctx.Err(); err != nil {
+		return report, fmt.Errorf("erase disks: %w", err)
+	}
+	return report, report.err()
+}
+
+func faultOf(dev Device, err error) Fault {
+	code := fleet.CodeOf(err)
+	if code == "" {
+		code = "MC-ERASE-FAILED"
+	}
+	return Fault{code, dev.Path, dev.Serial, err.Error()}
+}
+
+func (r EraseReport) err() error {
+	if len(r.Faults) == 0 {
+		return nil
+	}
+	e := fleet.Errorf(fleet.Broken, "MC-ERASE-INCOMPLETE", "%d disks are erased, %d faults stand against calling the node clean", len(r.Evidence), len(r.Faults))
+	for _, f := range r.Faults {
+		e.Fields = append(e.Fields, fleet.FieldError{Field: strings.TrimSpace(f.Path + " " + f.Serial), Message: f.Code + ": " + f.Message})
+	}
+	return e.WithHint("metalctl node inspect NODE shows what is there; metalctl node accept NODE agrees to it")
+}
+
+// choose sorts the present disks into those to erase, grouped by drive (a drive's namespaces go one after the other), and faults.
+func choose(accepted []Accepted, present []Device) ([][]Device, []Fault) {
+	var faults []Fault
+	groups, order := map[string][]Device{}, []string{}
+	for _, dev := range dedupe(present) {
+		fault := func(code, format string, args ...any) {
+			faults = append(faults, Fault{code, dev.Path, dev.Serial, fmt.Sprintf(format, args...)})
+		}
+		i := slices.IndexFunc(accepted, func(a Accepted) bool { return a.Serial != "" && a.Serial == dev.Serial })
+		switch {
+		case dev.BootMedium:
+			// What the agent runs from is no disk of the node; it was never offered for acceptance.
+		case i < 0 && dev.ReadOnly && dev.Removable:
+			// A virtual CD of the BMC.
+		case i < 0:
+			fault("MC-ERASE-UNEXPECTED", "nobody accepted that this disk is erased: not touched")
+		case accepted[i].SizeBytes != 0 && accepted[i].SizeBytes != dev.SizeBytes && dev.Transport != "nvme":
+			fault("MC-ERASE-IDENTITY", "accepted with %d bytes, it has %d: not touched", accepted[i].SizeBytes, dev.SizeBytes)
+		case accepted[i].Model != "" && accepted[i].Model != dev.Model:
+			fault("MC-ERASE-IDENTITY", "accepted as %s, it is %s: not touched", accepted[i].Model, dev.Model)
+		case dev.Mounted != "":
+			fault("MC-DISK-BUSY", "in use as %s: not touched", dev.Mounted)
+		case dev.ReadOnly:
+			fault("MC-ERASE-FAILED", "the disk is write protected")
+		case len(groups[dev.Serial]) > 0 && dev.Transport != "nvme":
+			fault("MC-ERASE-IDENTITY", "%s has the same serial: not touched", groups[dev.Serial][0].Path)
+		default:
+			if len(groups[dev.Serial]) == 0 {
+				order = append(order, dev.Serial)
+			}
+			groups[dev.Serial] = append(groups[dev.Serial], dev)
+		}
+	}
+	for _, a := range accepted {
+		if !slices.ContainsFunc(present, func(d Device) bool { return a.Serial != "" && d.Serial == a.Serial }) {
+			faults = append(faults, Fault{"MC-ERASE-MISSING", "", a.Serial, "accepted, but not here: it left with whatever is on it, or does not answer"})
+		}
+	}
+	var plan [][]Device
+	for _, serial := range order {
+		plan = append(plan, groups[serial])
+	}
+	return plan, faults
+}
+
+// dedupe drops second paths to the same disk and orders by path.
+func dedupe(present []Device) []Device {
+	out := slices.Clone(present)
+	slices.SortFunc(out, func(a, b Device) int { return strings.Compare(a.Path, b.Path) })
+	return slices.CompactFunc(out, func(a, b Device) bool { return a.Path == b.Path })
+}
