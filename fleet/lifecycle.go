@@ -164,7 +164,7 @@ var (
 // Lifecycle is the table of everything that may become of a node. Documentation, the verbs that errors offer, metric labels and 409 answers derive from it.
 var Lifecycle = []Transition{
 	{[]State{Enrolled}, VerbInspect, guardHarmless, Inspecting, 0, "first contact must do no harm: a running machine is not restarted unasked"},
-	{[]State{Enrolled, Managed}, VerbAdopt, guardAdopt, Active, MarkDirty | StaleBurn, "a machine that already works for a tenant is observed, not touched"},
+	{[]State{Enrolled, Managed}, VerbAdopt, guardAdopt, Active, MarkDirty | StaleBurn | LoseIsolation, "a machine that already works for a tenant is observed, not touched"},
 	{[]State{Enrolled, Managed, Retired}, VerbForget, guardNotOurs, Forgotten, 0, "the record is dropped and nothing is touched"},
 	{[]State{Inspecting}, VerbDone, guardStayed, Available, 0, "an available node that still matches stays available"},
 	{[]State{Inspecting}, VerbDone, guardElse, Managed, 0, "what was found waits for a person to accept it"},

@@ -39,8 +39,8 @@ func benchNode(i int) fleet.Node {
 func create(i int) fleet.Change {
 	n := benchNode(i)
 	key := fleet.KeyOf(fleet.KindNode, n.ID)
-	name := fleet.Key("unique/node/name/" + n.Name)
-	address := fleet.Key("unique/node/bmc.address/" + n.BMC.Address)
+	name := fleet.Key("unique/node-name/" + n.Name)
+	address := fleet.Key("unique/bmc-address/" + n.BMC.Address)
 	return fleet.Change{
 		If: []fleet.Precondition{{Key: key}, {Key: name}, {Key: address}},
 		Writes: []fleet.Write{{Key: key, Value: n}, {Key: name, Value: n.ID}, {Key: address, Value: n.ID},

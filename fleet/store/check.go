@@ -194,30 +194,28 @@ func (c *checker) events(ctx context.Context, b *bbolt.Bucket, now fleet.Revisio
 	return err
 }
 
-// uniqueKeys checks S3. A key unique/KIND/FIELD/VALUE must name a record of that kind, whose field, where it is a string, has that value.
+// uniqueKeys checks S3. A key unique/KIND-FIELD/VALUE must name a record of that kind, whose field, where it is a string, has that value; any other
+// unique key must name something that lives.
 func (c *checker) uniqueKeys() {
 	for rest, owner := range c.uniques {
 		key := fleet.KindUnique + "/" + rest
-		kinds := c.ids[owner]
-		if len(kinds) == 0 {
+		if len(c.ids[owner]) == 0 {
 			c.addf(key, "names %q, which does not exist", owner)
 			continue
 		}
-		parts := strings.SplitN(rest, "/", 3)
-		if len(parts) != 3 {
+		what, want, _ := strings.Cut(rest, "/")
+		kind, field, _ := strings.Cut(what, "-")
+		if _, known := kindVersions[kind]; !known {
 			continue
 		}
-		if _, known := kindVersions[parts[0]]; !known {
-			continue
-		}
-		fields, ok := c.names[parts[0]+"/"+owner]
+		fields, ok := c.names[kind+"/"+owner]
 		if !ok {
-			c.addf(key, "names %q, which is no %s", owner, parts[0])
+			c.addf(key, "names %q, which is no %s", owner, kind)
 			continue
 		}
 		var value string
-		if raw, has := fields[parts[1]]; has && json.Unmarshal(raw, &value) == nil && !strings.EqualFold(value, parts[2]) {
-			c.addf(key, "names %q, whose %s is %q", owner, parts[1], value)
+		if raw, has := fields[field]; has && json.Unmarshal(raw, &value) == nil && !strings.EqualFold(value, want) {
+			c.addf(key, "names %q, whose %s is %q", owner, field, value)
 		}
 	}
 }

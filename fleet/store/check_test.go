@@ -29,7 +29,7 @@ func healthy(t *testing.T) *store.DB {
 	put(t, db, "lease/l2", fleet.Lease{ID: "l2", State: fleet.LeaseReleased, Members: []fleet.Member{{Node: "n3", State: fleet.MemberReleased}}})
 	put(t, db, "operation/o1", fleet.Operation{ID: "o1", Node: "n1", State: fleet.OperationRunning})
 	put(t, db, "operation/o0", fleet.Operation{ID: "o0", Node: "n1", State: fleet.OperationDone})
-	put(t, db, "unique/node/name/HGX-1", "n1")
+	put(t, db, "unique/node-name/HGX-1", "n1")
 	put(t, db, "unique/anything", "n2")
 	put(t, db, "secret/n1", fleet.NewSecret("hunter2"))
 	put(t, db, "site/site", fleet.Site{Isolation: "none"})
@@ -71,9 +71,9 @@ func TestCheckFinds(t *testing.T) {
 		"S2 no JSON":                    {raw("records", "x/a", store.EncodeRecord("x", 1, 1, "{")), "x/a: is not JSON"},
 		"S2 no node":                    {value("node/n9", []int{1}), "node/n9: does not decode"},
 		"S2 another id":                 {value("node/n9", fleet.Node{ID: "n8"}), `node/n9: holds the id "n8"`},
-		"S3 nobody's unique value":      {value("unique/node/name/x", "n9"), `unique/node/name/x: names "n9", which does not exist`},
-		"S3 another kind's value":       {value("unique/image/name/x", "n1"), `unique/image/name/x: names "n1", which is no image`},
-		"S3 a renamed owner":            {value("unique/node/name/old", "n1"), `whose name is "hgx-1"`},
+		"S3 nobody's unique value":      {value("unique/node-name/x", "n9"), `unique/node-name/x: names "n9", which does not exist`},
+		"S3 another kind's value":       {value("unique/image-name/x", "n1"), `unique/image-name/x: names "n1", which is no image`},
+		"S3 a renamed owner":            {value("unique/node-name/old", "n1"), `whose name is "hgx-1"`},
 		"S4 a member that is gone":      {value("lease/l3", fleet.Lease{ID: "l3", State: fleet.LeaseActive, Members: []fleet.Member{{Node: "n9", State: fleet.MemberReady}}}), "lease/l3: has the member n9, which does not exist"},
 		"S4 a member of another":        {value("lease/l3", fleet.Lease{ID: "l3", State: fleet.LeaseActive, Members: []fleet.Member{{Node: "n3", State: fleet.MemberReady}}}), "lease/l3: has the member n3, whose lease is l2"},
 		"S4 a ready member without":     {value("lease/l3", fleet.Lease{ID: "l3", State: fleet.LeaseActive, Members: []fleet.Member{{Node: "n4", State: fleet.MemberReady}}}), "lease/l3: has the member n4"},
