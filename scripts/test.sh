@@ -1,0 +1,21 @@
+#!/bin/sh
+# The whole suite with the race detector, the end-to-end test included; counts what ran, failed and was skipped.
+set -u
+cd "$(dirname "$0")/.."
+go=${GO:-go}
+report=$(mktemp)
+trap 'rm -f "$report"' EXIT
+"$go" build -o bin/test-report ./scripts/test-report || exit 1
+# Reasons that may skip in CI: what runs in make test-long or make bench only, and fuzz corpora need no flag.
+allow='long:,bench:,hardware:'
+"$go" test -race -p 2 -timeout 40m -json ./... >"$report" 2>&1 &
+pid=$!
+tail -f --pid=$pid "$report" 2>/dev/null | bin/test-report -allow "$allow"
+verdict=$?
+wait $pid
+ran=$?
+if [ $ran -ne 0 ] && [ $verdict -eq 0 ]; then
+	echo "go test ended with $ran"
+	exit $ran
+fi
+exit $verdict
