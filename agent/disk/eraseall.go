@@ -116,7 +116,11 @@ func choose(accepted []Accepted, present []Device) ([][]Device, []Fault) {
 		}
 	}
 	for _, a := range accepted {
-		if !slices.ContainsFunc(present, func(d Device) bool { return a.Serial != "" && d.Serial == a.Serial }) {
+		if a.Serial == "" {
+			faults = append(faults, Fault{"MC-ERASE-MISSING", "", "", "accepted without a serial: nobody can tell which disk was meant"})
+			continue
+		}
+		if !slices.ContainsFunc(present, func(d Device) bool { return d.Serial == a.Serial }) {
 			faults = append(faults, Fault{"MC-ERASE-MISSING", "", a.Serial, "accepted, but not here: it left with whatever is on it, or does not answer"})
 		}
 	}
