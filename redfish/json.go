@@ -185,7 +185,7 @@ func localPath(s string) (string, error) {
 		return "", errors.New("no link")
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.IsAbs() || u.Host != "" || u.User != nil || !strings.HasPrefix(u.Path, "/") {
+	if err != nil || u.IsAbs() || u.Host != "" || u.User != nil || !strings.HasPrefix(u.Path, "/") || strings.HasPrefix(u.Path, "//") {
 		return "", fmt.Errorf("link %q does not lead to a path on this BMC", printable(s, 80))
 	}
 	p := u.EscapedPath()

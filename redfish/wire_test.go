@@ -114,7 +114,9 @@ func TestAnswersBeyondBounds(t *testing.T) {
 			io.Copy(z, io.LimitReader(zeros{}, maxBody+1))
 			z.Close()
 		}},
-		{"too deep", func(w http.ResponseWriter) { io.WriteString(w, strings.Repeat(`{"a":`, 65)+"1"+strings.Repeat("}", 65)) }},
+		{"too deep", func(w http.ResponseWriter) {
+			io.WriteString(w, strings.Repeat(`{"a":`, 65)+"1"+strings.Repeat("}", 65))
+		}},
 		{"HTML", func(w http.ResponseWriter) { io.WriteString(w, "<html>login</html>") }},
 		{"a list", func(w http.ResponseWriter) { io.WriteString(w, "[1]") }},
 		{"empty", func(w http.ResponseWriter) {}},
