@@ -34,7 +34,7 @@ func LifecycleMarkdown() string {
 	b.WriteString(`# The lifecycle of nodes and leases
 
 Generated from the tables in fleet/lifecycle.go and fleet/lease.go, which the program itself follows. To change it, change them and run
-` + "`go test ./fleet -run Documentation -update`" + `.
+` + "`make generate`" + `.
 
 ## Nodes
 

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -12,8 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
-
-var update = flag.Bool("update", false, "write docs/lifecycle.md anew")
 
 // world is a node as the table sees it, and, beside it, what is really so: whose data the disks hold and whether a tenant is on the wires. The
 // table's durable facts must never promise more than that.
@@ -441,10 +438,10 @@ func TestMove(t *testing.T) {
 	}
 }
 
-func TestLifecycleDocumentation(t *testing.T) {
+func TestLifecycleMarkdown(t *testing.T) {
 	const file = "../docs/lifecycle.md"
 	want := LifecycleMarkdown()
-	if *update {
+	if os.Getenv("METALCTL_UPDATE") != "" {
 		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -454,7 +451,7 @@ func TestLifecycleDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(got), want); diff != "" {
-		t.Errorf("docs/lifecycle.md is not what the tables say; run go test ./fleet -run Documentation -update\n%s", diff)
+		t.Errorf("docs/lifecycle.md is not what the tables say; run make generate\n%s", diff)
 	}
 	for _, tr := range Lifecycle {
 		if tr.Why == "" || tr.Guard.ok != nil && tr.Guard.Text == "" {
