@@ -95,6 +95,22 @@ var Codes = map[string]Page{
 	"MC-STORE-NEWER":   {"a newer program wrote this store", "This metalctl is older than the one that last opened the data folder, and would misread it. Start the newer program, or restore the copy that it made in DATA_DIR/backups before it migrated."},
 	"MC-STORE-STALE":   {"somebody else was first", "What was read has changed before it was written back, so nothing was written. Look again and repeat the command."},
 	"MC-STORE-VALUE":   {"a value cannot be stored", "A key or a value of the change is not one that the store takes; each fault is named. This is a mistake of the program, please report it."},
+	// ramdisk, packs, agent/boot
+	"MC-BOOT-CREDENTIAL":    {"the boot credential is missing or not valid", "The machine booted from a medium that was not served for this node, or was changed on its way. The message lists what is wrong. Boot it again from a fresh medium: metalctl node retry NODE"},
+	"MC-BOOT-NETWORK":       {"the agent cannot connect to the network", "The message says for each network card what was missing: the card, its carrier, or an answer from DHCP. Compare the node's boot_network (metalctl node show NODE) with the switch port, then: metalctl node retry NODE"},
+	"MC-PACK-DAMAGED":       {"a pack does not hold what its manifest says", "A part of it differs, is missing or too much: it was damaged or changed after it was signed. Nothing after the bad part was used. Build, sign and upload it again: metalctl pack build DIR"},
+	"MC-PACK-FETCH":         {"a pack cannot be fetched", "The server does not answer or refuses. The message has the last answer. metalctl pack list shows what there is; then: metalctl node retry NODE"},
+	"MC-PACK-KERNEL":        {"a pack is made for another kernel", "Its modules would not load. Build the pack for the kernel of the boot medium (metalctl ramdisk build prints it): metalctl pack build --kernel RELEASE DIR"},
+	"MC-PACK-MANIFEST":      {"a pack's manifest is not valid", "The file is not a pack's manifest, or was edited. The message names the place. Build the pack again: metalctl pack build DIR"},
+	"MC-PACK-SIGNATURE":     {"a pack is not signed by a trusted key", "It has no signature, one by an unknown key, or was changed after it was signed. Nothing of it was used. Sign it: metalctl pack sign --key KEY PACK, and let the server trust the public key."},
+	"MC-PACK-SOURCE":        {"a pack cannot be built from this", "The folder is missing or holds something other than files, folders and links, or name, version or kernel release are not given. The message names it."},
+	"MC-RAMDISK-AGENT":      {"the ramdisk has no agent to carry", "The program is not one for linux/amd64, or its libraries are not on this machine. Build both on the machine that builds the ramdisk: make build"},
+	"MC-RAMDISK-CREDENTIAL": {"the boot credential does not fit its window", "A boot medium has 16 KiB for it. Shorten the node's boot_network: fewer routes, addresses or DNS servers."},
+	"MC-RAMDISK-ISO":        {"the file is not a boot medium of this program", "It is something else, was cut short, or is a copy of what one node was served. Build it again: metalctl ramdisk build -o FILE"},
+	"MC-RAMDISK-KERNEL":     {"there is no kernel for the ramdisk", "None is installed with its modules, or the one that was named cannot be used. apt-get install linux-image-amd64, or name a package or an unpacked one: metalctl ramdisk build --kernel FILE"},
+	"MC-RAMDISK-SIGN":       {"the ramdisk cannot be signed", "Secure Boot takes an RSA key and its certificate, both PEM, the key not encrypted. Decrypt one with: openssl pkey -in KEY -out PLAIN"},
+	"MC-RAMDISK-SIZE":       {"the boot medium would be too large", "El Torito names at most 32 MiB, and many BMCs read slowly. Leave extra modules out; what is large belongs in a pack: metalctl pack build DIR"},
+	"MC-RAMDISK-STUB":       {"the ramdisk has no usable EFI stub", "systemd-stub for x86-64 starts the kernel. apt-get install systemd-boot-efi, or name another file with --stub."},
 }
 
 // Page explains an error code to an operator.
