@@ -195,9 +195,18 @@ func TestPower(t *testing.T) {
 				return ok(body)
 			}
 		}, "", 5},
-		{"409 elsewhere", "Off", On, func(f *fake) {
-			f.actions[reset] = func(obj) (int, any) { return 409, redfishError("ActionParameterValueConflict") }
-		}, "MC-BMC-CONFLICT", 1},
+		{"409 for good", "Off", On, func(f *fake) {
+			f.actions[reset] = func(obj) (int, any) { return 409, redfishError("ResourceInUse") }
+		}, "MC-BMC-CONFLICT", 7},
+		{"409 while it restarts", "On", ForceOff, func(f *fake) {
+			ok, left := f.actions[reset], 2
+			f.actions[reset] = func(body obj) (int, any) {
+				if left--; left > 0 {
+					return 409, redfishError("ResourceInUse")
+				}
+				return ok(body)
+			}
+		}, "", 2},
 		{"the answer is lost, the host is on: one press", "Off", On, func(f *fake) {
 			f.hook = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
 				if r.URL.Path != reset {

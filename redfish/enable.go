@@ -8,8 +8,12 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// enableLimit is how long slots may take to appear: 4 to 5 s were seen on AMI, tens under load.
-const enableLimit = 45 * time.Second
+// enableLimit is how long slots may take to appear: 4 to 5 s were seen on AMI, more under load. After enableEffect without any
+// slot their number is set.
+const (
+	enableLimit  = 45 * time.Second
+	enableEffect = 6 * time.Second
+)
 
 // enableMedia turns remote media on where the collection is empty and a manager has the vendor's actions for it (AMI MegaRAC, so
 // DGX H100). It returns the slots that appeared, or none. The actions answer 200 with an error body of severity OK.
@@ -31,7 +35,7 @@ func (b *BMC) enableMedia(ctx context.Context) ([]*slot, error) {
 		if err := b.post(ctx, enable, map[string]string{"RMediaState": "Enable"}); err != nil {
 			return nil, explain(err, "turn on remote media")
 		}
-		slots, err := b.slotsAppear(ctx, enableLimit/3)
+		slots, err := b.slotsAppear(ctx, enableEffect)
 		if err != nil || len(slots) > 0 {
 			return slots, err
 		}

@@ -40,6 +40,7 @@ const (
 	powerLimit    = 3 * time.Minute
 	gracefulLimit = 10 * time.Minute
 	powerEvery    = 2 * time.Second
+	powerConflict = time.Minute
 )
 
 func powerState(r *resource) PowerState {
@@ -165,7 +166,8 @@ func resetType(a Action, allowed []string) (string, error) {
 }
 
 // reset sends one reset and reads the state back until it is goal. The reset is sent once: an answer that got lost is settled by
-// looking, and a second press could undo the first. 400 and 409 count as done where the state is already right (ironic power.py).
+// looking, and a second press could undo the first. 400 and 409 count as done where the state is already right (ironic power.py);
+// other 409 say that the host is between two states and nothing was done, so they are tried again for a while.
 func (b *BMC) reset(ctx context.Context, r *resource, a Action, goal PowerState, limit time.Duration) error {
 	target, _ := r.action("ComputerSystem.Reset")
 	if target == "" {
@@ -177,7 +179,7 @@ func (b *BMC) reset(ctx context.Context, r *resource, a Action, goal PowerState,
 	}
 	restart := a == ForceRestart || a == GracefulRestart || a == PowerCycle
 	stamp := r.str("LastResetTime")
-	deadline := b.now().Add(b.profile().PowerConflict)
+	deadline := b.now().Add(max(b.profile().PowerConflict, powerConflict))
 	for {
 		err = b.post(ctx, target, map[string]string{"ResetType": kind})
 		if err == nil {
@@ -187,23 +189,22 @@ func (b *BMC) reset(ctx context.Context, r *resource, a Action, goal PowerState,
 		if s := statusOf(err); !lost && s != http.StatusBadRequest && s != http.StatusConflict {
 			return err
 		}
-		if restart && !lost {
-			return err
-		}
-		if restart && stamp == "" {
+		if restart && lost && stamp == "" {
 			return err // whether it restarted cannot be told
 		}
-		reached, rerr := b.reached(ctx, goal, restart, stamp, lost)
-		if reached {
-			return nil
+		if !restart || lost {
+			reached, rerr := b.reached(ctx, goal, restart, stamp, lost)
+			if reached {
+				return nil
+			}
+			if rerr != nil {
+				return errors.Join(err, rerr)
+			}
 		}
-		if rerr != nil {
-			return errors.Join(err, rerr)
-		}
-		if lost || statusOf(err) != http.StatusConflict || a != On || !b.now().Before(deadline) {
+		if lost || statusOf(err) != http.StatusConflict || !b.now().Before(deadline) {
 			return err
 		}
-		if serr := b.sleep(ctx, 10*time.Second); serr != nil { // iDRAC10 after a power-off
+		if serr := b.sleep(ctx, 10*time.Second); serr != nil {
 			return serr
 		}
 	}
