@@ -1,0 +1,127 @@
+// Package inspect reads the machine it runs on into an inventory.
+package inspect
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// InventoryVersion is the version of the inventories that Read makes.
+const InventoryVersion = 1
+
+// Parts of an inventory, for Options.Only.
+const (
+	PartSystem = "system"
+	PartCPU    = "cpu"
+	PartNUMA   = "numa"
+	PartMemory = "memory"
+	PartPCI    = "pci"
+	PartDisk   = "disk"
+	PartNIC    = "nic"
+	PartTPM    = "tpm"
+)
+
+// Options say what to read and from where. The zero value reads all of this machine, without waiting for LLDP.
+type Options struct {
+	// Root is "" or "/" for this machine, or a folder with a recording of /sys, /proc and /dev.
+	Root string
+	// LLDPWait is how long to listen for neighbours; switches speak every 30 s by default. 0: not at all. Recordings are never listened to.
+	LLDPWait time.Duration
+	// Only names the parts to read; nil means all.
+	Only []string
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Log may be nil.
+	Log *slog.Logger
+
+	// System, Disks and NICs stand in for what would be read where they are not nil: an agent that is a process has the identity, file-backed disks and
+	// ports that its rack gave it.
+	System *fleet.System
+	Disks  []fleet.Disk
+	NICs   []fleet.NIC
+
+	// Sanitize asks a disk how it can erase itself; nil leaves that out. Its errors go into Missing.
+	Sanitize func(context.Context, fleet.Disk) ([]string, error)
+	// Progress is told what is being read; may be nil.
+	Progress func(part string)
+}
+
+// reading is an inventory in the making. Every reader is one file; it fills its part and says what it could not read.
+type reading struct {
+	opts Options
+	fs   tree
+	inv  *fleet.Inventory
+	dmi  *dmi // nil where there is no table
+}
+
+// missing records that something could not be read. What is not there at all on this kind of machine is no miss.
+func (r *reading) missing(what string, err error) {
+	why := r.fs.plain(err)
+	for _, m := range r.inv.Missing {
+		if m.What == what && m.Why == why {
+			return
+		}
+	}
+	r.inv.Missing = append(r.inv.Missing, fleet.Missing{What: what, Why: why})
+}
+
+func (r *reading) missingf(what, format string, args ...any) {
+	r.missing(what, fmt.Errorf(format, args...))
+}
+
+// Read reads the machine. What cannot be read is in the inventory's Missing, with the reason; the error is only ctx's end.
+func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	inv := &fleet.Inventory{
+		Version: InventoryVersion, TakenAt: opts.Now().UTC(),
+		CPUs: []fleet.CPU{}, NUMANodes: []fleet.NUMANode{}, PCI: []fleet.PCI{}, NICs: []fleet.NIC{}, Disks: []fleet.Disk{}, Missing: []fleet.Missing{},
+	}
+	inv.Memory.DIMMs = []fleet.DIMM{}
+	r := &reading{opts: opts, fs: newTree(opts.Root), inv: inv}
+	r.readDMI()
+	for _, part := range []struct {
+		name string
+		read func(context.Context)
+	}{
+		{PartSystem, r.readSystem}, {PartCPU, r.readCPUs}, {PartNUMA, r.readNUMA}, {PartMemory, r.readMemory},
+		{PartPCI, r.readPCI}, {PartDisk, r.readDisks}, {PartNIC, r.readNICs}, {PartTPM, r.readTPM},
+	} {
+		if opts.Only != nil && !slices.Contains(opts.Only, part.name) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return *inv, fmt.Errorf("inspect %s: %w", part.name, err)
+		}
+		if opts.Progress != nil {
+			opts.Progress(part.name)
+		}
+		r.guard(part.name, func() { part.read(ctx) })
+	}
+	if err := ctx.Err(); err != nil {
+		return *inv, fmt.Errorf("inspect: %w", err)
+	}
+	slices.SortStableFunc(inv.Missing, func(a, b fleet.Missing) int { return strings.Compare(a.What, b.What) })
+	return *inv, nil
+}
+
+// guard keeps a reader that trips over odd firmware from taking the others along: one part is then missing, with the reason.
+func (r *reading) guard(part string, read func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.missingf(part, "the reader tripped: %v", p)
+			r.opts.Log.Error("a reader tripped", "part", part, "panic", fmt.Sprint(p))
+		}
+	}()
+	read()
+}

@@ -1,0 +1,63 @@
+package inspect
+
+import (
+	"context"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// readPCI reads every function with its place in the tree and the link it has and could have.
+func (r *reading) readPCI(context.Context) {
+	const dir = "sys/bus/pci/devices"
+	names, err := r.fs.list(dir)
+	if err != nil {
+		r.missing("pci", err)
+		return
+	}
+	for _, name := range names {
+		p := fleet.PCI{Address: name}
+		for _, f := range []struct {
+			to   *string
+			file string
+		}{{&p.Vendor, "vendor"}, {&p.Device, "device"}, {&p.Class, "class"}} {
+			text, err := r.fs.text(dir, name, f.file)
+			if err != nil {
+				r.missing("pci/"+name+" "+f.file, err)
+			}
+			*f.to = strings.TrimPrefix(text, "0x")
+		}
+		p.Driver = r.fs.base(dir, name, "driver")
+		p.NUMANode = int(r.fs.numberOr(-1, dir, name, "numa_node"))
+		if device := r.fs.device(dir, name); device != "" {
+			if parent := path.Base(path.Dir(device)); isPCIAddress(parent) {
+				p.Parent = parent
+			}
+		}
+		p.Speed, p.MaxSpeed = r.linkSpeed(dir, name, "current_link_speed"), r.linkSpeed(dir, name, "max_link_speed")
+		p.Width, p.MaxWidth = r.linkWidth(dir, name, "current_link_width"), r.linkWidth(dir, name, "max_link_width")
+		r.inv.PCI = append(r.inv.PCI, p)
+	}
+	if len(names) == 0 {
+		r.missingf("pci", "the kernel shows no PCI bus (/%s)", dir)
+	}
+}
+
+// linkSpeed is "32.0 GT/s PCIe" as the kernel prints it, or "" where a function has no link of its own.
+func (r *reading) linkSpeed(parts ...string) string {
+	s := r.fs.try(parts...)
+	if strings.HasPrefix(s, "Unknown") {
+		return ""
+	}
+	return s
+}
+
+func (r *reading) linkWidth(parts ...string) int {
+	n, err := strconv.Atoi(r.fs.try(parts...))
+	if err != nil || n < 0 || n > 64 { // the kernel prints 255 for unknown
+		return 0
+	}
+	return n
+}
