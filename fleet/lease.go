@@ -92,6 +92,8 @@ type Lease struct {
 	Protected bool      `json:"protected,omitempty"`
 	Fault     string    `json:"fault,omitempty"`
 	GraceEnds time.Time `json:"grace_ends,omitzero"`
+	// WarnedAt is when watchers were told that the lease ends soon.
+	WarnedAt  time.Time `json:"warned_at,omitzero"`
 	CreatedBy string    `json:"created_by"`
 	CreatedAt time.Time `json:"created_at"`
 }
@@ -112,6 +114,7 @@ var LeaseLifecycle = []LeaseTransition{
 	{[]LeaseState{LeasePending, LeaseAllocating}, "fail", LeaseFailed, "no node was reserved, so nothing is held"},
 	{[]LeaseState{LeasePending, LeaseAllocating, LeaseDeploying, LeaseActive}, "release", LeaseReleasing, "release is legal everywhere and idempotent"},
 	{[]LeaseState{LeaseReleasing}, "released", LeaseReleased, "every member is isolated"},
+	{[]LeaseState{LeaseReleased}, "extend", LeaseDeploying, "its nodes wait untouched in grace, and the tenant took more time: they come back"},
 	{[]LeaseState{LeaseReleasing}, "failed", LeaseFailed, "a lease that could not be deployed holds nothing any more"},
 }
 
@@ -128,7 +131,7 @@ func MoveLease(from LeaseState, verb string) (LeaseState, error) {
 	return "", Errorf(Conflict, "MC-LEASE-VERB", "a lease that is %s does not take %q", from, verb)
 }
 
-// Over reports whether the lease holds nothing and never will again.
+// Over reports whether the lease holds nothing. A released one may come back while its nodes are in grace.
 func (s LeaseState) Over() bool { return s == LeaseReleased || s == LeaseFailed }
 
 // Member returns the member for that node, or nil.

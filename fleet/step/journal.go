@@ -76,6 +76,9 @@ func Next(op fleet.Operation, now time.Time, s Signals) Action {
 	}
 	switch run.State {
 	case fleet.StepFailed:
+		if op.Abort {
+			return Action{Do: Abort, Index: i, Why: "abort asked"}
+		}
 		return Action{Do: Fail, Index: i, Why: run.Error.Detail}
 	case fleet.StepAsk:
 		if op.Abort {

@@ -1,0 +1,217 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+// Ask takes somebody's wish for a node. What the table, the facts or the plan's digest do not allow is refused, and nothing is changed. The operation
+// is "" for verbs that change facts and start nothing.
+func (l *Loop) Ask(ctx context.Context, id fleet.NodeID, verb string, p api.NodeVerb, by string) (fleet.OperationID, error) {
+	var op fleet.OperationID
+	var err error
+	switch verb {
+	case api.VerbHold, api.VerbUnhold, api.VerbProtect, api.VerbUnprotect, api.VerbClearFault:
+		err = l.update(ctx, id, func(v *view) error { return v.changeFact(verb, p, by) })
+	case api.VerbRetry:
+		op, err = l.retry(ctx, id, by)
+	case string(fleet.VerbAbort):
+		op, err = l.abort(ctx, id, p, by)
+	case string(fleet.VerbRetire), string(fleet.VerbForget), string(fleet.VerbAdopt):
+		err = l.update(ctx, id, func(v *view) error { return l.atOnce(v, fleet.Verb(verb), p, by) })
+	default:
+		op, err = l.wish(ctx, id, fleet.Verb(verb), p, by)
+	}
+	if err == nil {
+		l.interrupted(ctx, id)
+		l.Bell(id)
+	}
+	return op, err
+}
+
+// wish plans what a verb asks for, checks the table and the digest, and stores wish and operation in one commit.
+func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api.NodeVerb, by string) (fleet.OperationID, error) {
+	use, ok := useOf(verb)
+	if !ok {
+		return "", l.noPlan(ctx, id, verb)
+	}
+	power := ""
+	if use != step.Release {
+		// A release does not wait for a BMC that may be dead.
+		power = l.power(ctx, id)
+	}
+	inv, err := l.listed(ctx, id, verb)
+	if err != nil {
+		return "", err
+	}
+	opID := fleet.OperationID(l.NewID())
+	err = l.update(ctx, id, func(v *view) error {
+		n := v.node.v
+		f := v.guards(verb)
+		if verb == fleet.VerbAccept {
+			devices, err := chooseDevices(n, inv, p.Devices)
+			if err != nil {
+				return err
+			}
+			n.Accepted = devices
+			f = v.guards(verb)
+			f.Agreed = true
+			if err := burnable(v); err != nil {
+				return err
+			}
+		}
+		f.MachineOff, f.OutOfBandOnly = power == "off", p.OutOfBand
+		f.RebootAllowed = f.RebootAllowed || p.AllowReboot
+		up, _ := l.Agents.Up(id, n.Boot.Generation)
+		f.MachineOff = f.MachineOff || up // nothing is restarted while the agent answers
+		if verb == fleet.VerbClean && n.State == fleet.Grace && p.WaiveGrace {
+			f.GraceOver = !f.LeaseExtended
+		}
+		if err := v.askable(verb, f); err != nil {
+			return err
+		}
+		if verb == fleet.VerbRebuild && p.Image != "" {
+			return fleet.Errorf(fleet.Refused, "MC-NODE-REBUILD-IMAGE", "a rebuild writes the lease's own image %q", v.lease.v.Request.Image).
+				WithHint("metalctl lease release, then lease create with --image %s", p.Image)
+		}
+		if v.op.v != nil { // only a release comes here: it ends what runs and begins then
+			v.op.v.Abort = true
+			n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID}
+			v.event("node.wish", "%s: %s asked by %s, the running %s is aborted first", n.Name, verb, by, v.op.v.Use)
+			return nil
+		}
+		plan, err := step.Compose(use, l.planFacts(v, power), step.Request{OutOfBand: p.OutOfBand, AllowReboot: p.AllowReboot})
+		if err != nil {
+			return err
+		}
+		if p.Plan != "" && p.Plan != plan.Digest {
+			return fleet.Errorf(fleet.Conflict, "MC-PLAN-DIGEST", "the plan has become another: %s was asked for, %s is what would run now", p.Plan, plan.Digest).
+				WithHint("metalctl node plan %s --use %s", n.Name, use)
+		}
+		n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID}
+		l.take(v, step.Begin(plan, opID, *n, verb, by, n.Lease, v.now))
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return opID, nil
+}
+
+// askable asks the table, and refuses a second wish beside one that waits or runs; a release comes through all the same.
+func (v *view) askable(verb fleet.Verb, f fleet.Facts) error {
+	n := v.node.v
+	if n.Protected {
+		switch verb {
+		case fleet.VerbRelease, fleet.VerbRebuild, fleet.VerbClean, fleet.VerbAccept:
+			return fleet.Errorf(fleet.Refused, "MC-NODE-PROTECTED", "%s is protected against %s", n.Name, verb).WithHint("metalctl node unprotect %s", n.Name)
+		}
+	}
+	if n.Hold != nil && verb != fleet.VerbRelease {
+		return fleet.Errorf(fleet.Refused, "MC-NODE-HELD", "%s is held by %s: %s", n.Name, n.Hold.By, n.Hold.Reason).WithHint("metalctl node unhold %s", n.Name)
+	}
+	if n.Wish != nil {
+		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "%s was already asked of %s by %s", n.Wish.Verb, n.Name, n.Wish.By).
+			WithHint("metalctl operation show %s", n.Wish.Operation)
+	}
+	if v.op.v != nil && (verb != fleet.VerbRelease || n.State == fleet.Releasing) {
+		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "%s runs on %s", v.op.v.Use, n.Name).WithHint("metalctl operation show %s, or: metalctl node abort %s", v.op.v.ID, n.Name)
+	}
+	if _, err := fleet.Move(n.State, verb, f); err != nil {
+		return fmt.Errorf("%s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// noPlan refuses a verb of the table that needs a plan which nothing composes, and one that is no verb at all.
+func (l *Loop) noPlan(ctx context.Context, id fleet.NodeID, verb fleet.Verb) error {
+	v, err := l.look(ctx, id)
+	if err != nil {
+		return err
+	}
+	if _, err := fleet.Move(v.node.v.State, verb, v.guards(verb)); err != nil {
+		return err
+	}
+	return fleet.Errorf(fleet.Refused, "MC-PLAN-USE", "nothing composes a plan for %q", verb).WithHint("metalctl capabilities lists what this server does")
+}
+
+// listed reads the inventory that accept agrees to; nil for other verbs.
+func (l *Loop) listed(ctx context.Context, id fleet.NodeID, verb fleet.Verb) (*fleet.Inventory, error) {
+	if verb != fleet.VerbAccept {
+		return nil, nil
+	}
+	v, err := l.look(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return l.inventory(ctx, v.node.v)
+}
+
+// chooseDevices is what accept agrees to: every device that would be erased, or just the named ones.
+func chooseDevices(n *fleet.Node, inv *fleet.Inventory, serials []string) ([]fleet.AcceptedDevice, error) {
+	all := WouldErase(*inv)
+	if len(serials) == 0 {
+		if len(all) == 0 {
+			return nil, fleet.Errorf(fleet.Conflict, "MC-ACCEPT-NONE", "the inventory of %s shows no disk that could be accepted", n.Name).
+				WithHint("metalctl node inventory %s", n.Name)
+		}
+		return all, nil
+	}
+	refused := fleet.Errorf(fleet.Invalid, "MC-ACCEPT-SERIAL", "not every device can be accepted").WithHint("metalctl node show %s lists them as would_erase", n.Name)
+	var out []fleet.AcceptedDevice
+	seen := map[string]bool{}
+	for i, s := range serials {
+		at := fmt.Sprintf("devices[%d]", i)
+		found := false
+		for _, d := range all {
+			if d.Serial == s && !seen[s] {
+				out, found = append(out, d), true
+			}
+		}
+		switch {
+		case seen[s]:
+			refused.Fields = append(refused.Fields, fleet.FieldError{Field: at, Message: fmt.Sprintf("%q is named twice", s)})
+		case !found:
+			refused.Fields = append(refused.Fields, fleet.FieldError{Field: at, Message: fmt.Sprintf("%q is no disk of the inventory that may be erased", s)})
+		}
+		seen[s] = true
+	}
+	if len(refused.Fields) > 0 {
+		return nil, refused
+	}
+	return out, nil
+}
+
+// burnable refuses at accept what would only fail after hours of erasing.
+func burnable(v *view) error {
+	n := v.node.v
+	fresh := *n
+	fresh.BurnedAt = v.now.AddDate(-100, 0, 0)
+	if v.class.Name != "" && v.class.BurnIn == "none" {
+		return nil
+	}
+	_, err := step.Compose(step.Burn, step.PlanFacts{Node: fresh, Class: v.class}, step.Request{})
+	return err
+}
+
+// Plan says what would run for a use, and why; it has no side effects.
+func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, use string) (api.Plan, error) {
+	power := l.power(ctx, id)
+	v, err := l.look(ctx, id)
+	if err != nil {
+		return api.Plan{}, err
+	}
+	p, err := step.Compose(step.Use(use), l.planFacts(v, power), step.Request{})
+	if err != nil {
+		return api.Plan{}, err
+	}
+	out := api.Plan{Use: use, Digest: p.Digest, Reboots: p.Reboots, Destroys: p.Destroys, Erases: p.Erases}
+	for _, s := range p.Steps {
+		out.Steps = append(out.Steps, api.PlannedStep{Name: s.Name, Side: s.Side, Why: s.Why, Destroys: s.Destroys, Params: s.Params})
+	}
+	return out, nil
+}

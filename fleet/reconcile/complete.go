@@ -1,0 +1,201 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+// end closes the node's operation.
+func (v *view) end(s fleet.OperationState, p *fleet.Problem) {
+	n, op := v.node.v, v.op.v
+	op.State, op.EndedAt, op.Error = s, v.now, p
+	n.Operation, n.LastOperation = "", op.ID
+	text := fmt.Sprintf("%s: %s %s", n.Name, op.Use, s)
+	if p != nil {
+		text += ": " + p.Detail
+	}
+	v.event("operation."+string(s), "%s", text)
+	v.events[len(v.events)-1].Subject = v.op.key
+}
+
+// complete makes the table's transition for a plan whose every step has finished, together with the node's durable facts and its lease.
+func (l *Loop) complete(v *view) error {
+	n, op := v.node.v, v.op.v
+	use := step.Use(op.Use)
+	n.ClearFault(planFault(use), planComponent(use))
+	f := v.guards(fleet.VerbDone)
+	if use == step.Release && v.lease.v != nil && f.LeaseGrantsGrace {
+		v.lease.v.GraceEnds = latest(v.lease.v.GraceEnds, v.now.Add(seconds(v.lease.v.Request.GraceSeconds)))
+	}
+	member := v.member()
+	if err := v.move(fleet.VerbDone, f, "the plan", "every step of "+op.Use+" finished"); err != nil {
+		// The guards ask for more than the steps proved, such as isolation: the node stays where it is and a person sees why.
+		v.raise(use, *fleet.ProblemOf(err))
+		v.end(fleet.OperationFailed, fleet.ProblemOf(err))
+		return nil
+	}
+	if member != nil && (use == step.Deploy || use == step.Resume) {
+		v.setMember(member, fleet.MemberReady, proofOf(*op))
+	}
+	v.end(fleet.OperationDone, nil)
+	return nil
+}
+
+// proofOf is what await-ready recorded.
+func proofOf(op fleet.Operation) string {
+	for _, s := range op.Steps {
+		if s.Name == step.AwaitReady && len(s.Evidence) > 0 {
+			return cut(string(s.Evidence), 200)
+		}
+	}
+	return ""
+}
+
+// fail ends a plan whose step failed for good. Where the step still runs on the machine, nobody saw its end.
+func (l *Loop) fail(v *view, m Move) error {
+	op := v.op.v
+	r := op.Steps[m.Index]
+	if r.State != fleet.StepFailed {
+		decl, _ := step.Find(r.Name)
+		if decl.Unseen && r.State == fleet.StepStarted {
+			v.finished(m.Index, []byte(`{"unseen":true}`))
+			return nil
+		}
+		p := fleet.Problem{Code: "MC-AGENT-LOST", Detail: r.Name + ": " + m.Why,
+			Hint: "metalctl node timeline " + v.node.v.Name + ", then: metalctl node retry " + v.node.v.Name}
+		*op = step.Failed(*op, m.Index, p, step.UnseenEnd, v.now)
+	}
+	use := step.Use(op.Use)
+	p := *op.Steps[m.Index].Error
+	v.raise(use, p)
+	if err := v.giveUp(use, p.Detail); err != nil {
+		return err
+	}
+	v.end(fleet.OperationFailed, &p)
+	return nil
+}
+
+// stop ends a plan that somebody aborted.
+func (l *Loop) stop(v *view, m Move) error {
+	n, op := v.node.v, v.op.v
+	p := fleet.Problem{Code: "MC-PLAN-ABORTED", Detail: fmt.Sprintf("aborted before %s ended", op.Steps[m.Index].Name), Hint: "metalctl node retry " + n.Name}
+	if op.State == fleet.OperationPending && n.Wish != nil && n.Wish.Operation == op.ID {
+		n.Wish = nil
+		v.end(fleet.OperationAborted, &p)
+		return nil
+	}
+	use := step.Use(op.Use)
+	v.raise(use, p)
+	if err := v.giveUp(use, "aborted"); err != nil {
+		return err
+	}
+	v.end(fleet.OperationAborted, &p)
+	return nil
+}
+
+// raise leaves the fault of a failed plan, and the faults that the step itself found. A fault that a plan left blocks handing the node out.
+func (v *view) raise(use step.Use, p fleet.Problem) {
+	n := v.node.v
+	code := p.Code
+	if code != "" {
+		code += ": "
+	}
+	hint := p.Hint
+	if hint == "" {
+		hint = "metalctl node retry " + n.Name
+	}
+	n.RaiseFault(fleet.Fault{Code: planFault(use), Component: planComponent(use), Severity: fleet.Critical, Since: v.now,
+		Evidence: code + p.Detail, Hint: cut(hint, 200), Blocks: fleet.BlocksAllocate})
+	for _, x := range p.Faults {
+		v.fault(x)
+	}
+}
+
+// fault takes a fault that a step found, made complete.
+func (v *view) fault(x fleet.Fault) {
+	if x.Since.IsZero() {
+		x.Since = v.now
+	}
+	if x.Severity == "" {
+		x.Severity = fleet.Critical
+	}
+	if x.Blocks == "" {
+		x.Blocks = fleet.BlocksAllocate
+	}
+	if x.Hint == "" {
+		x.Hint = "metalctl node show " + v.node.v.Name
+	}
+	x.Hint = cut(x.Hint, 200)
+	fresh := v.node.v.Fault(x.Code, x.Component) == nil
+	v.node.v.RaiseFault(x)
+	if fresh {
+		v.event("node.fault", "%s: %s on %s: %s", v.node.v.Name, x.Code, x.Component, cut(x.Evidence, 200))
+	}
+}
+
+// judge replaces the faults that a step decides about.
+func (v *view) judge(codes []string, found []fleet.Fault) {
+	n := v.node.v
+	for _, x := range slices.Clone(n.Faults) {
+		again := slices.ContainsFunc(found, func(y fleet.Fault) bool { return y.Code == x.Code && y.Component == x.Component })
+		if slices.Contains(codes, x.Code) && !again {
+			n.ClearFault(x.Code, x.Component)
+			v.event("node.fault", "%s: %s on %s is gone", n.Name, x.Code, x.Component)
+		}
+	}
+	for _, x := range found {
+		v.fault(x)
+	}
+}
+
+// giveUp takes the node out of its working state by the table's abort; a release has none and stays where it is.
+func (v *view) giveUp(use step.Use, why string) error {
+	n := v.node.v
+	if m := v.member(); m != nil && (use == step.Deploy || use == step.Resume) {
+		v.setMember(m, fleet.MemberFailed, cut(why, 200))
+	}
+	if use == step.Release {
+		return nil
+	}
+	if !n.State.Working() {
+		return nil
+	}
+	return v.move(fleet.VerbAbort, v.guards(fleet.VerbAbort), "the plan", why)
+}
+
+// member is the node's place in its lease, or nil.
+func (v *view) member() *fleet.Member {
+	if v.lease.v == nil {
+		return nil
+	}
+	return v.lease.v.Member(v.node.v.ID)
+}
+
+func (v *view) setMember(m *fleet.Member, s fleet.MemberState, proof string) {
+	if m.State == s {
+		return
+	}
+	m.State, m.Since = s, v.now
+	if proof != "" {
+		m.Proof = proof
+	}
+	v.event("lease.member", "%s: %s is %s in lease %s", v.lease.v.ID, m.Name, s, v.lease.v.Name)
+	v.events[len(v.events)-1].Subject = v.lease.key
+}
+
+// finished journals the end of a step and takes over what it means for the node.
+func (v *view) finished(i int, evidence []byte) {
+	*v.op.v = step.Finished(*v.op.v, i, evidence, v.now)
+	r := v.op.v.Steps[i]
+	v.stepEvent(fmt.Sprintf("%s: %s finished in %s", v.node.v.Name, r.Name, v.now.Sub(r.StartedAt).Round(1e6)))
+}
+
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return s[:most-3] + "..."
+}

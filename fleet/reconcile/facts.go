@@ -1,0 +1,101 @@
+package reconcile
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+// Facts are what Decide looks at besides the records.
+type Facts struct {
+	// AgentUp and AgentSince are about the agent of the node's present boot generation.
+	AgentUp    bool
+	AgentSince time.Time
+}
+
+// ClassFaults is how the codes of faults begin that say the machine is not what its class wants.
+const ClassFaults = "MC-CLASS-"
+
+// guards gathers what the lifecycle's guards look at, for a verb. What only the wish knows is added by the caller.
+func (v *view) guards(verb fleet.Verb) fleet.Facts {
+	n := v.node.v
+	f := fleet.Facts{
+		Dirty: n.Dirty, Isolated: n.Isolated, IsolationWaived: v.site.IsolationWaived(),
+		Held: n.Hold != nil, Protected: n.Protected,
+		RebootAllowed: n.AllowReboot,
+		HasInventory:  n.Inventory != "",
+		Fresh:         n.Inventory != "",
+		Agreed:        n.Inventory != "" && len(n.Accepted) > 0,
+		BurnInDue:     step.BurnInDue(*n, v.class),
+		ClassMatches:  v.class.Name != "" && !classDiffers(n),
+		IdentityKnown: n.BMC.Serial != "" || n.BMC.UUID != "",
+		Lease:         n.Lease,
+		Destroyed:     len(n.Destroyed) > 0,
+		RootDiskOnly:  true,
+	}
+	blocks := fleet.BlocksAllocate
+	if verb == fleet.VerbDeploy || verb == fleet.VerbRebuild {
+		blocks = fleet.BlocksDeploy
+	}
+	f.Blocked = false
+	for _, x := range n.Faults {
+		if x.Blocks == fleet.BlocksEverything || x.Blocks == fleet.BlocksDeploy || x.Blocks == blocks {
+			f.Blocked = true
+		}
+	}
+	f.Matches = f.ClassMatches && len(n.Blocked(fleet.BlocksAllocate)) == 0
+	if v.op.v != nil {
+		f.FromAvailable = v.op.v.From == fleet.Available
+	}
+	if l := v.lease.v; l != nil {
+		f.LeaseGrantsGrace = l.Request.GraceSeconds > 0 && l.Fault == "" && n.Dirty == fleet.Dirty(l.ID)
+		f.LeaseExtended = l.State == fleet.LeaseDeploying || l.State == fleet.LeaseActive
+		f.GraceOver = !f.LeaseExtended && !v.now.Before(l.GraceEnds)
+	}
+	return f
+}
+
+func classDiffers(n *fleet.Node) bool {
+	for _, x := range n.Faults {
+		if strings.HasPrefix(x.Code, ClassFaults) {
+			return true
+		}
+	}
+	return false
+}
+
+// planFacts gathers what Compose looks at. power is "on", "off" or "".
+func (l *Loop) planFacts(v *view, power string) step.PlanFacts {
+	n := v.node.v
+	up, _ := l.Agents.Up(n.ID, n.Boot.Generation)
+	f := step.PlanFacts{Node: *n, Class: v.class, Site: v.site, Power: power, AgentUp: up && n.Boot.Generation > 0, UserDataPath: l.UserDataPath}
+	if v.lease.v != nil {
+		f.Lease, f.Member = v.lease.v, v.lease.v.Member(n.ID)
+	}
+	if v.image != nil {
+		f.Image, f.Sources = v.image, l.Sources(*v.image)
+	}
+	return f
+}
+
+// power asks the BMC; "" where it does not say within the call deadline.
+func (l *Loop) power(ctx context.Context, id fleet.NodeID) string {
+	if l.Machine == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.CallDeadline)
+	defer cancel()
+	s, err := l.Machine.PowerState(ctx, id)
+	if s = strings.ToLower(s); err != nil || s != "on" && s != "off" {
+		return ""
+	}
+	return s
+}
+
+func (l *Loop) facts(n *fleet.Node) Facts {
+	up, since := l.Agents.Up(n.ID, n.Boot.Generation)
+	return Facts{AgentUp: up && n.Boot.Generation > 0, AgentSince: since}
+}

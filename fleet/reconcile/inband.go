@@ -1,0 +1,163 @@
+package reconcile
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+// TaskFor returns what the agent of that boot generation should do now, or nil. The same step is handed out until its result is here: the agent
+// answers a repeat from memory.
+func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (*api.Task, error) {
+	v, err := l.look(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	n, op := v.node.v, v.op.v
+	if n.Boot.Generation != generation {
+		return nil, fleet.Errorf(fleet.Conflict, "MC-AGENT-GENERATION", "boot generation %d of %s is over, %d is the newest", generation, n.Name, n.Boot.Generation)
+	}
+	if op == nil {
+		return nil, nil
+	}
+	i := op.Current()
+	if i < 0 || op.Steps[i].Side != step.InBand || op.Steps[i].State != fleet.StepStarted || op.Generation != generation {
+		return nil, nil
+	}
+	params, err := step.Fill(*op, i)
+	if err != nil {
+		return nil, err
+	}
+	run := op.Steps[i]
+	decl, _ := step.Find(run.Name)
+	return &api.Task{Operation: op.ID, Index: i, Try: run.Try, Step: run.Name, Params: params,
+		LimitSeconds: int64(decl.Limit / time.Second), Abort: op.Abort && decl.Abort == step.AbortNow}, nil
+}
+
+// Report takes what became of a task. A late result of an older try, or of a plan that is over, is ignored without error.
+func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, res api.Result) error {
+	r := step.Result{Evidence: res.Evidence, Problem: res.Error}
+	if res.Error != nil {
+		r.Faults = res.Error.Faults
+	}
+	v, err := l.look(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !awaited(v, generation, res) {
+		l.Log.Info("late result ignored", "node", v.node.v.Name, "step", res.Step, "try", res.Try)
+		return nil
+	}
+	if len(r.Evidence) > step.MaxEvidence {
+		return fleet.Errorf(fleet.Invalid, "MC-STEP-EVIDENCE", "%d bytes of evidence are more than %d", len(r.Evidence), step.MaxEvidence).
+			WithHint("send it as attachment")
+	}
+	var inventory string
+	if res.Step == step.Inventory && r.Problem == nil {
+		if inventory, err = l.takeInventory(ctx, res.Attachment); err != nil {
+			if fleet.KindOf(err) != fleet.Invalid {
+				return err
+			}
+			r.Problem = fleet.ProblemOf(err)
+		}
+	} else if len(res.Attachment) > 0 {
+		if _, err := l.Blobs.PutBlob(ctx, "evidence", bytes.NewReader(res.Attachment)); err != nil {
+			return err
+		}
+	}
+	err = l.update(ctx, id, func(v *view) error {
+		if !awaited(v, generation, res) {
+			return nil
+		}
+		if inventory != "" {
+			v.node.v.Inventory, v.node.v.InventoryAt = inventory, v.now
+		}
+		return v.result(res.Index, r)
+	})
+	if err == nil {
+		l.Bell(id)
+	}
+	return err
+}
+
+// awaited reports whether the result is of the try that runs now.
+func awaited(v *view, generation int64, res api.Result) bool {
+	n, op := v.node.v, v.op.v
+	if op == nil || op.ID != res.Operation || n.Boot.Generation != generation || op.Generation != generation || op.Current() != res.Index || res.Index < 0 {
+		return false
+	}
+	run := op.Steps[res.Index]
+	return run.Side == step.InBand && run.State == fleet.StepStarted && run.Try == res.Try && run.Name == res.Step
+}
+
+// maxInventory bounds what an agent may send as its inventory.
+const maxInventory = 8 << 20
+
+// takeInventory checks and stores an inventory; Invalid where it is none.
+func (l *Loop) takeInventory(ctx context.Context, b []byte) (string, error) {
+	inv, err := parseInventory(b)
+	if err != nil {
+		return "", err
+	}
+	if inv.System.UUID == "" && inv.System.Serial == "" {
+		return "", fleet.Errorf(fleet.Invalid, "MC-INVENTORY-IDENTITY", "the inventory names neither UUID nor serial number of the machine")
+	}
+	return l.Blobs.PutBlob(ctx, "inventory", bytes.NewReader(b))
+}
+
+func parseInventory(b []byte) (*fleet.Inventory, error) {
+	if len(b) == 0 || len(b) > maxInventory {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-INVENTORY-SIZE", "an inventory of %d bytes is empty or over %d", len(b), maxInventory)
+	}
+	var inv fleet.Inventory
+	if err := json.Unmarshal(b, &inv); err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-INVENTORY-DECODE", "decode the inventory: %w", err)
+	}
+	return &inv, nil
+}
+
+// inventory reads the node's newest inventory; NotFound before the first.
+func (l *Loop) inventory(ctx context.Context, n *fleet.Node) (*fleet.Inventory, error) {
+	if n.Inventory == "" {
+		return nil, fleet.Errorf(fleet.NotFound, "MC-INVENTORY-NONE", "%s has no inventory yet", n.Name).WithHint("metalctl node inspect %s", n.Name)
+	}
+	f, err := l.Blobs.OpenBlob(ctx, n.Inventory)
+	if err != nil {
+		return nil, fmt.Errorf("open the inventory of %s: %w", n.Name, err)
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(f); err != nil {
+		return nil, fmt.Errorf("read the inventory of %s: %w", n.Name, err)
+	}
+	return parseInventory(b.Bytes())
+}
+
+// UserData returns the user-data of the lease that the node is deployed for now; NotFound where none is being deployed.
+func (l *Loop) UserData(ctx context.Context, id fleet.NodeID, generation int64) ([]byte, error) {
+	v, err := l.look(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	n, op, lease := v.node.v, v.op.v, v.lease.v
+	deploying := op != nil && (op.Use == string(step.Deploy) || op.Use == string(step.Rebuild)) && n.State.Working()
+	if !deploying || n.Boot.Generation != generation || lease == nil || lease.UserData == "" {
+		return nil, fleet.Errorf(fleet.NotFound, "MC-LEASE-USERDATA", "no user-data is being deployed on %s", n.Name)
+	}
+	f, err := l.Blobs.OpenBlob(ctx, lease.UserData)
+	if err != nil {
+		return nil, fmt.Errorf("open user-data: %w", err)
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(f); err != nil {
+		return nil, fmt.Errorf("read user-data: %w", err)
+	}
+	return b.Bytes(), nil
+}

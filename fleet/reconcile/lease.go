@@ -1,0 +1,265 @@
+package reconcile
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+// epochKey counts claims of nodes by leases: whoever creates a lease must have seen the newest, so that two leases never hold one node.
+const epochKey fleet.Key = fleet.KindMeta + "/allocation-epoch"
+
+const (
+	maxUserData   = 16 << 20
+	maxMembers    = 256
+	claimedNodes  = 40 // as many node records are preconditions of a claim, too; a commit takes 64 keys
+	leaseDeadline = 4 * time.Hour
+)
+
+// draft is a lease while it is being checked.
+type draft struct {
+	lease  fleet.Lease
+	nodes  []doc[fleet.Node]
+	fields []fleet.FieldError
+}
+
+func (d *draft) wrong(field, format string, args ...any) {
+	d.fields = append(d.fields, fleet.FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+// CreateLease checks a request whole, claims every node in one record, and begins. Nothing is claimed where anything is wrong.
+func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (fleet.Lease, error) {
+	userData := ""
+	if len(r.UserData) > maxUserData {
+		return fleet.Lease{}, fleet.Errorf(fleet.Invalid, "MC-LEASE-USERDATA", "user-data has %d bytes, at most %d are taken", len(r.UserData), maxUserData)
+	}
+	if r.Ready == "" {
+		r.Ready = fleet.ReadyOS
+	}
+	for try := 1; ; try++ {
+		d, epoch, err := l.draft(ctx, r, by)
+		if err != nil {
+			return fleet.Lease{}, err
+		}
+		if len(r.UserData) > 0 && userData == "" {
+			if userData, err = l.Blobs.PutBlob(ctx, "user-data", bytes.NewReader(r.UserData)); err != nil {
+				return fleet.Lease{}, fmt.Errorf("store user-data: %w", err)
+			}
+		}
+		d.lease.UserData = userData
+		c := fleet.Change{If: []fleet.Precondition{{Key: epochKey, Revision: epoch.rev}, {Key: leaseKey(d.lease.ID)}}}
+		for i, n := range d.nodes {
+			if i < claimedNodes {
+				c.If = append(c.If, fleet.Precondition{Key: n.key, Revision: n.rev})
+			}
+		}
+		next := int64(1)
+		if epoch.v != nil {
+			next = *epoch.v + 1
+		}
+		c.Writes = []fleet.Write{{Key: epochKey, Value: next}, {Key: leaseKey(d.lease.ID), Value: &d.lease}}
+		c.Events = []fleet.Event{leaseEvent(&d.lease, d.lease.CreatedAt, "lease.created", "%s asked for %d nodes with image %s", by, len(d.nodes), r.Image)}
+		_, err = l.Store.Commit(ctx, c)
+		if err == nil {
+			l.bells.ringLeases()
+			return d.lease, nil
+		}
+		if fleet.CodeOf(err) != "MC-STORE-STALE" || try == most {
+			return fleet.Lease{}, err
+		}
+	}
+}
+
+func leaseKey(id fleet.LeaseID) fleet.Key { return fleet.KeyOf(fleet.KindLease, id) }
+
+func leaseEvent(l *fleet.Lease, at time.Time, kind, format string, args ...any) fleet.Event {
+	return fleet.Event{Type: kind, At: at, Subject: leaseKey(l.ID), Lease: l.ID, Text: fmt.Sprintf("lease %s: ", firstOf(l.Name, string(l.ID))) + fmt.Sprintf(format, args...)}
+}
+
+// draft checks a request against one snapshot.
+func (l *Loop) draft(ctx context.Context, r api.LeaseCreate, by string) (*draft, doc[int64], error) {
+	now := l.Now().UTC()
+	d := &draft{lease: fleet.Lease{ID: fleet.LeaseID(l.NewID()), Name: r.Name, State: fleet.LeasePending, Since: now, Request: r.LeaseRequest, CreatedBy: by, CreatedAt: now}}
+	var epoch doc[int64]
+	var refusal error
+	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+		var err error
+		if epoch, err = maybe[int64](s, epochKey); err != nil {
+			return err
+		}
+		site, err := maybe[fleet.Site](s, SiteKey)
+		if err != nil {
+			return err
+		}
+		d.checkRequest(r, now)
+		if r.Ready == fleet.ReadyPhoneHome {
+			x := fleet.Site{}
+			if site.v != nil {
+				x = *site.v
+			}
+			refusal = phoneHome(x)
+		}
+		if img, err := maybe[fleet.Image](s, fleet.KeyOf(fleet.KindImage, r.Image)); err != nil {
+			return err
+		} else if img.v == nil {
+			d.wrong("image", "there is no image %q", r.Image)
+		}
+		return l.draftMembers(s, d, &refusal)
+	})
+	if err != nil {
+		return nil, epoch, err
+	}
+	if len(d.fields) > 0 {
+		e := fleet.Errorf(fleet.Invalid, "MC-LEASE-INVALID", "the lease cannot be made")
+		e.Fields = d.fields
+		return nil, epoch, e.WithHint("metalctl node list, metalctl image list")
+	}
+	return d, epoch, refusal
+}
+
+func (d *draft) checkRequest(r api.LeaseCreate, now time.Time) {
+	if len(r.Nodes) == 0 {
+		d.wrong("nodes", "names no node")
+	}
+	if len(r.Nodes) > maxMembers {
+		d.wrong("nodes", "%d are more than %d", len(r.Nodes), maxMembers)
+	}
+	switch r.Ready {
+	case fleet.ReadyOS, fleet.ReadyNow, fleet.ReadyPhoneHome:
+	default:
+		d.wrong("ready", "%q is none of os-running, phone-home, now", r.Ready)
+	}
+	if r.MinReady < 0 || r.MinReady > len(r.Nodes) {
+		d.wrong("min_ready", "%d is not between 0 and the %d nodes", r.MinReady, len(r.Nodes))
+	}
+	if !r.Until.IsZero() && !r.Until.After(now) {
+		d.wrong("until", "%s is over already", r.Until.UTC().Format(time.RFC3339))
+	}
+	if r.GraceSeconds < 0 {
+		d.wrong("grace_seconds", "is negative")
+	}
+	if r.DeadlineSeconds < 0 {
+		d.wrong("deadline_seconds", "is negative")
+	}
+}
+
+// draftMembers finds the nodes, names their hosts, and asks the table for every one of them before any is claimed.
+func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, refusal *error) error {
+	byName, err := namesOf(s)
+	if err != nil {
+		return err
+	}
+	taken, err := claimed(s)
+	if err != nil {
+		return err
+	}
+	seen, hosts := map[fleet.NodeID]bool{}, map[string]bool{}
+	for i, name := range d.lease.Request.Nodes {
+		at := fmt.Sprintf("nodes[%d]", i)
+		id, ok := byName[name]
+		switch {
+		case !ok:
+			d.wrong(at, "there is no node %q", name)
+			continue
+		case seen[id]:
+			d.wrong(at, "%q is named twice", name)
+			continue
+		}
+		seen[id] = true
+		v, err := l.read(s, id)
+		if err != nil {
+			return err
+		}
+		n := v.node.v
+		host := hostname(d.lease, n.Name, i)
+		if !validHost.MatchString(host) {
+			d.wrong("hostname_template", "gives %q for %s, which is no host name", host, n.Name)
+		}
+		if hosts[host] {
+			d.wrong("hostname_template", "gives %q to two nodes", host)
+		}
+		hosts[host] = true
+		f := v.guards(fleet.VerbAllocate)
+		f.Lease = d.lease.ID
+		if other := taken[id]; other != "" {
+			*refusal = fleet.Errorf(fleet.Conflict, "MC-LEASE-TAKEN", "%s belongs to lease %s", n.Name, other).WithHint("metalctl node list -l state=available")
+		} else if err := v.allocatable(f); err != nil && *refusal == nil {
+			*refusal = err
+		}
+		d.nodes = append(d.nodes, v.node)
+		d.lease.Members = append(d.lease.Members, fleet.Member{Node: id, Name: n.Name, Hostname: host, State: fleet.MemberReserved, Since: v.now})
+	}
+	return nil
+}
+
+// allocatable asks the table, and says in words which fact refuses.
+func (v *view) allocatable(f fleet.Facts) error {
+	n := v.node.v
+	if v.op.v != nil || n.Wish != nil {
+		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "a plan runs on %s", n.Name).WithHint("metalctl node show %s", n.Name)
+	}
+	_, err := fleet.Move(n.State, fleet.VerbAllocate, f)
+	if err == nil || fleet.CodeOf(err) != "MC-NODE-GUARD" {
+		return err
+	}
+	why := "its inventory is not fresh"
+	switch {
+	case f.Blocked:
+		x := n.Blocked(fleet.BlocksAllocate)[0]
+		why = fmt.Sprintf("fault %s on %s blocks it: %s", x.Code, x.Component, x.Evidence)
+	case f.Held:
+		why = "it is held by " + n.Hold.By
+	case f.Dirty != "":
+		why = "it is not clean"
+	case !f.ClassMatches:
+		why = "it does not match its class"
+	case !f.Isolated && !f.IsolationWaived:
+		why = "its isolation is not proven, and the site does not say isolation: none"
+	}
+	return fleet.Errorf(fleet.Conflict, "MC-NODE-GUARD", "%s cannot be handed out: %s", n.Name, why).WithHint("metalctl node show %s", n.Name)
+}
+
+func namesOf(s fleet.Snapshot) (map[string]fleet.NodeID, error) {
+	out := map[string]fleet.NodeID{}
+	nodes, err := fleet.List[fleet.Node](s, fleet.KindNode)
+	for _, n := range nodes {
+		out[n.Name] = n.ID
+		out[string(n.ID)] = n.ID
+	}
+	return out, err
+}
+
+// claimed says which lease holds each node, by the leases' own lists.
+func claimed(s fleet.Snapshot) (map[fleet.NodeID]fleet.LeaseID, error) {
+	out := map[fleet.NodeID]fleet.LeaseID{}
+	leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
+	for _, x := range leases {
+		if x.State.Over() {
+			continue
+		}
+		for _, m := range x.Members {
+			if m.State != fleet.MemberReplaced && m.State != fleet.MemberReleased {
+				out[m.Node] = x.ID
+			}
+		}
+	}
+	return out, err
+}
+
+// validHost is RFC 1123 section 2.1 for one label or more, in lower case.
+var validHost = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+
+// hostname fills the template's {node}, {index} and {lease}; without a template the node's own name is used.
+func hostname(l fleet.Lease, node string, index int) string {
+	t := l.Request.HostnameTemplate
+	if t == "" {
+		t = "{node}"
+	}
+	return strings.ToLower(strings.NewReplacer("{node}", node, "{index}", fmt.Sprint(index), "{lease}", firstOf(l.Name, string(l.ID))).Replace(t))
+}

@@ -1,0 +1,209 @@
+package reconcile
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// LeaseMoveKind says what the one next move of a lease is.
+type LeaseMoveKind uint8
+
+const (
+	// LeaseRest: nothing to do until something happens.
+	LeaseRest LeaseMoveKind = iota
+	// LeaseVerb: the lease's own table moves it, by Verb.
+	LeaseVerb
+	// MemberAllocate, MemberDeploy, MemberRelease: Node is to be reserved, deployed, given back.
+	MemberAllocate
+	MemberDeploy
+	MemberRelease
+	// MemberGone: Node is not held (any more), so the member is released.
+	MemberGone
+	// LeaseWarn: the lease ends soon.
+	LeaseWarn
+)
+
+// LeaseMove is what DecideLease answers. Fault is set where the lease cannot become what was asked for.
+type LeaseMove struct {
+	Kind  LeaseMoveKind
+	Verb  string
+	Node  fleet.NodeID
+	Why   string
+	Fault bool
+}
+
+// leaseWarning is how long before its end watchers are told; half of its time where that is less.
+const leaseWarning = 24 * time.Hour
+
+// DecideLease says what the one next move of a lease is. It is pure; nodes are those of its members that still exist. now is the earlier of all clocks.
+func DecideLease(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) LeaseMove {
+	switch l.State {
+	case fleet.LeasePending:
+		return LeaseMove{Kind: LeaseVerb, Verb: "allocate", Why: "its nodes are claimed"}
+	case fleet.LeaseAllocating:
+		return decideAllocating(l, nodes, now)
+	case fleet.LeaseDeploying:
+		return decideDeploying(l, nodes, now)
+	case fleet.LeaseActive:
+		return decideActive(l, nodes, now)
+	case fleet.LeaseReleasing:
+		return decideReleasing(l, nodes)
+	}
+	return LeaseMove{}
+}
+
+// need is how many members must be ready; alive counts those that still can be.
+func need(l fleet.Lease) int {
+	if l.Request.MinReady > 0 {
+		return l.Request.MinReady
+	}
+	n := 0
+	for _, m := range l.Members {
+		if m.State != fleet.MemberReplaced {
+			n++
+		}
+	}
+	return n
+}
+
+func alive(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) (alive, ready int, failure string) {
+	for _, m := range l.Members {
+		switch m.State {
+		case fleet.MemberReady:
+			alive, ready = alive+1, ready+1
+		case fleet.MemberReserved, fleet.MemberDeploying:
+			alive++
+		case fleet.MemberReleased:
+			if n := nodes[m.Node]; n != nil && n.Lease == l.ID && (n.State == fleet.Grace || n.State == fleet.Resuming) {
+				alive++ // on its way back
+			}
+		case fleet.MemberFailed:
+			if failure == "" {
+				failure = fmt.Sprintf("%s: %s", m.Name, m.Proof)
+			}
+		}
+	}
+	return alive, ready, failure
+}
+
+// hopeless says why too few members can become ready, or "".
+func hopeless(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) string {
+	deadline := l.CreatedAt.Add(leaseDeadline)
+	if l.Request.DeadlineSeconds > 0 {
+		deadline = l.CreatedAt.Add(seconds(l.Request.DeadlineSeconds))
+	}
+	a, ready, failure := alive(l, nodes)
+	switch {
+	case a < need(l):
+		return fmt.Sprintf("%d of the %d members that are needed can become ready; %s", a, need(l), failure)
+	case l.GraceEnds.IsZero() && !now.Before(deadline) && ready < need(l):
+		return fmt.Sprintf("%d of the %d members that are needed were ready at the deadline %s", ready, need(l), deadline.UTC().Format(time.RFC3339))
+	}
+	return ""
+}
+
+func decideAllocating(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) LeaseMove {
+	if why := hopeless(l, nodes, now); why != "" {
+		for _, n := range nodes {
+			if n.Lease == l.ID {
+				return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: why, Fault: true}
+			}
+		}
+		return LeaseMove{Kind: LeaseVerb, Verb: "fail", Why: why, Fault: true}
+	}
+	for _, m := range l.Members {
+		if m.State != fleet.MemberReserved {
+			continue
+		}
+		if n := nodes[m.Node]; n == nil || n.Lease != l.ID {
+			return LeaseMove{Kind: MemberAllocate, Node: m.Node, Why: "it is reserved"}
+		}
+	}
+	return LeaseMove{Kind: LeaseVerb, Verb: "deploy", Why: "every member is reserved"}
+}
+
+// nextDeploy finds a reserved member whose node nobody has begun to deploy.
+func nextDeploy(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
+	for _, m := range l.Members {
+		n := nodes[m.Node]
+		if m.State == fleet.MemberReserved && n != nil && n.State == fleet.Allocated && n.Wish == nil && n.Operation == "" && n.Hold == nil {
+			return LeaseMove{Kind: MemberDeploy, Node: m.Node, Why: "the lease asks for image " + l.Request.Image}
+		}
+	}
+	return LeaseMove{}
+}
+
+func decideDeploying(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) LeaseMove {
+	if why := hopeless(l, nodes, now); why != "" {
+		return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: why, Fault: true}
+	}
+	if _, ready, _ := alive(l, nodes); ready >= need(l) {
+		return LeaseMove{Kind: LeaseVerb, Verb: "ready", Why: fmt.Sprintf("%d members are ready", ready)}
+	}
+	return nextDeploy(l, nodes)
+}
+
+func decideActive(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) LeaseMove {
+	held := 0
+	for _, m := range l.Members {
+		if m.State != fleet.MemberReleased && m.State != fleet.MemberReplaced {
+			held++
+		}
+	}
+	if held == 0 {
+		return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: "its last node was given back"}
+	}
+	until := l.Request.Until
+	if until.IsZero() {
+		return nextDeploy(l, nodes)
+	}
+	if !now.Before(until) {
+		if l.Protected || protectedMember(l, nodes) {
+			return LeaseMove{Why: "its time is over, but it is protected"}
+		}
+		return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: "its time was over at " + until.UTC().Format(time.RFC3339)}
+	}
+	lead := min(leaseWarning, until.Sub(l.CreatedAt)/2)
+	if l.WarnedAt.IsZero() && !now.Before(until.Add(-lead)) {
+		return LeaseMove{Kind: LeaseWarn, Why: "ends at " + until.UTC().Format(time.RFC3339)}
+	}
+	return nextDeploy(l, nodes)
+}
+
+func protectedMember(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) bool {
+	for _, n := range nodes {
+		if n.Protected && n.Lease == l.ID {
+			return true
+		}
+	}
+	return false
+}
+
+func decideReleasing(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
+	waits := ""
+	for _, m := range l.Members {
+		if m.State == fleet.MemberReleased || m.State == fleet.MemberReplaced {
+			continue
+		}
+		n := nodes[m.Node]
+		switch {
+		case n == nil || n.Lease != l.ID || n.State == fleet.Grace:
+			return LeaseMove{Kind: MemberGone, Node: m.Node, Why: "the node is not held"}
+		case n.State == fleet.Releasing || n.Wish != nil:
+			waits = m.Name + " is being released"
+		case n.Protected:
+			waits = m.Name + " is protected"
+		default:
+			return LeaseMove{Kind: MemberRelease, Node: m.Node, Why: "the lease is over"}
+		}
+	}
+	if waits != "" {
+		return LeaseMove{Why: waits}
+	}
+	if l.Fault != "" {
+		return LeaseMove{Kind: LeaseVerb, Verb: "failed", Why: l.Fault}
+	}
+	return LeaseMove{Kind: LeaseVerb, Verb: "released", Why: "every member is isolated"}
+}

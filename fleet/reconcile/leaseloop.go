@@ -1,0 +1,185 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// leases moves leases until ctx ends: at every commit, and by period.
+func (l *Loop) leases(ctx context.Context) {
+	period := time.NewTicker(l.Period)
+	defer period.Stop()
+	for ctx.Err() == nil {
+		changed := l.Store.Changed()
+		if err := l.TickLeases(ctx); err != nil && ctx.Err() == nil {
+			l.Log.Error("move leases", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+			// What comes in one burst is looked at together.
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
+		case <-l.bells.leases:
+		case <-period.C:
+		}
+	}
+}
+
+// TickLeases makes every move that leases are due, until each of them rests.
+func (l *Loop) TickLeases(ctx context.Context) error {
+	now, stepped := l.clock.earlier(l.Now(), l.Mono())
+	if stepped != 0 {
+		l.Log.Warn("the clock was set; no lease ends before both clocks say so", "by", stepped)
+	}
+	var ids []fleet.LeaseID
+	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+		leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
+		for _, x := range leases {
+			if !x.State.Over() {
+				ids = append(ids, x.ID)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		for moved := true; moved && ctx.Err() == nil; {
+			if moved, err = l.moveLeaseOnce(ctx, id, now); err != nil {
+				return fmt.Errorf("lease %s: %w", id, err)
+			}
+		}
+	}
+	return nil
+}
+
+// moveLeaseOnce makes the one next move of a lease and reports whether there was one.
+func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Time) (bool, error) {
+	var m LeaseMove
+	_, err := l.updateLease(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, at time.Time) ([]fleet.Event, error) {
+		m = DecideLease(*x, nodes, now)
+		switch m.Kind {
+		case LeaseVerb:
+			if m.Fault && x.Fault == "" {
+				x.Fault = cut(m.Why, 300)
+			}
+			return moveLease(x, m.Verb, at, m.Why)
+		case LeaseWarn:
+			x.WarnedAt = at
+			return []fleet.Event{leaseEvent(x, at, "lease.ending", "%s", m.Why)}, nil
+		case MemberGone:
+			mem := x.Member(m.Node)
+			mem.State, mem.Since = fleet.MemberReleased, at
+			return []fleet.Event{leaseEvent(x, at, "lease.member", "%s is released: %s", mem.Name, m.Why)}, nil
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return false, err
+	}
+	switch m.Kind {
+	case LeaseRest:
+		return false, nil
+	case MemberAllocate:
+		err = l.allocate(ctx, id, m)
+	case MemberDeploy:
+		err = l.wishFor(ctx, id, m, fleet.VerbDeploy)
+	case MemberRelease:
+		err = l.wishFor(ctx, id, m, fleet.VerbRelease)
+	}
+	return err == nil, err
+}
+
+// withLease reads the node together with a lease that it does not belong to yet.
+func (l *Loop) withLease(ctx context.Context, v *view, id fleet.LeaseID) error {
+	return l.Store.View(ctx, func(s fleet.Snapshot) error {
+		var err error
+		v.lease, err = load[fleet.Lease](s, leaseKey(id))
+		return err
+	})
+}
+
+// allocate reserves one node that the lease has claimed. Where the table refuses it by now, the member has failed.
+func (l *Loop) allocate(ctx context.Context, id fleet.LeaseID, m LeaseMove) error {
+	err := l.update(ctx, m.Node, func(v *view) error {
+		n := v.node.v
+		if n.Lease != "" && n.Lease != id {
+			return l.memberFails(ctx, v, id, fmt.Sprintf("it belongs to lease %s", n.Lease))
+		}
+		if err := l.withLease(ctx, v, id); err != nil {
+			return err
+		}
+		f := v.guards(fleet.VerbAllocate)
+		f.Lease = id
+		if err := v.allocatable(f); err != nil {
+			return l.memberFails(ctx, v, id, err.Error())
+		}
+		n.Lease = id
+		return v.move(fleet.VerbAllocate, f, v.lease.v.CreatedBy, "lease "+firstOf(v.lease.v.Name, string(id)))
+	})
+	if err != nil && fleet.KindOf(err) == fleet.NotFound {
+		_, err = l.updateLease(ctx, id, func(x *fleet.Lease, _ map[fleet.NodeID]*fleet.Node, at time.Time) ([]fleet.Event, error) {
+			mem := x.Member(m.Node)
+			mem.State, mem.Since, mem.Proof = fleet.MemberFailed, at, "the node is gone"
+			return []fleet.Event{leaseEvent(x, at, "lease.member", "%s failed: the node is gone", mem.Name)}, nil
+		})
+	}
+	return err
+}
+
+func (l *Loop) memberFails(ctx context.Context, v *view, id fleet.LeaseID, why string) error {
+	if v.lease.v == nil || v.lease.v.ID != id {
+		if err := l.withLease(ctx, v, id); err != nil {
+			return err
+		}
+	}
+	if mem := v.lease.v.Member(v.node.v.ID); mem != nil {
+		v.setMember(mem, fleet.MemberFailed, cut(why, 200))
+	}
+	return nil
+}
+
+// wishFor stores the lease's wish for one of its nodes; the node's own worker plans and does it. A release ends what runs first.
+func (l *Loop) wishFor(ctx context.Context, id fleet.LeaseID, m LeaseMove, verb fleet.Verb) error {
+	err := l.update(ctx, m.Node, func(v *view) error {
+		n := v.node.v
+		if n.Lease != id || n.Wish != nil {
+			return nil
+		}
+		if verb == fleet.VerbDeploy {
+			if _, err := fleet.Move(n.State, verb, v.guards(verb)); err != nil {
+				v.setMember(v.member(), fleet.MemberFailed, cut(err.Error(), 200))
+				return nil
+			}
+		}
+		if v.op.v != nil {
+			if verb != fleet.VerbRelease {
+				return nil
+			}
+			v.op.v.Abort = true
+		}
+		n.Wish = &fleet.Wish{Verb: verb, By: "lease " + firstOf(v.lease.v.Name, string(id)), At: v.now, Operation: fleet.OperationID(l.NewID())}
+		v.event("node.wish", "%s: %s asked by %s: %s", n.Name, verb, n.Wish.By, m.Why)
+		return nil
+	})
+	if err == nil {
+		l.interrupted(ctx, m.Node)
+		l.Bell(m.Node)
+	}
+	return err
+}
+
+// comeBack wishes that a node in grace is started again for its tenant.
+func (l *Loop) comeBack(v *view) error {
+	n := v.node.v
+	n.Wish = &fleet.Wish{Verb: fleet.VerbResume, By: "lease " + firstOf(v.lease.v.Name, string(n.Lease)), At: v.now, Operation: fleet.OperationID(l.NewID())}
+	v.event("node.wish", "%s: resume asked, its lease was extended", n.Name)
+	return nil
+}

@@ -1,0 +1,138 @@
+package reconcile
+
+import (
+	"context"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+// updateLease reads a lease and its nodes afresh, lets do change the lease, and commits it. Where do changes nothing, nothing is committed.
+func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) ([]fleet.Event, error)) (fleet.Lease, error) {
+	for try := 1; ; try++ {
+		var d doc[fleet.Lease]
+		nodes := map[fleet.NodeID]*fleet.Node{}
+		err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+			var err error
+			if d, err = load[fleet.Lease](s, leaseKey(id)); err != nil {
+				return err
+			}
+			return membersOf(s, d.v, nodes)
+		})
+		if err != nil {
+			if fleet.KindOf(err) == fleet.NotFound {
+				err = fleet.Errorf(fleet.NotFound, "MC-LEASE-UNKNOWN", "there is no lease %s", id).WithHint("metalctl lease list")
+			}
+			return fleet.Lease{}, err
+		}
+		c := fleet.Change{}
+		if c.Events, err = do(d.v, nodes, l.Now().UTC()); err != nil {
+			return *d.v, err
+		}
+		if err := d.put(&c); err != nil || len(c.Writes) == 0 {
+			return *d.v, err
+		}
+		if _, err = l.Store.Commit(ctx, c); err == nil {
+			for _, e := range c.Events {
+				l.Log.Info("lease moved", "lease", id, "type", e.Type, "text", e.Text)
+				for _, m := range d.v.Members {
+					if l.Timeline != nil {
+						l.Timeline.AppendTimeline(m.Node, fleet.TimelineEntry{At: e.At, Source: "lease", Text: e.Text})
+					}
+				}
+			}
+			l.bells.ringLeases()
+			return *d.v, nil
+		}
+		if fleet.CodeOf(err) != "MC-STORE-STALE" || try == most {
+			return *d.v, err
+		}
+	}
+}
+
+func membersOf(s fleet.Snapshot, x *fleet.Lease, into map[fleet.NodeID]*fleet.Node) error {
+	for _, m := range x.Members {
+		n, err := maybe[fleet.Node](s, fleet.KeyOf(fleet.KindNode, m.Node))
+		if err != nil {
+			return err
+		}
+		if n.v != nil {
+			into[m.Node] = n.v
+		}
+	}
+	return nil
+}
+
+// ReleaseLease gives all nodes of a lease back. It is legal everywhere and idempotent.
+func (l *Loop) ReleaseLease(ctx context.Context, id fleet.LeaseID, by string) (fleet.Lease, error) {
+	return l.updateLease(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) ([]fleet.Event, error) {
+		if x.State == fleet.LeaseReleasing || x.State.Over() {
+			return nil, nil
+		}
+		if x.Protected {
+			return nil, fleet.Errorf(fleet.Refused, "MC-LEASE-PROTECTED", "lease %s is protected against release", firstOf(x.Name, string(id)))
+		}
+		for _, n := range nodes {
+			if n.Protected && n.Lease == id {
+				return nil, fleet.Errorf(fleet.Refused, "MC-NODE-PROTECTED", "%s is protected against release", n.Name).WithHint("metalctl node unprotect %s", n.Name)
+			}
+		}
+		return moveLease(x, "release", now, "released by "+by)
+	})
+}
+
+func moveLease(x *fleet.Lease, verb string, now time.Time, why string) ([]fleet.Event, error) {
+	to, err := fleet.MoveLease(x.State, verb)
+	if err != nil {
+		return nil, err
+	}
+	from := x.State
+	if from != to {
+		x.State, x.Since = to, now
+	}
+	return []fleet.Event{leaseEvent(x, now, "lease.state", "%s to %s: %s", from, to, why)}, nil
+}
+
+// ExtendLease sets a later end. A lease that is over comes back while all its nodes are still in grace.
+func (l *Loop) ExtendLease(ctx context.Context, id fleet.LeaseID, r api.LeaseExtend, by string) (fleet.Lease, error) {
+	out, err := l.updateLease(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) ([]fleet.Event, error) {
+		if !r.Until.IsZero() && !r.Until.After(now) {
+			e := fleet.Errorf(fleet.Invalid, "MC-LEASE-UNTIL", "a lease cannot end in the past")
+			e.Fields = []fleet.FieldError{{Field: "until", Message: r.Until.UTC().Format(time.RFC3339) + " is over already"}}
+			return nil, e
+		}
+		if !r.Until.IsZero() && !x.Request.Until.IsZero() && r.Until.Before(x.Request.Until) && !x.State.Over() {
+			return nil, fleet.Errorf(fleet.Conflict, "MC-LEASE-SHORTER", "the lease runs until %s already", x.Request.Until.UTC().Format(time.RFC3339)).
+				WithHint("to end it sooner: metalctl lease release %s", id)
+		}
+		switch x.State {
+		case fleet.LeaseFailed, fleet.LeaseReleasing:
+			return nil, fleet.Errorf(fleet.Conflict, "MC-LEASE-VERB", "a lease that is %s cannot be extended", x.State)
+		case fleet.LeaseReleased:
+			for _, m := range x.Members {
+				n := nodes[m.Node]
+				if m.State == fleet.MemberReplaced {
+					continue
+				}
+				if n == nil || n.State != fleet.Grace || n.Lease != id || !now.Before(x.GraceEnds) {
+					return nil, fleet.Errorf(fleet.Conflict, "MC-LEASE-GRACE", "the lease is over: %s is not waiting in grace any more", m.Name)
+				}
+			}
+			x.Request.Until, x.WarnedAt = r.Until, time.Time{}
+			return moveLease(x, "extend", now, "extended in its grace time by "+by)
+		}
+		x.Request.Until, x.WarnedAt = r.Until, time.Time{}
+		until := "without end"
+		if !r.Until.IsZero() {
+			until = "until " + r.Until.UTC().Format(time.RFC3339)
+		}
+		return []fleet.Event{leaseEvent(x, now, "lease.extended", "extended %s by %s", until, by)}, nil
+	})
+	if err == nil {
+		for _, m := range out.Members {
+			l.Bell(m.Node)
+		}
+	}
+	return out, err
+}

@@ -1,0 +1,245 @@
+// Package reconcile moves every node and every lease one move nearer to where it should be.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+// AgentLink tells about agents. It does not dial nodes: agents call in.
+type AgentLink interface {
+	// Up reports whether the agent of that boot generation answers, and since when it does or does not; zero where it was never heard of.
+	Up(id fleet.NodeID, generation int64) (up bool, since time.Time)
+	// Wake makes the node's waiting long poll ask TaskFor again.
+	Wake(id fleet.NodeID)
+}
+
+// Machine reads a machine's power through its BMC: "on", "off", or a transition as the BMC names it.
+type Machine interface {
+	PowerState(ctx context.Context, id fleet.NodeID) (string, error)
+}
+
+// Evidence is what shows that a tenant's system runs. Either may say nothing: "" and nil.
+type Evidence interface {
+	// BootProgress is Redfish's BootProgress.LastState.
+	BootProgress(ctx context.Context, id fleet.NodeID) (string, error)
+	// SerialTail is the end of the serial console's log.
+	SerialTail(ctx context.Context, id fleet.NodeID) ([]byte, error)
+}
+
+// Loop moves nodes and leases. Its exported fields are set before Run and not changed afterwards.
+type Loop struct {
+	Store fleet.Store
+	Blobs fleet.Blobs
+	// Timeline may be nil: then await-agent cannot tell how far a boot went.
+	Timeline fleet.Timeline
+	// Funcs do the out-of-band steps of drivers; the server's own steps are added by New.
+	Funcs  step.Funcs
+	Agents AgentLink
+	// Machine and Evidence may be nil: power then is unknown, and readiness is power on for a time.
+	Machine  Machine
+	Evidence Evidence
+	// Sources are where an agent fetches an image; UserDataPath is where on its own server it fetches the user-data.
+	Sources      func(fleet.Image) []step.ImageSource
+	UserDataPath string
+	// Layout is how the boot medium is laid out, for the verdict over a boot that did not arrive.
+	Layout MediaLayout
+	// Progress takes the progress of out-of-band steps; nil drops it. It must not block.
+	Progress func(fleet.Progress)
+	// ForgetKeys are the records that go with a node that is forgotten, such as its secrets and unique names.
+	ForgetKeys func(fleet.Node) []fleet.Key
+
+	Now func() time.Time
+	// Mono is time since some moment that a set clock does not change; nil means since New.
+	Mono  func() time.Duration
+	NewID func() string
+	Log   *slog.Logger
+
+	// Worker names this process in claims.
+	Worker string
+	// ClaimTTL is how long a claim on a node is good without renewal, CallDeadline the longest that one call to a BMC or switch takes.
+	ClaimTTL, CallDeadline time.Duration
+	// Period is how often everything is looked at without a bell; Tick how often a waiting step looks again.
+	Period, Tick time.Duration
+	// ReadyTick is how often BMC and console are asked whether the tenant's system runs.
+	ReadyTick time.Duration
+	// Parallel is how many nodes may be worked on at once.
+	Parallel int
+	// PowerOnFor is how long a machine must stay on to be taken for running where nothing better shows it.
+	PowerOnFor time.Duration
+
+	bells bells
+	clock trusted
+
+	mu    sync.Mutex
+	waits map[fleet.NodeID]string // guarded by mu: what each node waits for, as last decided
+	// interrupts end the abortable steps that run here; guarded by mu.
+	interrupts map[fleet.NodeID]context.CancelCauseFunc
+}
+
+// New fills the zero fields of l with their defaults, adds the server's own steps and returns l.
+func New(l *Loop) *Loop {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&l.ClaimTTL, 2*time.Minute)
+	def(&l.CallDeadline, 45*time.Second)
+	def(&l.Period, 10*time.Second)
+	def(&l.Tick, time.Second)
+	def(&l.ReadyTick, 5*time.Second)
+	def(&l.PowerOnFor, 3*time.Minute)
+	if l.Parallel == 0 {
+		l.Parallel = 512
+	}
+	if l.Now == nil {
+		l.Now = time.Now
+	}
+	if l.NewID == nil {
+		l.NewID = newID
+	}
+	if l.Worker == "" {
+		l.Worker = l.NewID()
+	}
+	if l.Log == nil {
+		l.Log = slog.New(slog.DiscardHandler)
+	}
+	if l.Mono == nil {
+		start := time.Now()
+		l.Mono = func() time.Duration { return time.Since(start) }
+	}
+	if l.Sources == nil {
+		l.Sources = func(i fleet.Image) []step.ImageSource {
+			if i.URL != "" {
+				return []step.ImageSource{{URL: i.URL}}
+			}
+			return []step.ImageSource{{URL: "/images/" + i.Name, Ours: true}}
+		}
+	}
+	if l.UserDataPath == "" {
+		l.UserDataPath = "/agent/v1/user-data"
+	}
+	funcs := step.Funcs{step.CompareClass: l.compareClass, step.AwaitAgent: l.awaitAgent, step.AttachTenant: l.attachTenant,
+		step.Isolate: l.isolate, step.AwaitReady: l.awaitReady}
+	for name, f := range l.Funcs {
+		funcs[name] = f
+	}
+	l.Funcs = funcs
+	l.waits = map[fleet.NodeID]string{}
+	l.interrupts = map[fleet.NodeID]context.CancelCauseFunc{}
+	l.bells.init()
+	l.clock.start(l.Now(), l.Mono())
+	return l
+}
+
+// Bell wakes the workers of these nodes; of all where none is named. It carries no data and never blocks.
+func (l *Loop) Bell(ids ...fleet.NodeID) { l.bells.ring(ids...) }
+
+// Waits says in words what the node waits for, or "".
+func (l *Loop) Waits(id fleet.NodeID) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waits[id]
+}
+
+func (l *Loop) setWaits(id fleet.NodeID, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if why == "" {
+		delete(l.waits, id)
+		return
+	}
+	l.waits[id] = why
+}
+
+// Run moves nodes and leases until ctx ends, and returns when every worker has come back and let go of its claim.
+func (l *Loop) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	room := make(chan struct{}, l.Parallel)
+	period := time.NewTicker(l.Period)
+	defer period.Stop()
+	l.Bell()
+	wg.Go(func() { l.leases(ctx) })
+	for {
+		wake := l.bells.take()
+		if wake.all {
+			ids, err := l.nodes(ctx)
+			if err != nil && ctx.Err() == nil {
+				l.Log.Error("list nodes", "err", err)
+			}
+			for _, id := range ids {
+				wake.nodes[id] = true
+			}
+		}
+		for id := range wake.nodes {
+			if !l.bells.begin(id) {
+				continue
+			}
+			wg.Go(func() {
+				room <- struct{}{}
+				defer func() { <-room }()
+				l.work(ctx, id)
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.bells.ringing:
+		case <-period.C:
+			l.Bell()
+		}
+	}
+}
+
+// work moves one node until it rests, and comes back when its bell was not rung meanwhile.
+func (l *Loop) work(ctx context.Context, id fleet.NodeID) {
+	for {
+		var until time.Time
+		for ctx.Err() == nil {
+			m, err := l.Once(ctx, id)
+			if err != nil {
+				if ctx.Err() == nil && !errors.Is(err, errGone) {
+					l.Log.Error("move node", "node", id, "err", err)
+				}
+				until = l.Now().Add(l.Tick)
+				break
+			}
+			if until = m.Until; m.rests() {
+				break
+			}
+		}
+		if ctx.Err() != nil || l.bells.end(id) {
+			l.alarm(ctx, id, until)
+			return
+		}
+	}
+}
+
+// alarm rings for a node that waits for a time sooner than the next period.
+func (l *Loop) alarm(ctx context.Context, id fleet.NodeID, until time.Time) {
+	if until.IsZero() || ctx.Err() != nil {
+		return
+	}
+	if d := until.Sub(l.Now()); d < l.Period {
+		time.AfterFunc(max(d, time.Millisecond), func() { l.Bell(id) })
+	}
+}
+
+func (l *Loop) nodes(ctx context.Context) ([]fleet.NodeID, error) {
+	var ids []fleet.NodeID
+	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+		return s.List(fleet.KindNode, func(r fleet.Record) bool {
+			ids = append(ids, fleet.NodeID(r.Key[len(fleet.KindNode)+1:]))
+			return true
+		})
+	})
+	return ids, err
+}

@@ -1,0 +1,178 @@
+package reconcile
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+// outOfBand does one step on the server's side: it journals the start together with the claim, runs the step, and journals the end together with
+// the claim's. Where the process dies in between, a successor finds *started* and a claim, waits until the claim is surely over, and recovers.
+func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move) (Move, error) {
+	var mine Claim
+	var op fleet.Operation
+	begun := false
+	move := m
+	err := l.update(ctx, id, func(v *view) error {
+		begun = false
+		m := l.decide(v)
+		if m.Kind != Start && m.Kind != Recover || v.op.v.Steps[m.Index].Side != step.OutOfBand {
+			return nil
+		}
+		if free := l.freeAt(v.claim.v); v.now.Before(free) {
+			move = Move{Kind: Wait, Index: m.Index, Until: free, Why: "worker " + v.claim.v.Worker + " may still act until its claim is over"}
+			return nil
+		}
+		if m.Kind == Recover {
+			*v.op.v = step.Recovered(*v.op.v, m.Index, v.now)
+			v.stepEvent(fmt.Sprintf("%s: %s was cut short and is taken up again", v.node.v.Name, v.op.v.Steps[m.Index].Name))
+			v.dropClaim()
+			return nil
+		}
+		if err := v.started(m.Index); err != nil {
+			return err
+		}
+		op, begun, move = *v.op.v, true, m
+		mine = Claim{Node: id, Worker: l.Worker, Operation: op.ID, Index: m.Index, Try: op.Steps[m.Index].Try, Expires: v.now.Add(l.ClaimTTL)}
+		v.claim.key, v.claim.v = fleet.KeyOf(fleet.KindClaim, id), &mine
+		return nil
+	})
+	if err != nil || !begun {
+		l.setWaits(id, move.Why)
+		return move, err
+	}
+	l.setWaits(id, op.Steps[move.Index].Name+" runs")
+	r := l.runStep(ctx, id, op, mine)
+	return move, l.ended(ctx, id, mine, r)
+}
+
+// runStep runs the step's function under the claim.
+func (l *Loop) runStep(ctx context.Context, id fleet.NodeID, op fleet.Operation, mine Claim) step.Result {
+	run := op.Steps[mine.Index]
+	params, err := step.Fill(op, mine.Index)
+	if err != nil {
+		return step.Result{Problem: fleet.ProblemOf(err)}
+	}
+	ctx, interrupt, stop := l.guarded(ctx, id, mine)
+	defer stop()
+	decl, _ := step.Find(run.Name)
+	if decl.Abort == step.AbortNow {
+		l.interruptible(id, interrupt)
+		defer l.interruptible(id, nil)
+	}
+	call := step.Call{Node: id, Operation: op.ID, Index: mine.Index, Step: run.Name, Try: run.Try, Resumed: run.Resumed, Params: params}
+	if l.Progress != nil {
+		call.Progress = func(stage string, done, total int64) {
+			p := fleet.Progress{Node: id, Operation: op.ID, Step: run.Name, Stage: stage, Done: done, Total: total, At: l.Now().UTC()}
+			if total > 0 {
+				p.Percent = 100 * float64(done) / float64(total)
+			}
+			l.Progress(p)
+		}
+	}
+	return l.Funcs.Run(ctx, call)
+}
+
+func (l *Loop) interruptible(id fleet.NodeID, cancel context.CancelCauseFunc) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if cancel == nil {
+		delete(l.interrupts, id)
+		return
+	}
+	l.interrupts[id] = cancel
+}
+
+// interrupt ends the step that runs here for the node, where that step allows it.
+func (l *Loop) interrupt(id fleet.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if cancel := l.interrupts[id]; cancel != nil {
+		cancel(errInterrupted)
+	}
+}
+
+// ended journals what became of a step that ran here. A process that stops leaves it *started* and only lets go of the claim.
+func (l *Loop) ended(ctx context.Context, id fleet.NodeID, mine Claim, r step.Result) error {
+	stopping := ctx.Err() != nil
+	if stopping {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+	}
+	if err := l.attach(ctx, &r); err != nil {
+		return err
+	}
+	return l.update(ctx, id, func(v *view) error {
+		if v.claim.v == nil || !v.claim.v.same(mine) || v.op.v == nil || v.op.v.ID != mine.Operation {
+			return nil // fenced: the successor decides
+		}
+		run := v.op.v.Steps[mine.Index]
+		if run.Try != mine.Try || run.State != fleet.StepStarted {
+			return nil
+		}
+		v.dropClaim()
+		if r.Problem != nil && stopping {
+			return nil
+		}
+		return v.result(mine.Index, r)
+	})
+}
+
+// attach stores a step's attachment as a blob and names it in the evidence.
+func (l *Loop) attach(ctx context.Context, r *step.Result) error {
+	if len(r.Attachment) == 0 {
+		return nil
+	}
+	digest, err := l.Blobs.PutBlob(ctx, "evidence", bytes.NewReader(r.Attachment))
+	if err != nil {
+		return err
+	}
+	r.Evidence, err = json.Marshal(map[string]string{"blob": digest})
+	return err
+}
+
+// result journals the end of a try and takes over what it says about the node.
+func (v *view) result(i int, r step.Result) error {
+	v.judge(r.Judged, r.Faults)
+	run := v.op.v.Steps[i]
+	if r.Problem != nil {
+		unseen := step.SeenEnd
+		if r.Unseen || r.Problem.Code == "MC-STEP-TIMEOUT" || r.Problem.Code == "MC-STEP-CANCELLED" {
+			unseen = step.UnseenEnd
+		}
+		*v.op.v = step.Failed(*v.op.v, i, *r.Problem, unseen, v.now)
+		text := fmt.Sprintf("%s: %s failed: %s", v.node.v.Name, run.Name, cut(r.Problem.Detail, 400))
+		if next := v.op.v.Steps[i]; next.State == fleet.StepPending {
+			text += fmt.Sprintf(" (again at %s)", next.NotBefore.UTC().Format(time.TimeOnly))
+		}
+		v.stepEvent(text)
+		return nil
+	}
+	v.finished(i, r.Evidence)
+	if run.Name == step.Isolate {
+		var seen struct {
+			Isolated bool `json:"isolated"`
+		}
+		if err := json.Unmarshal(r.Evidence, &seen); err != nil {
+			return fmt.Errorf("evidence of %s: %w", run.Name, err)
+		}
+		v.node.v.Isolated = seen.Isolated
+		if m := v.member(); m != nil {
+			v.setMember(m, fleet.MemberReleased, m.Proof)
+		}
+	}
+	return nil
+}
+
+// dropClaim deletes the node's claim in this commit.
+func (v *view) dropClaim() {
+	if v.claim.v != nil {
+		v.claim.drop = true
+	}
+}

@@ -1,0 +1,216 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+// Once makes the one next move of a node: it reads afresh, decides, acts and commits. The answer says what it was and when to come again. An
+// out-of-band step runs to its end within the call.
+func (l *Loop) Once(ctx context.Context, id fleet.NodeID) (Move, error) {
+	v, err := l.look(ctx, id)
+	if err != nil {
+		if errors.Is(err, errGone) {
+			l.setWaits(id, "")
+			return Move{}, nil
+		}
+		return Move{}, err
+	}
+	m := l.decide(v)
+	l.setWaits(id, m.Why)
+	switch m.Kind {
+	case Plan:
+		return m, l.plan(ctx, id)
+	case Enter:
+		return m, l.again(ctx, id, Enter, l.enter)
+	case Start, Recover:
+		return l.start(ctx, id, m, v)
+	case Await:
+		// A poll that came before the step was journalled is answered now; an abort is told, too.
+		l.Agents.Wake(id)
+	case Complete:
+		return m, l.again(ctx, id, Complete, func(v *view, _ Move) error { return l.complete(v) })
+	case Fail:
+		return m, l.again(ctx, id, Fail, l.fail)
+	case Stop:
+		return m, l.again(ctx, id, Stop, l.stop)
+	case EndGrace:
+		return m, l.again(ctx, id, EndGrace, func(v *view, m Move) error {
+			return v.move(fleet.VerbClean, v.guards(fleet.VerbClean), "the loop", m.Why)
+		})
+	case ComeBack:
+		return m, l.again(ctx, id, ComeBack, func(v *view, m Move) error { return l.comeBack(v) })
+	}
+	return m, nil
+}
+
+func (l *Loop) decide(v *view) Move {
+	n := v.node.v
+	return Decide(*n, v.op.v, v.lease.v, l.facts(n), v.now)
+}
+
+// again makes a move on what is read afresh, and nothing where the decision has become another meanwhile.
+func (l *Loop) again(ctx context.Context, id fleet.NodeID, kind MoveKind, do func(*view, Move) error) error {
+	return l.update(ctx, id, func(v *view) error {
+		m := l.decide(v)
+		if m.Kind != kind {
+			return nil
+		}
+		return do(v, m)
+	})
+}
+
+// move makes one transition of the table with its effects on the durable facts, and leaves an event.
+func (v *view) move(verb fleet.Verb, f fleet.Facts, by, why string) error {
+	n := v.node.v
+	t, err := fleet.Move(n.State, verb, f)
+	if err != nil {
+		return err
+	}
+	from, lease := n.State, n.Lease
+	if t.Does&fleet.MarkDirty != 0 {
+		n.Dirty = fleet.Dirty(f.Lease)
+	}
+	if t.Does&fleet.ClearDirty != 0 {
+		n.Dirty = ""
+	}
+	if t.Does&fleet.StaleBurn != 0 {
+		n.BurnedAt = time.Time{}
+	}
+	if t.Does&fleet.LoseIsolation != 0 {
+		n.Isolated = false
+	}
+	v.setState(t.To)
+	v.event("node.state", "%s: %s to %s by %s (%s): %s", n.Name, from, t.To, verb, by, why)
+	if t.Does&fleet.DropLease != 0 {
+		n.Lease = ""
+		v.events[len(v.events)-1].Lease = lease
+	}
+	return nil
+}
+
+func (v *view) setState(s fleet.State) {
+	n := v.node.v
+	if n.State != s {
+		n.State, n.StateSince = s, v.now
+	}
+}
+
+// plan composes what the node's wish or state asks for and makes it the node's operation. What cannot be composed ends as a failed plan does.
+func (l *Loop) plan(ctx context.Context, id fleet.NodeID) error {
+	power := l.power(ctx, id)
+	return l.update(ctx, id, func(v *view) error {
+		m := l.decide(v)
+		if m.Kind != Plan {
+			return nil
+		}
+		n := v.node.v
+		verb, by, op := verbOf[m.Use], "the loop", fleet.OperationID(l.NewID())
+		if n.Wish != nil {
+			verb, by, op = n.Wish.Verb, n.Wish.By, n.Wish.Operation
+		}
+		p, err := step.Compose(m.Use, l.planFacts(v, power), step.Request{})
+		if err != nil {
+			return l.unplannable(v, m.Use, err)
+		}
+		l.take(v, step.Begin(p, op, *n, verb, by, n.Lease, v.now))
+		return nil
+	})
+}
+
+// take makes op the node's operation.
+func (l *Loop) take(v *view, op fleet.Operation) {
+	v.op = doc[fleet.Operation]{key: fleet.KeyOf(fleet.KindOperation, op.ID), v: &op}
+	v.node.v.Operation = op.ID
+	v.event("operation.created", "%s: %s planned with %d steps, asked by %s", v.node.v.Name, op.Use, len(op.Steps), op.By)
+}
+
+// unplannable ends a wish, or a working state, for which there is no plan.
+func (l *Loop) unplannable(v *view, use step.Use, err error) error {
+	n := v.node.v
+	if n.Wish != nil {
+		v.event("operation.refused", "%s: %s cannot be planned: %v", n.Name, n.Wish.Verb, err)
+		if m := v.member(); m != nil && (use == step.Deploy || use == step.Resume) {
+			v.setMember(m, fleet.MemberFailed, cut(err.Error(), 200))
+		}
+		n.Wish = nil
+		return nil
+	}
+	v.raise(use, *fleet.ProblemOf(err))
+	return v.giveUp(use, err.Error())
+}
+
+// enter makes the wish's transition. Where the table refuses it by now, the operation has failed and the node stays as it is.
+func (l *Loop) enter(v *view, m Move) error {
+	n, op := v.node.v, v.op.v
+	f := v.guards(op.Verb)
+	// Compose puts a power-off into an inspection only where a restart is allowed or the machine is off.
+	f.RebootAllowed = powersOff(*op)
+	f.MachineOff = !f.RebootAllowed
+	if op.Verb == fleet.VerbClean && n.State == fleet.Grace {
+		f.GraceOver = !f.LeaseExtended
+	}
+	n.Wish = nil
+	if op.Verb == fleet.VerbRelease && n.State == fleet.Releasing || op.Verb == fleet.VerbAccept && n.State == fleet.Cleaning {
+		v.event("operation.started", "%s: %s goes on", n.Name, op.Use)
+	} else if err := v.move(op.Verb, f, op.By, m.Why); err != nil {
+		if m := v.member(); m != nil && (op.Verb == fleet.VerbDeploy || op.Verb == fleet.VerbResume) {
+			v.setMember(m, fleet.MemberFailed, cut(err.Error(), 200))
+		}
+		v.end(fleet.OperationFailed, fleet.ProblemOf(err))
+		return nil
+	}
+	if m := v.member(); m != nil {
+		switch step.Use(op.Use) {
+		case step.Deploy, step.Resume:
+			m.Operation = op.ID
+			v.setMember(m, fleet.MemberDeploying, "")
+		case step.Release:
+			m.Operation = op.ID
+			v.setMember(m, fleet.MemberReleasing, "")
+		}
+	}
+	op.State, op.StartedAt, op.Generation = fleet.OperationRunning, v.now, n.Boot.Generation
+	return nil
+}
+
+func powersOff(op fleet.Operation) bool {
+	for _, s := range op.Steps {
+		if s.Name == step.PowerOff {
+			return true
+		}
+	}
+	return false
+}
+
+// start journals the start of a step. An out-of-band step then runs here, under the node's claim; an in-band one is the agent's to fetch.
+func (l *Loop) start(ctx context.Context, id fleet.NodeID, m Move, v *view) (Move, error) {
+	if v.op.v.Steps[m.Index].Side == step.OutOfBand {
+		return l.outOfBand(ctx, id, m)
+	}
+	err := l.again(ctx, id, Start, func(v *view, m Move) error { return v.started(m.Index) })
+	l.Agents.Wake(id)
+	return m, err
+}
+
+func (v *view) started(i int) error {
+	op := step.Started(*v.op.v, i, v.node.v.Boot.Generation, v.now)
+	*v.op.v = op
+	r := op.Steps[i]
+	text := fmt.Sprintf("%s: %s begins", v.node.v.Name, r.Name)
+	if r.Try > 1 {
+		text += fmt.Sprintf(" (try %d)", r.Try)
+	}
+	v.stepEvent(text)
+	return nil
+}
+
+func (v *view) stepEvent(text string) {
+	v.event("operation.step", "%s", text)
+	v.events[len(v.events)-1].Subject = v.op.key
+}

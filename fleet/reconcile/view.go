@@ -1,0 +1,230 @@
+package reconcile
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// SiteKey is the key of the one record of a place's settings.
+const SiteKey fleet.Key = fleet.KindSite + "/site"
+
+// errGone: the node does not exist (any more).
+var errGone = errors.New("the node is gone")
+
+// doc is a record that may be changed and written back under the revision it was read at.
+type doc[T any] struct {
+	key    fleet.Key
+	rev    fleet.Revision
+	before []byte
+	v      *T
+	drop   bool // delete it
+}
+
+func load[T any](s fleet.Snapshot, key fleet.Key) (doc[T], error) {
+	r, err := s.Get(key)
+	if err != nil {
+		return doc[T]{key: key}, err
+	}
+	d := doc[T]{key: key, rev: r.Revision, v: new(T)}
+	if err := json.Unmarshal(r.Data, d.v); err != nil {
+		return d, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode record %s: %w", key, err)
+	}
+	if d.before, err = json.Marshal(d.v); err != nil {
+		return d, fmt.Errorf("encode record %s: %w", key, err)
+	}
+	return d, nil
+}
+
+// maybe is load where nothing there is nil and no error.
+func maybe[T any](s fleet.Snapshot, key fleet.Key) (doc[T], error) {
+	d, err := load[T](s, key)
+	if err != nil && fleet.KindOf(err) == fleet.NotFound {
+		return doc[T]{key: key}, nil
+	}
+	return d, err
+}
+
+// put adds the record to a change where it differs from what was read.
+func (d doc[T]) put(c *fleet.Change) error {
+	if d.v == nil {
+		return nil
+	}
+	if d.drop {
+		c.If = append(c.If, fleet.Precondition{Key: d.key, Revision: d.rev})
+		c.Writes = append(c.Writes, fleet.Write{Key: d.key})
+		return nil
+	}
+	after, err := json.Marshal(d.v)
+	if err != nil {
+		return fmt.Errorf("encode record %s: %w", d.key, err)
+	}
+	if d.before != nil && bytes.Equal(d.before, after) {
+		return nil
+	}
+	c.If = append(c.If, fleet.Precondition{Key: d.key, Revision: d.rev})
+	c.Writes = append(c.Writes, fleet.Write{Key: d.key, Value: d.v})
+	return nil
+}
+
+// view is everything about one node at one revision, and what a move makes of it.
+type view struct {
+	now   time.Time
+	node  doc[fleet.Node]
+	op    doc[fleet.Operation] // the node's operation
+	last  *fleet.Operation     // the newest that has ended
+	lease doc[fleet.Lease]
+	claim doc[Claim]
+	class fleet.Class
+	site  fleet.Site
+	image *fleet.Image
+
+	dropped bool // the node's record goes
+	writes  []fleet.Write
+	events  []fleet.Event
+}
+
+func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
+	v := &view{now: l.Now().UTC()}
+	var err error
+	if v.node, err = load[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id)); err != nil {
+		if fleet.KindOf(err) == fleet.NotFound {
+			return nil, fleet.Errorf(fleet.NotFound, "MC-NODE-UNKNOWN", "there is no node %s: %w", id, errGone).WithHint("metalctl node list")
+		}
+		return nil, err
+	}
+	n := v.node.v
+	if n.Operation != "" {
+		if v.op, err = load[fleet.Operation](s, fleet.KeyOf(fleet.KindOperation, n.Operation)); err != nil {
+			return nil, err
+		}
+	}
+	if n.LastOperation != "" {
+		d, err := maybe[fleet.Operation](s, fleet.KeyOf(fleet.KindOperation, n.LastOperation))
+		if err != nil {
+			return nil, err
+		}
+		v.last = d.v
+	}
+	if n.Lease != "" {
+		if v.lease, err = maybe[fleet.Lease](s, fleet.KeyOf(fleet.KindLease, n.Lease)); err != nil {
+			return nil, err
+		}
+	}
+	if n.Class != "" {
+		d, err := maybe[fleet.Class](s, fleet.KeyOf(fleet.KindClass, n.Class))
+		if err != nil {
+			return nil, err
+		}
+		if d.v != nil {
+			v.class = *d.v
+		}
+	}
+	if v.claim, err = maybe[Claim](s, fleet.KeyOf(fleet.KindClaim, id)); err != nil {
+		return nil, err
+	}
+	site, err := maybe[fleet.Site](s, SiteKey)
+	if err != nil {
+		return nil, err
+	}
+	if site.v != nil {
+		v.site = *site.v
+	}
+	if v.lease.v != nil {
+		d, err := maybe[fleet.Image](s, fleet.KeyOf(fleet.KindImage, v.lease.v.Request.Image))
+		if err != nil {
+			return nil, err
+		}
+		v.image = d.v
+	}
+	return v, nil
+}
+
+// look reads a node without changing it.
+func (l *Loop) look(ctx context.Context, id fleet.NodeID) (*view, error) {
+	var v *view
+	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+		var err error
+		v, err = l.read(s, id)
+		return err
+	})
+	return v, err
+}
+
+// most is how often a change is tried again because somebody else was first.
+const most = 30
+
+// update reads a node afresh, lets do change what it read, and commits all of it or nothing. do may run several times and must do no I/O.
+// Where do changes nothing, nothing is committed.
+func (l *Loop) update(ctx context.Context, id fleet.NodeID, do func(*view) error) error {
+	for try := 1; ; try++ {
+		v, err := l.look(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := do(v); err != nil {
+			return err
+		}
+		c, err := v.change()
+		if err != nil || len(c.Writes) == 0 && len(c.Events) == 0 {
+			return err
+		}
+		if _, err = l.Store.Commit(ctx, c); err == nil {
+			l.tell(v)
+			return nil
+		}
+		if fleet.CodeOf(err) != "MC-STORE-STALE" || try == most {
+			return err
+		}
+	}
+}
+
+func (v *view) change() (fleet.Change, error) {
+	c := fleet.Change{Events: v.events, Writes: slices.Clone(v.writes)}
+	if v.dropped {
+		c.If = append(c.If, fleet.Precondition{Key: v.node.key, Revision: v.node.rev})
+		c.Writes = append(c.Writes, fleet.Write{Key: v.node.key})
+		return c, nil
+	}
+	for _, err := range []error{v.node.put(&c), v.op.put(&c), v.lease.put(&c), v.claim.put(&c)} {
+		if err != nil {
+			return c, err
+		}
+	}
+	// Whoever decided by the node must not be overtaken, even where the node's own record stays.
+	if len(c.Writes) > 0 && !slices.ContainsFunc(c.If, func(p fleet.Precondition) bool { return p.Key == v.node.key }) {
+		c.If = append(c.If, fleet.Precondition{Key: v.node.key, Revision: v.node.rev})
+	}
+	return c, nil
+}
+
+// event records a change for watchers and for the node's timeline.
+func (v *view) event(kind, format string, args ...any) {
+	n := v.node.v
+	e := fleet.Event{Type: kind, At: v.now, Subject: v.node.key, Node: n.ID, Lease: n.Lease, Text: fmt.Sprintf(format, args...)}
+	v.events = append(v.events, e)
+}
+
+// tell writes committed events to the timeline and the log.
+func (l *Loop) tell(v *view) {
+	for _, e := range v.events {
+		l.Log.Info("node moved", "node", v.node.v.Name, "type", e.Type, "text", e.Text)
+		if l.Timeline == nil || e.Node == "" {
+			continue
+		}
+		source := "state"
+		switch e.Type {
+		case "operation.step":
+			source = "step"
+		case "lease.state":
+			source = "lease"
+		}
+		l.Timeline.AppendTimeline(e.Node, fleet.TimelineEntry{At: e.At, Source: source, Text: e.Text, Generation: v.node.v.Boot.Generation})
+	}
+}
