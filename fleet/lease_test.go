@@ -8,12 +8,13 @@ import (
 var leaseStates = []LeaseState{LeasePending, LeaseAllocating, LeaseDeploying, LeaseActive, LeaseReleasing, LeaseReleased, LeaseFailed}
 
 // TestLeaseLifecycle checks the lease's table: all is reachable from pending, only released and failed end it, and an end is always reachable.
+// The one way back, extend from released, holds only while the nodes still wait in grace, and is left out.
 func TestLeaseLifecycle(t *testing.T) {
 	reach := func(from LeaseState) []LeaseState {
 		seen := []LeaseState{from}
 		for i := 0; i < len(seen); i++ {
 			for _, tr := range LeaseLifecycle {
-				if slices.Contains(tr.From, seen[i]) && !slices.Contains(seen, tr.To) {
+				if tr.Verb != "extend" && slices.Contains(tr.From, seen[i]) && !slices.Contains(seen, tr.To) {
 					seen = append(seen, tr.To)
 				}
 			}
