@@ -13,10 +13,11 @@ const AgentVersion = 1
 // Paths of the agent's protocol. All but register need the client certificate of this boot.
 const (
 	AgentRegisterPath = "/agent/v1/register"
-	AgentTaskPath     = "/agent/v1/task"     // GET ?wait=25s; 200 Task or 204
-	AgentResultPath   = "/agent/v1/result"   // POST Result
-	AgentProgressPath = "/agent/v1/progress" // POST fleet.Progress
-	AgentReportPath   = "/agent/v1/report"   // POST Report
+	AgentTaskPath     = "/agent/v1/task"      // GET ?wait=25s; 200 Task or 204
+	AgentResultPath   = "/agent/v1/result"    // POST Result
+	AgentProgressPath = "/agent/v1/progress"  // POST fleet.Progress
+	AgentReportPath   = "/agent/v1/report"    // POST Report
+	AgentUserDataPath = "/agent/v1/user-data" // GET; the bytes, while the node is being deployed
 )
 
 // Register is an agent's first contact. The token may be spent once: it is bound to the key of CSR. A repeat with the same key gets the same

@@ -1,0 +1,89 @@
+package server
+
+import (
+	"context"
+	"io"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+// Verbs takes wishes for nodes. The operation is "" for verbs that change facts and start nothing.
+type Verbs interface {
+	Ask(ctx context.Context, id fleet.NodeID, verb string, v api.NodeVerb, by string) (fleet.OperationID, error)
+}
+
+// Leases takes wishes for leases.
+type Leases interface {
+	CreateLease(ctx context.Context, l api.LeaseCreate, by string) (fleet.Lease, error)
+	ExtendLease(ctx context.Context, id fleet.LeaseID, l api.LeaseExtend, by string) (fleet.Lease, error)
+	ReleaseLease(ctx context.Context, id fleet.LeaseID, by string) (fleet.Lease, error)
+}
+
+// Work hands steps to agents and takes what became of them.
+type Work interface {
+	// TaskFor returns what the agent of that boot generation should do now, or nil.
+	TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (*api.Task, error)
+	// Report takes a result; one of an older try is ignored without error.
+	Report(ctx context.Context, id fleet.NodeID, generation int64, r api.Result) error
+	// UserData returns the user-data of the lease that the node is deployed for now; kind NotFound where none is being deployed.
+	UserData(ctx context.Context, id fleet.NodeID, generation int64) ([]byte, error)
+}
+
+// Plans says what would run and what is waited for. It has no side effects.
+type Plans interface {
+	Plan(ctx context.Context, id fleet.NodeID, use string) (api.Plan, error)
+	// Waits says in words what the node waits for, or "".
+	Waits(id fleet.NodeID) string
+}
+
+// Engine is who moves nodes and leases. All four are needed.
+type Engine struct {
+	Verbs  Verbs
+	Leases Leases
+	Work   Work
+	Plans  Plans
+}
+
+// Learned is what enrolment found out about a BMC and its machine, by reads only.
+type Learned struct {
+	// BMC is the request's, completed: how it is authenticated, what it is, and with FirstUse the key that was pinned.
+	BMC    fleet.BMC
+	System fleet.Expect
+	// Notes are what a person should know.
+	Notes []string
+}
+
+// Enroller opens a BMC with reads only. Its deadline is that of ctx.
+type Enroller interface {
+	Enroll(ctx context.Context, bmc fleet.BMC, password fleet.Secret) (Learned, error)
+}
+
+// Credentials tells about the credential breaker of a node's BMC.
+type Credentials interface {
+	// Breaker says since when and why the credential is not used, or "".
+	Breaker(id fleet.NodeID) string
+	// CredentialChanged closes the breaker and ends sessions made with the old credential.
+	CredentialChanged(id fleet.NodeID)
+}
+
+// Powerer reads and sets a machine's power. State is "on", "off" or a transition as the BMC names it.
+type Powerer interface {
+	PowerState(ctx context.Context, id fleet.NodeID) (state string, err error)
+	// SetPower does "on", "off", "cycle" or "shutdown" and returns what was read back.
+	SetPower(ctx context.Context, id fleet.NodeID, action string) (state string, err error)
+}
+
+// Media is the shared boot ISO. Overlay shows it with a credential in its window; nothing is copied.
+type Media interface {
+	Size() int64
+	Overlay(credential []byte) (io.ReaderAt, error)
+}
+
+// ImageChecker looks into images. It returns the size of the disk inside, 0 where that is not known without decoding.
+type ImageChecker interface {
+	// CheckFile refuses a file that is not what img says: format, backing files, cut short.
+	CheckFile(ctx context.Context, path string, img fleet.Image) (virtual int64, err error)
+	// CheckOrigin reads the image from its URL under the site's rules and compares size and digest.
+	CheckOrigin(ctx context.Context, img fleet.Image, site fleet.Site) (read, virtual int64, err error)
+}

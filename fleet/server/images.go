@@ -1,0 +1,328 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+func (r *routes) images() {
+	s := r.s
+	route(r, http.MethodGet, "/images", "list-images", "List images", http.StatusOK, s.listImages)
+	route(r, http.MethodPost, "/images", "add-image", "Record an image; with no URL its bytes follow by PUT content", http.StatusCreated, s.addImage)
+	route(r, http.MethodGet, "/images/{id}", "get-image", "Read an image", http.StatusOK, s.getImage)
+	route(r, http.MethodDelete, "/images/{id}", "remove-image", "Drop an image that no lease uses", http.StatusNoContent, s.removeImage)
+	route(r, http.MethodPost, "/images/{id}/verify", "verify-image", "Read the whole image again and compare its digest", http.StatusOK, s.verifyImage)
+}
+
+var imageFormats = []string{"raw", "raw.zst", "raw.gz", "raw.xz", "qcow2"}
+
+var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func at(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
+
+var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
+
+// validOrigin takes a host, or a host and a port.
+func validOrigin(o string) bool {
+	host := o
+	if h, port, err := net.SplitHostPort(o); err == nil {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return false
+		}
+		host = h
+	}
+	_, err := netip.ParseAddr(host)
+	return err == nil || hostName.MatchString(host)
+}
+
+// allowedOrigin reports whether the site lets images come from u: an entry without a port allows every port of its host.
+func allowedOrigin(site fleet.Site, u *url.URL) bool {
+	return slices.ContainsFunc(site.Origins, func(o string) bool {
+		return strings.EqualFold(o, u.Host) || strings.EqualFold(o, u.Hostname())
+	})
+}
+
+func (s *Server) listImages(ctx context.Context, in *pageIn) (*plain[api.List[fleet.Image]], error) {
+	return listOf(ctx, s, fleet.KindImage, *in, func(i fleet.Image) string { return i.Name })
+}
+
+func (s *Server) image(ctx context.Context, name string) (img fleet.Image, rev fleet.Revision, err error) {
+	err = s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
+		img, rev, err = fleet.Get[fleet.Image](sn, fleet.KeyOf(fleet.KindImage, name))
+		return err
+	})
+	if err != nil && fleet.KindOf(err) == fleet.NotFound {
+		err = fleet.Errorf(fleet.NotFound, "MC-IMAGE-UNKNOWN", "there is no image %q", shortened(name)).WithHint("metalctl image list")
+	}
+	return img, rev, err
+}
+
+func (s *Server) getImage(ctx context.Context, in *itemIn) (*tagged[fleet.Image], error) {
+	img, rev, err := s.image(ctx, in.ID)
+	return tag(img, rev), err
+}
+
+type addImageIn struct {
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"the same key gets the same answer for 24 hours"`
+	Body           api.ImageCreate
+}
+
+func (s *Server) addImage(ctx context.Context, in *addImageIn) (*accepted[fleet.Image], error) {
+	img := in.Body.Image
+	img.SHA256 = strings.ToLower(strings.TrimPrefix(img.SHA256, "sha256:"))
+	var f faultList
+	f.check(validName.MatchString(img.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ -")
+	f.check(slices.Contains(imageFormats, img.Format), "format", "is none of "+strings.Join(imageFormats, ", "))
+	f.check(hexDigest.MatchString(img.SHA256), "sha256", "is not the 64 hex digits of a SHA-256; it is mandatory")
+	f.check(img.SizeBytes >= 0, "size_bytes", "is negative")
+	f.check(img.CreatedAt.IsZero(), "created_at", "is set by the server")
+	var origin *url.URL
+	if img.URL != "" {
+		u, err := url.Parse(img.URL)
+		ok := err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != ""
+		f.check(ok, "url", "is no http or https URL")
+		f.check(!ok || u.User == nil, "url", "holds a user; images are public to the fleet's agents")
+		f.check(img.SizeBytes > 0, "size_bytes", "is missing; it goes with a url")
+		if ok {
+			origin = u
+		}
+	}
+	if err := f.err("the image " + strconv.Quote(shortened(img.Name))); err != nil {
+		return nil, err
+	}
+	img.CreatedAt = s.Now().UTC()
+	key := fleet.KeyOf(fleet.KindImage, img.Name)
+	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		site, _, err := readSite(sn)
+		if err != nil || origin == nil || allowedOrigin(site, origin) {
+			return err
+		}
+		return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "images may not come from %s: the site does not list it", origin.Host).WithHint("add %s to the site's origins, or upload the image: metalctl image add %s --file FILE", origin.Hostname(), img.Name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: img}},
+		Events: []fleet.Event{{Type: "image.added", At: img.CreatedAt, Subject: key, Text: "image " + img.Name + " added by " + adminName}}})
+	if fleet.CodeOf(err) == "MC-STORE-STALE" {
+		err = fleet.Errorf(fleet.Conflict, "MC-IMAGE-TWICE", "there is an image %s already", img.Name).WithHint("metalctl image show %s; names are not reused while an image has them", img.Name)
+	}
+	return &accepted[fleet.Image]{Status: http.StatusCreated, Location: api.Base + "/images/" + img.Name, Body: img}, err
+}
+
+// imageContent takes the bytes of an image: PUT images/{name}/content. They are stored only where digest, size and format are right.
+func (s *Server) imageContent(w http.ResponseWriter, r *http.Request) {
+	img, err := s.takeImage(r, http.NewResponseController(w))
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, img)
+}
+
+func (s *Server) takeImage(r *http.Request, control *http.ResponseController) (fleet.Image, error) {
+	img, rev, err := s.image(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return img, err
+	}
+	if img.URL != "" {
+		return img, fleet.Errorf(fleet.Conflict, "MC-IMAGE-ELSEWHERE", "the image %s comes from %s and is not uploaded", img.Name, img.URL)
+	}
+	tmp, err := os.CreateTemp(s.imageDir(), ".upload-*")
+	if err != nil {
+		return img, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "store the image: %w", err).WithHint("look at the disk of the data folder")
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	digest, n, err := receive(tmp, r.Body, control)
+	if err != nil {
+		return img, err
+	}
+	if digest != img.SHA256 {
+		return img, fleet.Errorf(fleet.Invalid, "MC-IMAGE-DIGEST", "the %d bytes that came have the SHA-256 %s, the image %s has %s", n, digest, img.Name, img.SHA256).
+			WithHint("compare with: sha256sum FILE; a cut-short upload has another digest, too")
+	}
+	if img.SizeBytes != 0 && img.SizeBytes != n {
+		return img, fleet.Errorf(fleet.Invalid, "MC-IMAGE-SIZE", "%d bytes came, the image %s has %d", n, img.Name, img.SizeBytes)
+	}
+	virtual, err := s.Images.CheckFile(r.Context(), tmp.Name(), img)
+	if err != nil {
+		return img, err
+	}
+	img.SizeBytes, img.VirtualSizeBytes = n, virtual
+	s.uploads.Lock()
+	defer s.uploads.Unlock()
+	if err := errors.Join(tmp.Sync(), os.Rename(tmp.Name(), s.imageFile(img.SHA256)), syncDir(s.imageDir())); err != nil {
+		return img, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "store the image: %w", err).WithHint("look at the disk of the data folder")
+	}
+	key := fleet.KeyOf(fleet.KindImage, img.Name)
+	_, err = s.Store.Commit(r.Context(), fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}, Writes: []fleet.Write{{Key: key, Value: img}},
+		Events: []fleet.Event{{Type: "image.uploaded", At: s.Now().UTC(), Subject: key, Text: fmt.Sprintf("image %s: %d bytes came", img.Name, n)}}})
+	if err != nil {
+		s.dropFile(context.WithoutCancel(r.Context()), img.SHA256)
+	}
+	return img, err
+}
+
+// dropFile removes an image's file where no image has it (any more). The caller holds uploads.
+func (s *Server) dropFile(ctx context.Context, digest string) {
+	used := false
+	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		return eachRecord(sn, fleet.KindImage, func(i fleet.Image, _ fleet.Revision) { used = used || i.URL == "" && i.SHA256 == digest })
+	})
+	if err == nil && !used {
+		err = os.Remove(s.imageFile(digest))
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.Log.Warn("the file of a removed image stays", "sha256", digest, "err", err)
+	}
+}
+
+// receive copies an upload to f, and fails where nothing comes for a time.
+func receive(f *os.File, body io.Reader, control *http.ResponseController) (digest string, n int64, err error) {
+	defer control.SetReadDeadline(time.Time{}) //nolint:errcheck // as at every deadline here
+	h := sha256.New()
+	buf := make([]byte, 1<<20)
+	for {
+		control.SetReadDeadline(time.Now().Add(stalled)) //nolint:errcheck // a reader without deadlines (tests) cannot stall
+		got, readErr := body.Read(buf)
+		h.Write(buf[:got])
+		if _, err := f.Write(buf[:got]); err != nil {
+			return "", n, fleet.Errorf(fleet.Unavailable, "MC-STORE-FULL", "store the image: %w", err).WithHint("free space on the data folder's disk")
+		}
+		n += int64(got)
+		if readErr == io.EOF {
+			return hex.EncodeToString(h.Sum(nil)), n, nil
+		}
+		if readErr != nil {
+			return "", n, fleet.Errorf(fleet.Invalid, "MC-API-BODY", "the upload was cut short after %d bytes: %w", n, readErr).WithHint("send it again")
+		}
+	}
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// verifyLimit bounds the reading of one image.
+const verifyLimit = 2 * time.Hour
+
+func (s *Server) verifyImage(ctx context.Context, in *itemIn) (*plain[api.ImageVerified], error) {
+	img, rev, err := s.image(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, verifyLimit)
+	defer cancel()
+	out := api.ImageVerified{Image: img}
+	var virtual int64
+	if img.URL != "" {
+		site, err := s.getSite(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		if out.Read, virtual, err = s.Images.CheckOrigin(ctx, img, site.Body); err != nil {
+			return nil, err
+		}
+	} else {
+		if out.Read, err = digestFile(ctx, s.imageFile(img.SHA256), img); err != nil {
+			return nil, err
+		}
+		if virtual, err = s.Images.CheckFile(ctx, s.imageFile(img.SHA256), img); err != nil {
+			return nil, err
+		}
+	}
+	if virtual > 0 && virtual != img.VirtualSizeBytes {
+		out.VirtualSizeBytes = virtual
+		key := fleet.KeyOf(fleet.KindImage, img.Name)
+		_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}, Writes: []fleet.Write{{Key: key, Value: out.Image}}})
+	}
+	return &plain[api.ImageVerified]{out}, err
+}
+
+func digestFile(ctx context.Context, path string, img fleet.Image) (int64, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, fleet.Errorf(fleet.Conflict, "MC-IMAGE-CONTENT", "the image %s has no content on this server", img.Name).WithHint("metalctl image add %s --file FILE", img.Name)
+	} else if err != nil {
+		return 0, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "read the image: %w", err).WithHint("look at the disk of the data folder")
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, io.LimitReader(&contextReader{ctx, f}, 1<<50))
+	if err != nil {
+		return n, fmt.Errorf("read the image %s: %w", img.Name, err)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != img.SHA256 {
+		return n, fleet.Errorf(fleet.Broken, "MC-IMAGE-DIGEST", "the stored file of %s has the SHA-256 %s and not %s: the disk changed it", img.Name, got, img.SHA256).
+			WithHint("metalctl image remove %s, then add it again; look at the disk (dmesg)", img.Name)
+	}
+	return n, nil
+}
+
+type contextReader struct {
+	ctx context.Context // good for one reading
+	r   io.Reader
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+func (s *Server) removeImage(ctx context.Context, in *itemIn) (*struct{}, error) {
+	s.uploads.Lock()
+	defer s.uploads.Unlock()
+	img, rev, err := s.image(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	err = s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		var user string
+		if err := eachRecord(sn, fleet.KindLease, func(l fleet.Lease, _ fleet.Revision) {
+			if !l.State.Over() && l.Request.Image == img.Name {
+				user = string(l.ID)
+			}
+		}); err != nil {
+			return err
+		}
+		if user != "" {
+			return fleet.Errorf(fleet.Conflict, "MC-IMAGE-USED", "the lease %s uses the image %s", user, img.Name).WithHint("metalctl lease show %s", user)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	key := fleet.KeyOf(fleet.KindImage, img.Name)
+	_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}, Writes: []fleet.Write{{Key: key}},
+		Events: []fleet.Event{{Type: "image.removed", At: s.Now().UTC(), Subject: key, Text: "image " + img.Name + " removed by " + adminName}}})
+	if err == nil && img.URL == "" {
+		s.dropFile(ctx, img.SHA256)
+	}
+	return nil, err
+}

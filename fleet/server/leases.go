@@ -1,0 +1,198 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+func (r *routes) leases() {
+	s := r.s
+	route(r, http.MethodGet, "/leases", "list-leases", "List leases", http.StatusOK, s.listLeases)
+	route(r, http.MethodPost, "/leases", "create-lease", "Reserve nodes and deploy them", http.StatusAccepted, s.createLease)
+	route(r, http.MethodGet, "/leases/{id}", "get-lease", "Read a lease", http.StatusOK, s.getLease)
+	route(r, http.MethodPost, "/leases/{id}/extend", "extend-lease", "Move the end of a lease", http.StatusOK, s.extendLease)
+	route(r, http.MethodPost, "/leases/{id}/release", "release-lease", "End a lease; idempotent", http.StatusAccepted, s.releaseLease)
+}
+
+type listLeasesIn struct {
+	pageIn
+	State string `query:"state" maxLength:"50" doc:"only leases in this state"`
+	Node  string `query:"node" maxLength:"200" doc:"only leases that hold or held this node, by id or name"`
+	Sort  string `query:"sort" maxLength:"20" doc:"created, name or state; - before it turns the order round"`
+}
+
+func (s *Server) listLeases(ctx context.Context, in *listLeasesIn) (*plain[api.List[api.Lease]], error) {
+	key, desc, err := sortOrder(in.Sort, "created", "name", "state")
+	if err != nil {
+		return nil, err
+	}
+	var leases []api.Lease
+	var rev fleet.Revision
+	err = s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		leases, rev = nil, sn.Revision()
+		site, _, err := readSite(sn)
+		if err != nil {
+			return err
+		}
+		var of fleet.NodeID
+		if in.Node != "" {
+			n, _, err := findNode(sn, in.Node)
+			if err != nil {
+				return err
+			}
+			of = n.ID
+		}
+		return eachRecord(sn, fleet.KindLease, func(l fleet.Lease, at fleet.Revision) {
+			if in.State != "" && l.State != fleet.LeaseState(in.State) {
+				return
+			}
+			if of != "" && !slices.ContainsFunc(l.Members, func(m fleet.Member) bool { return m.Node == of }) {
+				return
+			}
+			leases = append(leases, leaseView(l, at, site))
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := page(leases, in.pageIn, desc, func(l api.Lease) mark {
+		k := map[string]string{"created": l.CreatedAt.UTC().Format(sortableTime), "name": l.Name, "state": string(l.State)}[key]
+		return mark{k, string(l.ID)}
+	})
+	out.Revision = rev
+	return &plain[api.List[api.Lease]]{out}, err
+}
+
+func leaseView(l fleet.Lease, rev fleet.Revision, site fleet.Site) api.Lease {
+	return api.Lease{Lease: l, Revision: rev, Isolation: site.Isolation}
+}
+
+// findLease reads a lease by id, or by a name that one lease alone has among those that are not over (or, if all are over, at all).
+func findLease(sn fleet.Snapshot, idOrName string) (fleet.Lease, fleet.Revision, error) {
+	unknown := fleet.Errorf(fleet.NotFound, "MC-LEASE-UNKNOWN", "there is no lease %q", shortened(idOrName)).WithHint("metalctl lease list")
+	if looksLikeID.MatchString(idOrName) {
+		l, rev, err := fleet.Get[fleet.Lease](sn, fleet.KeyOf(fleet.KindLease, fleet.LeaseID(idOrName)))
+		if err != nil && fleet.KindOf(err) == fleet.NotFound {
+			err = unknown
+		}
+		return l, rev, err
+	}
+	type found struct {
+		lease fleet.Lease
+		rev   fleet.Revision
+	}
+	var live, over []found
+	err := eachRecord(sn, fleet.KindLease, func(l fleet.Lease, rev fleet.Revision) {
+		if l.Name != idOrName {
+			return
+		}
+		if l.State.Over() {
+			over = append(over, found{l, rev})
+		} else {
+			live = append(live, found{l, rev})
+		}
+	})
+	if len(live) == 0 {
+		live = over
+	}
+	switch {
+	case err != nil:
+		return fleet.Lease{}, 0, err
+	case idOrName == "" || len(live) == 0:
+		return fleet.Lease{}, 0, unknown
+	case len(live) > 1:
+		return fleet.Lease{}, 0, fleet.Errorf(fleet.Conflict, "MC-LEASE-AMBIGUOUS", "%d leases have the name %q", len(live), idOrName).WithHint("give the id: metalctl lease list")
+	}
+	return live[0].lease, live[0].rev, nil
+}
+
+func (s *Server) lease(ctx context.Context, idOrName string) (v api.Lease, err error) {
+	err = s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		l, rev, err := findLease(sn, idOrName)
+		if err != nil {
+			return err
+		}
+		site, _, err := readSite(sn)
+		v = leaseView(l, rev, site)
+		return err
+	})
+	return v, err
+}
+
+func (s *Server) getLease(ctx context.Context, in *itemIn) (*tagged[api.Lease], error) {
+	l, err := s.lease(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return tag(l, l.Revision), nil
+}
+
+type createLeaseIn struct {
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"the same key gets the same answer for 24 hours"`
+	Body           api.LeaseCreate
+}
+
+// maxUserData is what a config drive can carry with everything else on it; OpenStack's own limit is 64 KiB before base64.
+const maxUserData = 1 << 20
+
+func (s *Server) createLease(ctx context.Context, in *createLeaseIn) (*accepted[api.Lease], error) {
+	req := in.Body
+	var f faultList
+	f.check(req.Name == "" || validName.MatchString(req.Name) && !looksLikeID.MatchString(req.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ - and not look like an id")
+	f.check(len(req.Nodes) > 0, "nodes", "names no node")
+	f.check(req.Image != "", "image", "is missing")
+	f.check(req.GraceSeconds >= 0, "grace_seconds", "is negative")
+	f.check(req.DeadlineSeconds >= 0, "deadline_seconds", "is negative")
+	f.check(req.MinReady >= 0 && req.MinReady <= len(req.Nodes), "min_ready", fmt.Sprintf("is not between 0 and the %d nodes", len(req.Nodes)))
+	f.check(slices.Contains([]fleet.Ready{"", fleet.ReadyOS, fleet.ReadyPhoneHome, fleet.ReadyNow}, req.Ready), "ready", "is none of os-running, phone-home, now")
+	f.check(req.Until.IsZero() || req.Until.After(s.Now()), "until", "is in the past")
+	f.check(len(req.UserData) <= maxUserData, "user_data", fmt.Sprintf("has more than %d bytes", maxUserData))
+	if err := f.err("the lease"); err != nil {
+		return nil, err
+	}
+	l, err := s.engine.Leases.CreateLease(ctx, req, adminName)
+	if err != nil {
+		return nil, err
+	}
+	return s.leaseAccepted(ctx, l.ID)
+}
+
+func (s *Server) leaseAccepted(ctx context.Context, id fleet.LeaseID) (*accepted[api.Lease], error) {
+	v, err := s.lease(ctx, string(id))
+	return &accepted[api.Lease]{Status: http.StatusAccepted, Location: api.Base + "/leases/" + string(id), Body: v}, err
+}
+
+type extendLeaseIn struct {
+	itemIn
+	Body api.LeaseExtend
+}
+
+func (s *Server) extendLease(ctx context.Context, in *extendLeaseIn) (*tagged[api.Lease], error) {
+	l, err := s.lease(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !in.Body.Until.After(s.Now()) {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "until is missing or in the past").WithHint("give a time such as 2026-12-01T12:00:00Z")
+	}
+	if _, err := s.engine.Leases.ExtendLease(ctx, l.ID, in.Body, adminName); err != nil {
+		return nil, err
+	}
+	return s.getLease(ctx, &itemIn{string(l.ID)})
+}
+
+func (s *Server) releaseLease(ctx context.Context, in *itemIn) (*accepted[api.Lease], error) {
+	l, err := s.lease(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.engine.Leases.ReleaseLease(ctx, l.ID, adminName); err != nil {
+		return nil, err
+	}
+	return s.leaseAccepted(ctx, l.ID)
+}

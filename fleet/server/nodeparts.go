@@ -1,0 +1,268 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+func (r *routes) nodeParts() {
+	s := r.s
+	route(r, http.MethodGet, "/nodes/{id}/inventory", "get-inventory", "Read the newest inventory", http.StatusOK, s.getInventory)
+	route(r, http.MethodGet, "/nodes/{id}/timeline", "get-timeline", "What happened around the node, of whatever source", http.StatusOK, s.getTimeline)
+	route(r, http.MethodGet, "/nodes/{id}/history", "get-history", "The committed changes of the node", http.StatusOK, s.getHistory)
+	route(r, http.MethodGet, "/nodes/{id}/plan", "plan-node", "What would run, without side effects", http.StatusOK, s.planNode)
+	route(r, http.MethodGet, "/nodes/{id}/explain", "explain-node", "What the node waits for, and what unsticks it", http.StatusOK, s.explainNode)
+	route(r, http.MethodGet, "/nodes/{id}/power", "get-power", "Read the power state from the BMC", http.StatusOK, s.getPower)
+	route(r, http.MethodPost, "/nodes/{id}/power", "set-power", "Set the power by hand: on, off, cycle, shutdown", http.StatusOK, s.setPower)
+}
+
+func decodeRecord(r fleet.Record, v any) error {
+	if err := json.Unmarshal(r.Data, v); err != nil {
+		return fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode record %s: %w", r.Key, err).WithHint("metalctl server check")
+	}
+	return nil
+}
+
+func (s *Server) inventory(ctx context.Context, digest string) (inv fleet.Inventory, err error) {
+	b, err := s.Blobs.OpenBlob(ctx, digest)
+	if err != nil {
+		return inv, fmt.Errorf("open the inventory: %w", err)
+	}
+	defer b.Close()
+	if err := json.NewDecoder(b).Decode(&inv); err != nil {
+		return inv, fleet.Errorf(fleet.Broken, "MC-STORE-BLOB", "the inventory %s cannot be read: %w", digest, err).WithHint("metalctl server check")
+	}
+	return inv, nil
+}
+
+func (s *Server) getInventory(ctx context.Context, in *itemIn) (*plain[fleet.Inventory], error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if n.Inventory == "" {
+		return nil, fleet.Errorf(fleet.NotFound, "MC-NODE-INVENTORY", "the node %s was not inspected yet", n.Name).WithHint("metalctl node inspect %s", n.Name)
+	}
+	inv, err := s.inventory(ctx, n.Inventory)
+	return &plain[fleet.Inventory]{inv}, err
+}
+
+type timelineIn struct {
+	itemIn
+	Since string `query:"since" maxLength:"50" doc:"only what happened after this time"`
+	Limit int    `query:"limit" minimum:"0" maximum:"10000" doc:"at most so many, the newest; 0 means 1000"`
+}
+
+func (s *Server) getTimeline(ctx context.Context, in *timelineIn) (*plain[api.List[fleet.TimelineEntry]], error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	since, err := sinceParam(in.Since)
+	if err != nil {
+		return nil, err
+	}
+	limit := in.Limit
+	if limit == 0 {
+		limit = 1000
+	}
+	entries, err := s.Timeline.ReadTimeline(ctx, n.ID, since, limit)
+	if entries == nil {
+		entries = []fleet.TimelineEntry{}
+	}
+	return &plain[api.List[fleet.TimelineEntry]]{api.List[fleet.TimelineEntry]{Items: entries}}, err
+}
+
+type historyIn struct {
+	itemIn
+	Limit int `query:"limit" minimum:"0" maximum:"10000" doc:"at most so many, the newest; 0 means 1000"`
+}
+
+func (s *Server) getHistory(ctx context.Context, in *historyIn) (*plain[api.List[fleet.Event]], error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	limit := in.Limit
+	if limit == 0 {
+		limit = 1000
+	}
+	after, err := s.oldestEvent(ctx)
+	if err != nil {
+		return nil, err
+	}
+	events := []fleet.Event{}
+	for {
+		some, err := s.Store.Events(ctx, after, 1000)
+		if err != nil {
+			return nil, err
+		}
+		if len(some) == 0 {
+			break
+		}
+		after = some[len(some)-1].ID
+		for _, e := range some {
+			if e.Node == n.ID {
+				events = append(events, e)
+			}
+		}
+		if extra := len(events) - limit; extra > 0 {
+			events = slices.Delete(events, 0, extra)
+		}
+	}
+	return &plain[api.List[fleet.Event]]{api.List[fleet.Event]{Items: events}}, nil
+}
+
+// oldestEvent returns what Events can be asked for to begin with the oldest that is kept.
+func (s *Server) oldestEvent(ctx context.Context) (int64, error) {
+	low, err := int64(0), error(nil)
+	high, err := s.Store.LastEvent(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for low < high { // the kept ones are a run that ends with high
+		mid := low + (high-low)/2
+		switch _, err := s.Store.Events(ctx, mid, 1); {
+		case err == nil:
+			high = mid
+		case fleet.CodeOf(err) == "MC-EVENTS-GONE":
+			low = mid + 1
+		default:
+			return 0, err
+		}
+	}
+	return low, nil
+}
+
+type planIn struct {
+	itemIn
+	Use string `query:"use" required:"true" enum:"inspect,clean,burn,deploy,rebuild,release,resume" doc:"what the plan is for"`
+}
+
+func (s *Server) planNode(ctx context.Context, in *planIn) (*plain[api.Plan], error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.engine.Plans.Plan(ctx, n.ID, in.Use)
+	return &plain[api.Plan]{p}, err
+}
+
+func (s *Server) explainNode(ctx context.Context, in *itemIn) (*plain[api.Explain], error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	e := api.Explain{Node: n.Name, State: n.State, Since: n.StateSince, Waits: s.waits(n.ID), Faults: n.Faults, Hold: n.Hold, Next: []api.Advice{}}
+	e.Agent, _ = s.agentWord(&n)
+	if n.Operation != "" {
+		var op fleet.Operation
+		err := s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
+			op, _, err = fleet.Get[fleet.Operation](sn, fleet.KeyOf(fleet.KindOperation, n.Operation))
+			return err
+		})
+		if err != nil && fleet.KindOf(err) != fleet.NotFound {
+			return nil, err
+		}
+		e.Operation, e.Last = n.Operation, s.progress.of(n.ID, n.Operation)
+		if i := op.Current(); err == nil && i >= 0 {
+			run := op.Steps[i]
+			e.Step, e.Try = run.Name, run.Try
+			if st, ok := step.Find(run.Name); ok && run.State == fleet.StepStarted {
+				e.Until = run.StartedAt.Add(st.Limit)
+			}
+		}
+	}
+	e.Next = advice(&n)
+	return &plain[api.Explain]{e}, nil
+}
+
+// advice are the commands that a person can type now.
+func advice(n *fleet.Node) []api.Advice {
+	out := []api.Advice{}
+	add := func(why, format string) {
+		out = append(out, api.Advice{Command: "metalctl " + strings.ReplaceAll(format, "NODE", n.Name), Why: why})
+	}
+	if n.Hold != nil {
+		add("held by "+n.Hold.By+": "+n.Hold.Reason, "node unhold NODE")
+	}
+	for _, f := range n.Faults {
+		if f.Hint != "" {
+			out = append(out, api.Advice{Command: f.Hint, Why: f.Code + " on " + f.Component})
+		}
+	}
+	if n.Operation != "" {
+		add("follow what runs", "operation show "+string(n.Operation))
+		add("stop it where its step allows", "node abort NODE")
+		return out
+	}
+	if n.LastOperation != "" && (n.State == fleet.Managed || n.State == fleet.Allocated || n.State.Working()) {
+		add("go on with the last operation", "node retry NODE")
+	}
+	for _, v := range fleet.Verbs(n.State) {
+		if slices.Contains(peopleVerbs(), string(v)) {
+			for _, t := range fleet.Lifecycle {
+				if t.Verb == v && slices.Contains(t.From, n.State) {
+					add(t.Why, "node "+string(v)+" NODE")
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+// powerLimit is how long a BMC may take to read and to set power with a read-back.
+const (
+	powerReadLimit = time.Minute
+	powerSetLimit  = 5 * time.Minute
+)
+
+func (s *Server) getPower(ctx context.Context, in *itemIn) (*plain[api.Power], error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, powerReadLimit)
+	defer cancel()
+	state, err := s.Power.PowerState(ctx, n.ID)
+	return &plain[api.Power]{api.Power{State: state}}, err
+}
+
+type setPowerIn struct {
+	itemIn
+	Body api.Power
+}
+
+func (s *Server) setPower(ctx context.Context, in *setPowerIn) (*plain[api.Power], error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	action := in.Body.Action
+	switch {
+	case !slices.Contains([]string{"on", "off", "cycle", "shutdown"}, action):
+		return nil, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "action is none of on, off, cycle, shutdown")
+	case n.Protected && action != "on":
+		return nil, fleet.Errorf(fleet.Refused, "MC-NODE-PROTECTED", "the node %s is protected: it is not switched off", n.Name).WithHint("metalctl node unprotect %s", n.Name)
+	case n.Hold != nil:
+		return nil, fleet.Errorf(fleet.Refused, "MC-NODE-HELD", "the node %s is held by %s: %s", n.Name, n.Hold.By, n.Hold.Reason).WithHint("metalctl node unhold %s", n.Name)
+	case n.Operation != "":
+		return nil, fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "the operation %s works on %s and needs its power as it is", n.Operation, n.Name).WithHint("metalctl node abort %s", n.Name)
+	}
+	// A caller that goes away does not leave a machine half way.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), powerSetLimit)
+	defer cancel()
+	s.note(n.ID, 0, "state", "power "+action+" asked by "+adminName)
+	state, err := s.Power.SetPower(ctx, n.ID, action)
+	return &plain[api.Power]{api.Power{State: state, Action: action}}, err
+}

@@ -1,0 +1,348 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+func (r *routes) nodes() {
+	s := r.s
+	route(r, http.MethodGet, "/nodes", "list-nodes", "List nodes", http.StatusOK, s.listNodes)
+	route(r, http.MethodPost, "/nodes", "create-node", "Enrol a node; its BMC is opened with reads only", http.StatusCreated, s.createNode)
+	route(r, http.MethodGet, "/nodes/{id}", "get-node", "Read a node", http.StatusOK, s.getNode)
+	route(r, http.MethodPatch, "/nodes/{id}", "patch-node", "Change settings of a node", http.StatusOK, s.patchNode)
+	route(r, http.MethodDelete, "/nodes/{id}", "forget-node", "Forget a node; nothing is touched", http.StatusNoContent, s.forgetNode)
+	route(r, http.MethodPost, "/nodes/{id}/{verb}", "node-verb", "Ask a verb of the lifecycle table, or hold, unhold, protect, unprotect, retry, clear-fault", http.StatusAccepted, s.nodeVerb)
+}
+
+type listNodesIn struct {
+	pageIn
+	State    string `query:"state" maxLength:"50" doc:"only nodes in this state"`
+	Class    string `query:"class" maxLength:"100" doc:"only nodes of this class"`
+	Selector string `query:"selector" maxLength:"1000" doc:"labels: key=value, key!=value, key, !key, with commas between"`
+	Sort     string `query:"sort" maxLength:"20" doc:"name, state, class or created; - before it turns the order round"`
+}
+
+func (s *Server) listNodes(ctx context.Context, in *listNodesIn) (*plain[api.List[api.Node]], error) {
+	key, desc, err := sortOrder(in.Sort, "name", "state", "class", "created")
+	if err != nil {
+		return nil, err
+	}
+	want, err := parseSelector(in.Selector)
+	if err != nil {
+		return nil, err
+	}
+	if in.State != "" && !slices.Contains(fleet.States(), fleet.State(in.State)) {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "there is no state %q", in.State).WithHint("the states are: %v", fleet.States())
+	}
+	var nodes []api.Node
+	var rev fleet.Revision
+	err = s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		nodes, rev = nil, sn.Revision()
+		site, _, err := readSite(sn)
+		if err != nil {
+			return err
+		}
+		return eachRecord(sn, fleet.KindNode, func(n fleet.Node, at fleet.Revision) {
+			if (in.State == "" || n.State == fleet.State(in.State)) && (in.Class == "" || n.Class == in.Class) && selects(want, n.Labels) {
+				nodes = append(nodes, s.nodeView(n, at, site))
+			}
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := page(nodes, in.pageIn, desc, func(n api.Node) mark {
+		k := map[string]string{"name": n.Name, "state": string(n.State), "class": n.Class, "created": n.CreatedAt.UTC().Format(sortableTime)}[key]
+		return mark{k, n.Name}
+	})
+	out.Revision = rev
+	return &plain[api.List[api.Node]]{out}, err
+}
+
+// sortableTime sorts as text like the times that it writes.
+const sortableTime = "2006-01-02T15:04:05.000000000Z"
+
+// eachRecord decodes every record of a kind, with its revision.
+func eachRecord[T any](sn fleet.Snapshot, kind string, yield func(T, fleet.Revision)) error {
+	var bad error
+	err := sn.List(kind, func(r fleet.Record) bool {
+		var v T
+		if bad = decodeRecord(r, &v); bad != nil {
+			return false
+		}
+		yield(v, r.Revision)
+		return true
+	})
+	if bad != nil {
+		return bad
+	}
+	return err
+}
+
+// nodeView shows a node. What only the server needs of its boot record stays here.
+func (s *Server) nodeView(n fleet.Node, rev fleet.Revision, site fleet.Site) api.Node {
+	v := api.Node{Node: n, Revision: rev, Isolation: "unproven", Breaker: s.Credentials.Breaker(n.ID), Waits: s.waits(n.ID)}
+	v.Boot.TokenHash, v.Boot.MediaID = "", ""
+	v.Verbs = append(fleet.Verbs(n.State), factVerbs(&n)...)
+	switch {
+	case site.IsolationWaived():
+		v.Isolation = "none"
+	case n.Isolated:
+		v.Isolation = "proven"
+	}
+	v.Agent, v.AgentSeen = s.agentWord(&n)
+	return v
+}
+
+// waits is safe before the engine runs.
+func (s *Server) waits(id fleet.NodeID) string {
+	if s.engine.Plans == nil {
+		return ""
+	}
+	return s.engine.Plans.Waits(id)
+}
+
+// factVerbs are the verbs beyond the lifecycle that make sense now.
+func factVerbs(n *fleet.Node) []fleet.Verb {
+	out := []fleet.Verb{api.VerbHold, api.VerbProtect}
+	if n.Hold != nil {
+		out[0] = api.VerbUnhold
+	}
+	if n.Protected {
+		out[1] = api.VerbUnprotect
+	}
+	if n.Operation == "" && n.LastOperation != "" {
+		out = append(out, api.VerbRetry)
+	}
+	if len(n.Faults) > 0 {
+		out = append(out, api.VerbClearFault)
+	}
+	return out
+}
+
+func (s *Server) readNode(ctx context.Context, idOrName string) (api.Node, error) {
+	var v api.Node
+	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		n, rev, err := findNode(sn, idOrName)
+		if err != nil {
+			return err
+		}
+		site, _, err := readSite(sn)
+		v = s.nodeView(n, rev, site)
+		return err
+	})
+	return v, err
+}
+
+func (s *Server) getNode(ctx context.Context, in *itemIn) (*tagged[api.Node], error) {
+	v, err := s.readNode(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if v.Inventory != "" {
+		inv, err := s.inventory(ctx, v.Node.Inventory)
+		if err != nil {
+			return nil, err
+		}
+		v.WouldErase = wouldErase(inv)
+	}
+	return tag(v, v.Revision), nil
+}
+
+// wouldErase lists the disks that accept would agree to: those that can be told apart and written.
+func wouldErase(inv fleet.Inventory) []fleet.AcceptedDevice {
+	var out []fleet.AcceptedDevice
+	for _, d := range inv.Disks {
+		if d.Serial != "" && !d.BootMedium && !d.Removable && !d.ReadOnly {
+			out = append(out, fleet.AcceptedDevice{Serial: d.Serial, Model: d.Model, SizeBytes: d.SizeBytes})
+		}
+	}
+	return out
+}
+
+type patchNodeIn struct {
+	itemIn
+	IfMatch string `header:"If-Match" maxLength:"100" doc:"the ETag that was read; a stale one gets 412"`
+	Body    api.NodePatch
+}
+
+func (s *Server) patchNode(ctx context.Context, in *patchNodeIn) (*tagged[api.Node], error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	p := in.Body
+	var f faultList
+	if p.Labels != nil {
+		checkLabels(&f, *p.Labels)
+	}
+	f.fields = append(f.fields, p.BootNetwork.Validate("boot_network")...)
+	f.check(p.User == nil || *p.User != "", "bmc_user", "is empty")
+	f.check(p.Password == nil || *p.Password != "", "bmc_password", "is empty")
+	if err := f.err("the change of node " + n.Name); err != nil {
+		return nil, err
+	}
+	err = s.updateNodeAt(ctx, n.ID, in.IfMatch, func(n *fleet.Node, c *fleet.Change) error {
+		setIf(&n.Class, p.Class)
+		setIf(&n.Labels, p.Labels)
+		setIf(&n.BMC.User, p.User)
+		setIf(&n.RootDisk, p.RootDisk)
+		setIf(&n.AllowReboot, p.AllowReboot)
+		setIf(&n.DebugShell, p.DebugShell)
+		if p.BootNetwork != nil {
+			n.BootNetwork = p.BootNetwork
+		}
+		if p.Password != nil {
+			c.Writes = append(c.Writes, fleet.Write{Key: bmcSecretKey(n.ID), Value: fleet.NewSecret(*p.Password)})
+		}
+		c.Events = append(c.Events, nodeEvent(n, "node.changed", s.Now(), "settings changed by "+adminName))
+		return fits(n)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.Password != nil || p.User != nil {
+		s.Credentials.CredentialChanged(n.ID)
+	}
+	return s.getNode(ctx, &itemIn{string(n.ID)})
+}
+
+func setIf[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// updateNodeAt is updateNode under an If-Match.
+func (s *Server) updateNodeAt(ctx context.Context, id fleet.NodeID, ifMatch string, fn func(*fleet.Node, *fleet.Change) error) error {
+	if ifMatch == "" || ifMatch == "*" {
+		return s.updateNode(ctx, id, fn)
+	}
+	n, rev, err := s.node(ctx, string(id))
+	if err != nil {
+		return err
+	}
+	if err := matches(ifMatch, rev); err != nil {
+		return err
+	}
+	key := fleet.KeyOf(fleet.KindNode, id)
+	c := fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}}
+	if err := fn(&n, &c); err != nil {
+		return err
+	}
+	c.Writes = append(c.Writes, fleet.Write{Key: key, Value: n})
+	if _, err = s.Store.Commit(ctx, c); fleet.CodeOf(err) == "MC-STORE-STALE" {
+		return matches(ifMatch, -1)
+	}
+	return err
+}
+
+// ForgetKeys are the records that go with a forgotten node: its secrets and what it claimed for itself alone.
+func (s *Server) ForgetKeys(n fleet.Node) []fleet.Key {
+	keys := []fleet.Key{claimName(n.Name), claimAddress(n.BMC.Address), bmcSecretKey(n.ID), bootSecretKey(n.ID)}
+	if uuid := uniqueUUID(n); uuid != "" {
+		keys = append(keys, claimUUID(uuid))
+	}
+	if n.Boot.MediaID != "" {
+		keys = append(keys, mediumClaim(n.Boot.MediaID))
+	}
+	return keys
+}
+
+func (s *Server) forgetNode(ctx context.Context, in *itemIn) (*struct{}, error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.ask(ctx, &n, string(fleet.VerbForget), api.NodeVerb{})
+	return nil, err
+}
+
+// ask hands the wish to the engine and lets go of what is remembered of a node that was forgotten.
+func (s *Server) ask(ctx context.Context, n *fleet.Node, verb string, v api.NodeVerb) (fleet.OperationID, error) {
+	op, err := s.engine.Verbs.Ask(ctx, n.ID, verb, v, adminName)
+	if err == nil && verb == string(fleet.VerbForget) {
+		s.presence.forget(n.ID)
+		s.progress.forget(n.ID)
+		s.media.drop(n.ID)
+	}
+	return op, err
+}
+
+type nodeVerbIn struct {
+	itemIn
+	Verb string        `path:"verb" maxLength:"50" doc:"what to do"`
+	Body *api.NodeVerb `required:"false"`
+}
+
+// peopleVerbs are all verbs that people may ask; done, deploy, allocate and resume are the engine's own.
+func peopleVerbs() []string {
+	out := []string{api.VerbHold, api.VerbUnhold, api.VerbProtect, api.VerbUnprotect, api.VerbRetry, api.VerbClearFault}
+	for _, t := range fleet.Lifecycle {
+		own := t.Verb == fleet.VerbDone || t.Verb == fleet.VerbDeploy || t.Verb == fleet.VerbAllocate || t.Verb == fleet.VerbResume
+		if !own && !slices.Contains(out, string(t.Verb)) {
+			out = append(out, string(t.Verb))
+		}
+	}
+	return out
+}
+
+func (s *Server) nodeVerb(ctx context.Context, in *nodeVerbIn) (*accepted[api.VerbAccepted], error) {
+	if !slices.Contains(peopleVerbs(), in.Verb) {
+		return nil, fleet.Errorf(fleet.NotFound, "MC-API-VERB", "%q is no verb that a node can be asked", shortened(in.Verb)).WithHint("the verbs are: %v", peopleVerbs())
+	}
+	n, rev, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	var v api.NodeVerb
+	if in.Body != nil {
+		v = *in.Body
+	}
+	op, err := s.ask(ctx, &n, in.Verb, v)
+	if err != nil {
+		return nil, err
+	}
+	out := &accepted[api.VerbAccepted]{Status: http.StatusOK, Body: api.VerbAccepted{Operation: op}}
+	if op != "" {
+		out.Status, out.Location = http.StatusAccepted, api.Base+"/operations/"+string(op)
+	}
+	if in.Verb == string(fleet.VerbForget) {
+		out.Body.Node = s.nodeView(n, rev, fleet.Site{})
+		out.Body.Node.State = fleet.Forgotten
+		return out, nil
+	}
+	out.Body.Node, err = s.readNode(ctx, string(n.ID))
+	return out, err
+}
+
+var (
+	validLabelKey   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
+	validLabelValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._:-]{0,61}[A-Za-z0-9])?$`)
+)
+
+func checkLabels(f *faultList, labels map[string]string) {
+	for k, v := range labels {
+		f.check(validLabelKey.MatchString(k), "labels."+shortened(k), "is no label: letters, digits, . _ / -, at most 63")
+		f.check(v == "" || validLabelValue.MatchString(v), "labels."+shortened(k), "has a value that is none: letters, digits, . _ : -, at most 63")
+	}
+}
+
+// since parses a time parameter.
+func sinceParam(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return t, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "since is not a time such as 2026-11-01T12:00:00Z")
+	}
+	return t, nil
+}
