@@ -222,7 +222,11 @@ func decompress(format Format, r io.Reader) (io.Reader, func(), error) {
 		z, err := gzip.NewReader(bufio.NewReaderSize(r, 256<<10))
 		return z, func() {}, err
 	case RawXZ:
-		z, err := xz.NewReader(bufio.NewReaderSize(r, 256<<10))
+		b := bufio.NewReaderSize(r, 256<<10)
+		if err := checkXZ(b); err != nil {
+			return nil, nil, err
+		}
+		z, err := xz.NewReader(b)
 		return z, func() {}, err
 	}
 	panic("images: decompress called with format " + string(format))
@@ -243,3 +247,40 @@ func (c *counter) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// checkXZ looks at the first block's dictionary, which the decoder would allocate unasked (xz file format 1.2, 3.1 and 5.3.1): `xz -9` needs 64 MiB,
+// the format allows 4 GiB. Later blocks of a file are made with the same settings.
+func checkXZ(b *bufio.Reader) error {
+	head, err := b.Peek(12 + 64)
+	if len(head) < 12+8 {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	block := head[12:]
+	if block[0] == 0 { // no block: an empty file
+		return nil
+	}
+	at := 2
+	for _, size := range []byte{0x40, 0x80} { // compressed and uncompressed size, as variable-length numbers
+		if block[1]&size == 0 {
+			continue
+		}
+		for at < len(block) && block[at]&0x80 != 0 {
+			at++
+		}
+		at++
+	}
+	if block[1]&3 != 0 || at+2 >= len(block) || block[at] != 0x21 || block[at+1] != 1 {
+		return errors.New("xz: a filter before LZMA2 is not supported")
+	}
+	bits := block[at+2]
+	if bits > 40 || lzma2Dictionary(bits) > maxWindow {
+		return fmt.Errorf("xz: the decoder would need more than %d MiB of memory", maxWindow>>20)
+	}
+	return nil
+}
+
+// lzma2Dictionary is the size in bytes that a property byte stands for.
+func lzma2Dictionary(bits byte) int64 { return int64(2|bits&1) << (bits/2 + 11) }
