@@ -49,12 +49,12 @@ func needFiles(t *testing.T, files ...string) {
 	}
 }
 
-func testCredential(t *testing.T) []byte {
+func testCredential(t *testing.T, network *fleet.BootNetwork) []byte {
 	t.Helper()
 	c := &fleet.Credential{
 		Version: 1, Node: "hgx-001.example", Generation: 7, Token: fleet.NewSecret("0123456789abcdef"),
 		Servers:  []fleet.ServerRef{{URL: "https://10.0.2.2:8443", KeyPin: "sha256/" + strings.Repeat("A", 43) + "="}},
-		IssuedAt: time.Date(2099, 1, 2, 3, 4, 5, 0, time.UTC),
+		IssuedAt: time.Date(2099, 1, 2, 3, 4, 5, 0, time.UTC), Network: network,
 	}
 	b, err := c.Encode()
 	if err != nil {
@@ -198,10 +198,28 @@ func TestBootLab(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log(describe(iso))
-	log := qemu(t, writeMedium(t, iso, testCredential(t)), machine{args: append(cdOn("scsi"),
-		"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0")})
-	wantLines(t, log, "TEST credential node=hgx-001.example generation=7 token=16 servers=1", "TEST clock-ok true", "TEST hostname hgx-001",
-		"TEST efi-variables true", "/sys/class/net/eth0", "TEST done")
+	lines := []string{"TEST credential node=hgx-001.example generation=7 token=16 servers=1", "TEST clock-ok true", "TEST hostname hgx-001",
+		"TEST efi-variables true", "TEST medium node=hgx-001.example", "panic at 2099-", "TEST guarded the agent panicked: on purpose", "TEST done", "reboot: Power down"}
+	for _, c := range []struct {
+		name    string
+		network *fleet.BootNetwork
+		args    []string
+		want    []string
+	}{
+		{"DHCP from whoever answers", nil, []string{"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0"},
+			[]string{"TEST network link=eth0 mtu=1500 addresses=[10.0.2.15/24", "gateways=[10.0.2.2", "dns=[10.0.2.3]"}},
+		{"a tag on a bond of two cards and addresses of both versions", &fleet.BootNetwork{
+			Bond: &fleet.BondConfig{Members: []string{"52:54:00:00:00:01", "52:54:00:00:00:02"}, Mode: "active-backup"},
+			VLAN: 120, MTU: 1400, Addresses: []string{"10.1.0.11/24", "fd00:1::11/64"}, Gateway: "10.1.0.1", DNS: []string{"10.1.0.2"}},
+			[]string{"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01",
+				"-netdev", "user,id=n1", "-device", "virtio-net-pci,netdev=n1,mac=52:54:00:00:00:02"},
+			[]string{"TEST network link=bond0.120 mtu=1400 addresses=[10.1.0.11/24 fd00:1::11/64]", "gateways=[10.1.0.1]", "dns=[10.1.0.2]"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			log := qemu(t, writeMedium(t, iso, testCredential(t, c.network)), machine{args: append(cdOn("scsi"), c.args...)})
+			wantLines(t, log, append(lines, c.want...)...)
+		})
+	}
 }
 
 func describe(iso *ISO) string {

@@ -33,9 +33,6 @@ func main() {
 		say("credential node=%s generation=%d token=%d servers=%d", c.Node, c.Generation, len(c.Token.Reveal()), len(c.Servers))
 		m.Apply(c)
 		say("clock-ok %v", !time.Now().Before(c.IssuedAt))
-		if c.DebugShell {
-			shell(ctx, m)
-		}
 	}
 	say("libc %s", libc())
 	name, _ := os.Hostname()
@@ -51,9 +48,11 @@ func main() {
 	say("disks %v", disks)
 	links, _ := filepath.Glob("/sys/class/net/*")
 	say("links %v", links)
+	medium(ctx, m)
 	if c != nil {
 		network(ctx, m, c)
 	}
+	crash(ctx, m)
 	say("done")
 	m.Console.Flush(10 * time.Second)
 	cancel()
