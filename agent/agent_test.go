@@ -303,7 +303,7 @@ func TestANewerTaskTakesTheOldOnesPlace(t *testing.T) {
 }
 
 func TestHowAStepFails(t *testing.T) {
-	fault := fleet.Fault{Code: "MC-FAULT-MISSING-DEVICE", Component: "disk/S1", Severity: fleet.Critical, Blocks: fleet.BlocksEverything}
+	fault := fleet.Fault{Code: "MC-DEVICE-MISSING", Component: "disk/S1", Severity: fleet.Critical, Blocks: fleet.BlocksEverything}
 	for name, tc := range map[string]struct {
 		fn        step.Func
 		limit     int64
@@ -321,7 +321,7 @@ func TestHowAStepFails(t *testing.T) {
 		}, 600, "MC-X", true, "no answer"},
 		"plain error": {func(context.Context, step.Call) (step.Outcome, error) { return step.Outcome{}, errBoom }, 600, "", false, "boom"},
 		"faults": {func(context.Context, step.Call) (step.Outcome, error) {
-			return step.Outcome{Evidence: "half"}, &FaultError{errBoom, []fleet.Fault{fault}}
+			return step.Outcome{Evidence: "half", Faults: []fleet.Fault{fault}}, errBoom
 		}, 600, "", false, "boom"},
 		"evidence that is not JSON": {func(context.Context, step.Call) (step.Outcome, error) {
 			return step.Outcome{Evidence: func() {}}, nil

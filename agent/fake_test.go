@@ -73,7 +73,7 @@ func newFakeServer(t *testing.T) *fakeServer {
 		t.Fatal(err)
 	}
 	f := &fakeServer{
-		t: t, ca: ca, key: key, leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pin: KeyPin(ca), now: time.Now(),
+		t: t, ca: ca, key: key, leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pin: api.PinOf(ca), now: time.Now(),
 		results: make(chan api.Result, 64), progress: make(chan fleet.Progress, 1024), reports: make(chan api.Report, 1024), bell: make(chan struct{}, 64),
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -165,7 +165,7 @@ func (f *fakeServer) register(w http.ResponseWriter, r *http.Request) {
 		f.t.Errorf("certificate request: %v", err)
 		return
 	}
-	pin := KeyPin(&x509.Certificate{RawSubjectPublicKeyInfo: csr.RawSubjectPublicKeyInfo})
+	pin := api.PinOf(&x509.Certificate{RawSubjectPublicKeyInfo: csr.RawSubjectPublicKeyInfo})
 	switch {
 	case f.gone:
 		refuse(w, http.StatusGone, "generation 7 was replaced by 8")
@@ -203,7 +203,7 @@ func (f *fakeServer) member(next http.HandlerFunc) http.HandlerFunc {
 			refuse(w, http.StatusGone, "generation 7 was replaced by 8")
 		case forgotten || len(r.TLS.PeerCertificates) == 0:
 			refuse(w, http.StatusUnauthorized, "no session")
-		case KeyPin(r.TLS.PeerCertificates[0]) != bound || r.TLS.PeerCertificates[0].CheckSignatureFrom(f.ca) != nil:
+		case api.PinOf(r.TLS.PeerCertificates[0]) != bound || r.TLS.PeerCertificates[0].CheckSignatureFrom(f.ca) != nil:
 			f.t.Error("a request with another key than the registered one")
 			refuse(w, http.StatusForbidden, "another key")
 		default:

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,19 @@ func (h *Home) Client() (*http.Client, string, error) {
 	}
 	p := c.server()
 	return p.http, strings.TrimRight(p.ref.URL, "/"), nil
+}
+
+// TLS returns what proves the present server to us and us to it, for clients that bring their own transport, and that server's URL.
+func (h *Home) TLS() (*tls.Config, string, error) {
+	client, base, err := h.Client()
+	if err != nil {
+		return nil, "", err
+	}
+	t, ok := client.Transport.(*http.Transport)
+	if !ok {
+		return nil, "", fmt.Errorf("the server's transport is a %T", client.Transport)
+	}
+	return t.TLSClientConfig.Clone(), base, nil
 }
 
 // Fetch reads a small document, of at most limit bytes, at a path of the own server. Server errors and a server that cannot be reached are of kind Unavailable.

@@ -19,24 +19,8 @@ import (
 // maxEvidence is what the journal takes; more goes into the attachment.
 const maxEvidence = 4 << 10
 
-// FaultError is an error that found faults of the node's components.
-type FaultError struct {
-	Err    error
-	Faults []fleet.Fault
-}
-
-func (e *FaultError) Error() string { return e.Err.Error() }
-func (e *FaultError) Unwrap() error { return e.Err }
-
 // problem is the result of a step that failed.
-func problem(err error) api.Result {
-	p := fleet.ProblemOf(err)
-	var f *FaultError
-	if errors.As(err, &f) {
-		p.Faults = f.Faults
-	}
-	return api.Result{Error: p}
-}
+func problem(err error) api.Result { return api.Result{Error: fleet.ProblemOf(err)} }
 
 // ending is how a step came back.
 type ending struct {
@@ -146,6 +130,7 @@ func (w *worker) judge(ctx context.Context, t api.Task, end ending, limit time.D
 	var r api.Result
 	if err != nil {
 		r = problem(err)
+		r.Error.Faults = end.out.Faults
 	}
 	evidence, eerr := encodeOptional(end.out.Evidence)
 	attachment, aerr := encodeOptional(end.out.Attachment)

@@ -2,11 +2,8 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/base64"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,16 +11,11 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
 )
 
 // Dial opens a connection, as net.Dialer.DialContext does.
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
-
-// KeyPin returns the pin of a certificate's key: "sha256/" and the base64 SHA-256 of its SubjectPublicKeyInfo (RFC 7469 section 2.4).
-func KeyPin(cert *x509.Certificate) string {
-	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	return "sha256/" + base64.StdEncoding.EncodeToString(sum[:])
-}
 
 // pinned returns a transport that talks only to the holder of ref's key. No authority, name or validity time is asked: the medium that carries the
 // pin is what is trusted, and a machine with a dead clock must get through.
@@ -43,7 +35,7 @@ func pinned(ref fleet.ServerRef, cert *tls.Certificate, network *fleet.BootNetwo
 				if len(s.PeerCertificates) == 0 {
 					return fmt.Errorf("the server shows no certificate")
 				}
-				if got := KeyPin(s.PeerCertificates[0]); subtle.ConstantTimeCompare([]byte(got), []byte(ref.KeyPin)) != 1 {
+				if got := api.PinOf(s.PeerCertificates[0]); subtle.ConstantTimeCompare([]byte(got), []byte(ref.KeyPin)) != 1 {
 					return fleet.Errorf(fleet.Unavailable, "MC-AGENT-PIN", "the server at %s has the key %s; this boot medium trusts only %s", ref.URL, got, ref.KeyPin).
 						WithHint("boot the node again from a fresh medium of that server: metalctl node retry NODE")
 				}

@@ -51,7 +51,7 @@ func (c *client) registerWith(ctx context.Context, p *peer) (api.Registered, err
 		UUID: id.UUID, Serial: id.Serial, MACs: id.MACs, Boot: id.Boot,
 	}, &reg, maxAnswer)
 	if err != nil {
-		if code := statusOf(err); code == http.StatusUnauthorized || code == http.StatusForbidden || code == http.StatusGone {
+		if statusOf(err) == http.StatusUnauthorized || final(err) {
 			return reg, over(err)
 		}
 		return reg, err
@@ -107,21 +107,34 @@ func (c *client) poll(ctx context.Context) (*api.Task, error) {
 	return &t, nil
 }
 
-// member makes a call with the certificate of this boot. A server that does not know the certificate (401) is registered with again; one that says that
-// the session is over is believed.
+// member makes a call with the certificate of this boot. A server that does not know the certificate is registered with again; one that says that the
+// session is over is believed.
 func (c *client) member(ctx context.Context, deadline time.Duration, method, path string, body, out any, limit int64) (int, error) {
 	p := c.server()
 	code, err := c.call(ctx, p, deadline, method, path, body, out, limit)
-	switch statusOf(err) {
-	case http.StatusGone, http.StatusForbidden:
-		return 0, over(err)
-	case http.StatusUnauthorized:
+	switch {
+	case unknownCertificate(err):
 		c.cfg.Log.Warn("the server does not know this session; registering again", "server", p.ref.URL)
 		if _, rerr := c.registerWith(ctx, p); rerr != nil {
 			return 0, rerr
 		}
+	case final(err):
+		return 0, over(err)
 	}
 	return code, err
+}
+
+// unknownCertificate: the server has another authority than the one that issued our certificate, or none of ours was shown. The token and the key are
+// still the same, and so will its answer to registering be.
+func unknownCertificate(err error) bool {
+	var s *status
+	return errors.As(err, &s) && (s.code == http.StatusUnauthorized || s.problem.Code == "MC-AGENT-CERT")
+}
+
+// final reports whether an answer ends the session: 410, or 403 where it is about who we are. What a rule forbids now (a frozen server) may work later.
+func final(err error) bool {
+	var s *status
+	return errors.As(err, &s) && (s.code == http.StatusGone || s.code == http.StatusForbidden && s.problem.Kind != fleet.Refused.String())
 }
 
 // over is the end of a session: no call will ever work again.

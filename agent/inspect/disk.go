@@ -148,16 +148,11 @@ func transport(name, device string, sas bool) string {
 	return "unknown"
 }
 
-// serial finds a disk's serial number where its kind keeps it. A further namespace of an NVMe controller gets its number behind the serial: otherwise two
-// disks would answer to one name.
+// serial finds a disk's serial number where its kind keeps it. The namespaces of an NVMe controller share the controller's.
 func (r *reading) serial(name, device string) string {
 	dir := "sys/block/" + name
 	if strings.HasPrefix(name, "nvme") {
-		s := r.fs.try(dir, "device/serial")
-		if ns := r.fs.numberOr(1, dir, "nsid"); ns > 1 && s != "" {
-			return fmt.Sprintf("%s-n%d", s, ns)
-		}
-		return s
+		return r.fs.try(dir, "device/serial")
 	}
 	if s := r.fs.try(dir, "serial"); s != "" { // virtio
 		return s
