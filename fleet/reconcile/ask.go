@@ -18,7 +18,7 @@ func (l *Loop) Ask(ctx context.Context, id fleet.NodeID, verb string, p api.Node
 	case api.VerbHold, api.VerbUnhold, api.VerbProtect, api.VerbUnprotect, api.VerbClearFault:
 		err = l.update(ctx, id, func(v *view) error { return v.changeFact(verb, p, by) })
 	case api.VerbRetry:
-		op, err = l.retry(ctx, id, by)
+		op, err = l.retry(ctx, id, p, by)
 	case string(fleet.VerbAbort):
 		op, err = l.abort(ctx, id, p, by)
 	case string(fleet.VerbRetire), string(fleet.VerbForget), string(fleet.VerbAdopt):

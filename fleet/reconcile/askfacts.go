@@ -109,7 +109,7 @@ func (l *Loop) interrupted(ctx context.Context, id fleet.NodeID) {
 
 // retry goes on with the newest plan that failed: at the first step that had not finished while the agent of that run is still up, else with a plan
 // composed anew. A step that waits for a person's word goes on.
-func (l *Loop) retry(ctx context.Context, id fleet.NodeID, by string) (fleet.OperationID, error) {
+func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by string) (fleet.OperationID, error) {
 	var opID fleet.OperationID
 	var fresh fleet.Verb
 	err := l.update(ctx, id, func(v *view) error {
@@ -137,12 +137,12 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, by string) (fleet.Ope
 		}
 		f := v.guards(verb)
 		f.Agreed = f.Agreed && use == step.Clean
-		f.RebootAllowed = f.RebootAllowed || powersOff(*last)
-		f.MachineOff = !powersOff(*last)
+		up, _ := l.Agents.Up(id, n.Boot.Generation)
+		// Whether a machine that runs may be restarted is decided where the plan is composed anew.
+		f.RebootAllowed, f.MachineOff = true, up
 		if err := v.askable(verb, f); err != nil {
 			return err
 		}
-		up, _ := l.Agents.Up(id, n.Boot.Generation)
 		if !up || last.Generation != n.Boot.Generation || last.Lease != n.Lease {
 			fresh = verb
 			return nil
@@ -156,7 +156,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, by string) (fleet.Ope
 	if err != nil || fresh == "" {
 		return opID, err
 	}
-	p := api.NodeVerb{}
+	p = api.NodeVerb{AllowReboot: p.AllowReboot}
 	if fresh == fleet.VerbAccept {
 		// What was agreed stays agreed, and no more.
 		v, err := l.look(ctx, id)
@@ -166,9 +166,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, by string) (fleet.Ope
 		for _, d := range v.node.v.Accepted {
 			p.Devices = append(p.Devices, d.Serial)
 		}
-		p.AllowReboot = true
 	}
-	p.AllowReboot = p.AllowReboot || fresh != fleet.VerbInspect
 	return l.wish(ctx, id, fresh, p, by)
 }
 

@@ -51,7 +51,8 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 		f.FromAvailable = v.op.v.From == fleet.Available
 	}
 	if l := v.lease.v; l != nil {
-		f.LeaseGrantsGrace = l.Request.GraceSeconds > 0 && l.Fault == "" && n.Dirty == fleet.Dirty(l.ID)
+		// A lease that was never ready left nothing worth keeping; one that came back from its grace time did.
+		f.LeaseGrantsGrace = l.Request.GraceSeconds > 0 && (l.Fault == "" || !l.GraceEnds.IsZero()) && n.Dirty == fleet.Dirty(l.ID)
 		f.LeaseExtended = l.State == fleet.LeaseDeploying || l.State == fleet.LeaseActive
 		f.GraceOver = !f.LeaseExtended && !v.now.Before(l.GraceEnds)
 	}
@@ -76,7 +77,7 @@ func (l *Loop) planFacts(v *view, power string) step.PlanFacts {
 		f.Lease, f.Member = v.lease.v, v.lease.v.Member(n.ID)
 	}
 	if v.image != nil {
-		f.Image, f.Sources = v.image, l.Sources(*v.image)
+		f.Image = v.image
 	}
 	return f
 }

@@ -34,6 +34,9 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 	if err != nil {
 		return nil, err
 	}
+	if params, err = l.withSources(op.ID, op.Steps[i].Name, params); err != nil {
+		return nil, err
+	}
 	run := op.Steps[i]
 	decl, _ := step.Find(run.Name)
 	return &api.Task{Operation: op.ID, Index: i, Try: run.Try, Step: run.Name, Params: params,
@@ -160,4 +163,20 @@ func (l *Loop) UserData(ctx context.Context, id fleet.NodeID, generation int64) 
 		return nil, fmt.Errorf("read user-data: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// withSources adds where the image is fetched: an address is good for one operation, so that it stands in no plan and no journal.
+func (l *Loop) withSources(op fleet.OperationID, name string, params json.RawMessage) (json.RawMessage, error) {
+	if name != step.WriteImage && name != step.VerifyImage {
+		return params, nil
+	}
+	var p step.ImageParams
+	if err := json.Unmarshal(params, &p); err != nil {
+		return nil, fmt.Errorf("parameters of %s: %w", name, err)
+	}
+	var err error
+	if p.Sources, err = l.Sources(op, p.Image); err != nil {
+		return nil, err
+	}
+	return json.Marshal(p)
 }

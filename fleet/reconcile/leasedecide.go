@@ -202,7 +202,7 @@ func decideReleasing(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMov
 	if waits != "" {
 		return LeaseMove{Why: waits}
 	}
-	if l.Fault != "" {
+	if l.Fault != "" && l.GraceEnds.IsZero() {
 		return LeaseMove{Kind: LeaseVerb, Verb: "failed", Why: l.Fault}
 	}
 	return LeaseMove{Kind: LeaseVerb, Verb: "released", Why: "every member is isolated"}

@@ -119,7 +119,7 @@ func (l *Loop) ExtendLease(ctx context.Context, id fleet.LeaseID, r api.LeaseExt
 					return nil, fleet.Errorf(fleet.Conflict, "MC-LEASE-GRACE", "the lease is over: %s is not waiting in grace any more", m.Name)
 				}
 			}
-			x.Request.Until, x.WarnedAt = r.Until, time.Time{}
+			x.Request.Until, x.WarnedAt, x.Fault = r.Until, time.Time{}, ""
 			return moveLease(x, "extend", now, "extended in its grace time by "+by)
 		}
 		x.Request.Until, x.WarnedAt = r.Until, time.Time{}

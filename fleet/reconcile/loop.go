@@ -45,8 +45,8 @@ type Loop struct {
 	// Machine and Evidence may be nil: power then is unknown, and readiness is power on for a time.
 	Machine  Machine
 	Evidence Evidence
-	// Sources are where an agent fetches an image; UserDataPath is where on its own server it fetches the user-data.
-	Sources      func(fleet.Image) []step.ImageSource
+	// Sources are where an agent fetches an image while an operation runs; UserDataPath is where on its own server it fetches the user-data.
+	Sources      func(fleet.OperationID, fleet.Image) ([]step.ImageSource, error)
 	UserDataPath string
 	// Layout is how the boot medium is laid out, for the verdict over a boot that did not arrive.
 	Layout MediaLayout
@@ -116,11 +116,11 @@ func New(l *Loop) *Loop {
 		l.Mono = func() time.Duration { return time.Since(start) }
 	}
 	if l.Sources == nil {
-		l.Sources = func(i fleet.Image) []step.ImageSource {
+		l.Sources = func(_ fleet.OperationID, i fleet.Image) ([]step.ImageSource, error) {
 			if i.URL != "" {
-				return []step.ImageSource{{URL: i.URL}}
+				return []step.ImageSource{{URL: i.URL}}, nil
 			}
-			return []step.ImageSource{{URL: "/images/" + i.Name, Ours: true}}
+			return []step.ImageSource{{URL: "/images/" + i.Name, Ours: true}}, nil
 		}
 	}
 	if l.UserDataPath == "" {

@@ -28,8 +28,7 @@ type PlanFacts struct {
 	Image  *fleet.Image
 	Lease  *fleet.Lease
 	Member *fleet.Member
-	// Sources are where the agent fetches the image; UserDataPath is where, on the agent's own server, it fetches the user-data.
-	Sources      []ImageSource
+	// UserDataPath is where, on the agent's own server, it fetches the user-data.
 	UserDataPath string
 	// Profiles are the burn-in profiles that exist.
 	Profiles []string
@@ -229,9 +228,9 @@ func (c *composer) deploy(f PlanFacts) error {
 		return fleet.Errorf(fleet.Conflict, "MC-PLAN-DEVICES", "no device of %s was accepted, so none may be written", n.Name).
 			WithHint("metalctl node accept %s", n.Name)
 	}
-	image := ImageParams{Image: *f.Image, Root: n.RootDisk, Accepted: n.Accepted, Sources: f.Sources, Origins: f.Site.Origins, Denied: f.Site.Denied}
+	image := ImageParams{Image: *f.Image, Root: n.RootDisk, Accepted: n.Accepted, Origins: f.Site.Origins, Denied: f.Site.Denied}
 	stable := image
-	stable.Sources, stable.Image.CreatedAt = nil, time.Time{}
+	stable.Image.CreatedAt = time.Time{}
 	root := RootParams{Root: n.RootDisk, Accepted: n.Accepted}
 	drive := ConfigDriveParams{Root: n.RootDisk, Accepted: n.Accepted, InstanceID: instanceID(f), Hostname: f.Member.Hostname,
 		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: req.NetworkData, UserDigest: f.Lease.UserData}

@@ -21,7 +21,7 @@ type ImageParams struct {
 	Root  fleet.RootDiskHints `json:"root"`
 	// Accepted limits the choice of the root disk to devices that may be written.
 	Accepted []fleet.AcceptedDevice `json:"accepted"`
-	// Sources are addresses to fetch from, in order: the server's own (pinned as the agent's servers are) or an origin of the allow-list.
+	// Sources are filled in when the task is handed out. They are addresses to fetch from, in order: the server's own (pinned as the agent's servers are) or an origin of the allow-list.
 	Sources []ImageSource `json:"sources"`
 	// Origins and Denied repeat the site's rules for redirects.
 	Origins []string `json:"origins,omitempty"`

@@ -50,7 +50,8 @@ func (f Funcs) Run(ctx context.Context, c Call) Result {
 	}
 	done := make(chan ended, 1)
 	go func() {
-		var e ended
+		// A step that ends its goroutine without returning has not succeeded.
+		e := ended{err: fleet.Errorf(fleet.Broken, "MC-STEP-PANIC", "%s ended without a result", c.Step)}
 		defer func() {
 			if p := recover(); p != nil {
 				e.err = fleet.Errorf(fleet.Broken, "MC-STEP-PANIC", "%s panicked: %v at %s", c.Step, p, firstFrames(debug.Stack()))

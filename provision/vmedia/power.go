@@ -91,6 +91,9 @@ func (d *Driver) waitOff(ctx context.Context, p Power, limit time.Duration) (str
 	if every == 0 {
 		every = 2 * time.Second
 	}
+	if d.MaxWait > 0 {
+		limit = min(limit, d.MaxWait)
+	}
 	end := time.NewTimer(limit)
 	defer end.Stop()
 	tick := time.NewTicker(every)

@@ -90,6 +90,8 @@ type Driver struct {
 	Medium Medium
 	// Poll is how often a state is read that is waited for; 0 means 2 s.
 	Poll time.Duration
+	// MaxWait bounds how long a machine may take to go off by itself, whatever a plan grants; 0 means no bound.
+	MaxWait time.Duration
 }
 
 // Funcs binds the steps that this driver does.

@@ -1,0 +1,9 @@
+package reconcile_test
+
+import (
+	"testing"
+
+	"github.com/metalctl/metalctl/fixtures/contract"
+)
+
+func TestPlans(t *testing.T) { contract.Plan(t) }
