@@ -270,13 +270,13 @@ func (b *BMC) patchBoot(ctx context.Context, plan *bootPlan, boot map[string]any
 	return nil
 }
 
-// patchBootAt waits out a host that is in POST (iLO).
+// patchBootAt waits out a host that is in POST (iLO), or between two states.
 func (b *BMC) patchBootAt(ctx context.Context, at *resource, boot map[string]any) error {
-	deadline := b.now().Add(b.profile().PostBusy)
+	deadline := b.now().Add(max(b.profile().PostBusy, time.Minute))
 	for {
 		err := b.patch(ctx, at.uri, map[string]any{"Boot": boot})
 		e := AsError(err)
-		if e == nil || !e.Has("UnableToModifyDuringSystemPOST") || !b.now().Before(deadline) {
+		if e == nil || !e.Has("UnableToModifyDuringSystemPOST", "ResourceInUse") || !b.now().Before(deadline) {
 			return err
 		}
 		if serr := b.sleep(ctx, 15*time.Second); serr != nil {

@@ -32,15 +32,18 @@ func (b *BMC) retry(ctx context.Context, req request, send func(context.Context,
 				return r, nil
 			}
 			e = b.failure(req, r)
-		} else if fleet.KindOf(err) != fleet.Unavailable {
-			return nil, err
+		} else if fleet.KindOf(err) != fleet.Unavailable || AsError(err) != nil {
+			return nil, err // a login's refusal has had its own tries
 		}
-		d, ok := again(req.method, try, e, err)
+		var after time.Duration
+		told := false
 		if e != nil {
-			if ra, told := retryAfter(r.header, b.now()); told && ok {
-				d = max(ra, time.Second)
-			}
+			after, told = retryAfter(r.header, b.now())
 			err = e
+		}
+		d, ok := again(req.method, try, told, e, err)
+		if told {
+			d = max(after, time.Second)
 		}
 		if !ok || waited+d > retryBudget {
 			return nil, err

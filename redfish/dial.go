@@ -31,6 +31,7 @@ type BMC struct {
 	mu       sync.Mutex // guards the rest
 	auth     AuthMode
 	session  SavedSession
+	used     time.Time // when the session last worked
 	survey   *survey
 	learned  Learned
 	inserted inserted

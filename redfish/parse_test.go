@@ -124,7 +124,7 @@ func TestRetryRules(t *testing.T) {
 		{"a write that is wrong", "PATCH", &Error{Status: 400, Messages: []Message{{ID: "PropertyUnknown"}}}, nil, false},
 		{"a read that is not there", "GET", &Error{Status: 404}, nil, false},
 	} {
-		if _, got := again(tc.method, 1, tc.e, tc.err); got != tc.want {
+		if _, got := again(tc.method, 1, false, tc.e, tc.err); got != tc.want {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}

@@ -23,10 +23,11 @@ type rule struct {
 }
 
 // rules is searched from the top. Sources: ironic power.py and firmware.py, sushy connector.py and virtual_media.py, gofish#75,
-// check_redfish#198, Launchpad 2136275, DSP0266 section 8.5.
+// check_redfish#198, Launchpad 2136275, microsoft/lisa#4030, DSP0266 section 8.5.
 var rules = []rule{
 	{ids: []string{"RAC0218", "SessionLimitExceeded", "CreateLimitReachedForResource"}, write: true, tries: 6, delay: 10 * time.Second},
 	{ids: []string{"SYS518", "SYS428"}, write: true, tries: 6, delay: 10 * time.Second}, // iDRAC not ready
+	{ids: []string{"RAC0904"}, write: true, tries: 3, delay: 3 * time.Second},           // iDRAC: the image is not reachable, sometimes
 	{status: []int{400, 409}, ids: []string{"InvalidOperationForSystemState"}, write: true, tries: 5, delay: 5 * time.Second},
 	{ids: []string{"UnableToModifyDuringSystemPOST"}, write: true, tries: 6, delay: 5 * time.Second},
 	{ids: []string{"ServiceTemporarilyUnavailable", "ServiceInUnknownState", "ResourceInStandby"}, write: true, tries: 6, delay: 3 * time.Second},
@@ -34,8 +35,9 @@ var rules = []rule{
 	{status: []int{502, 504, 500}, tries: 4, delay: 2 * time.Second},
 }
 
-// again says how long to wait before the next try of method, or false. try counts from 1; err is the answer or the network's.
-func again(method string, try int, e *Error, err error) (time.Duration, bool) {
+// again says how long to wait before the next try of method, or false. try counts from 1; err is the answer or the network's;
+// told says that the BMC named a time in Retry-After, so that only the budget bounds the tries.
+func again(method string, try int, told bool, e *Error, err error) (time.Duration, bool) {
 	write := method != http.MethodGet && method != http.MethodHead
 	if e == nil {
 		if err == nil || !transient(err) || (write && !notSent(err)) || try >= 4 {
@@ -47,7 +49,7 @@ func again(method string, try int, e *Error, err error) (time.Duration, bool) {
 		if len(r.status) > 0 && !slices.Contains(r.status, e.Status) || len(r.ids) > 0 && !e.Has(r.ids...) {
 			continue
 		}
-		if write && !r.write || try >= r.tries {
+		if write && !r.write || try >= r.tries && !told {
 			return 0, false
 		}
 		return backoff(r.delay, try), true

@@ -6,12 +6,16 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 )
 
 // Basic authentication sends the password with each request and counts each failure, so it is used only where sessions do not
 // exist, which is settled at first contact; a 401 never leads to it.
+
+// shortestSession is the shortest life of an idle session that was seen (DGX H100, iLO).
+const shortestSession = 30 * time.Second
 
 // token returns the session token, empty before login and with basic authentication.
 func (b *BMC) token() string {
@@ -93,13 +97,16 @@ func (b *BMC) begin(ctx context.Context, sessions string, r *response) error {
 	}
 	b.breaker.Reset()
 	b.mu.Lock()
-	old := b.opts.Session
+	old, replaced, fresh := b.opts.Session, b.session, b.now().Sub(b.used) < shortestSession
 	b.opts.Session = SavedSession{}
-	b.session, b.auth = s, AuthSession
+	b.session, b.auth, b.used = s, AuthSession, b.now()
 	b.mu.Unlock()
 	b.tellSession(s)
-	if old.URI != "" && old.URI != s.URI && old.Token.IsZero() {
+	if old.URI != s.URI && old.Token.IsZero() {
 		b.drop(ctx, SavedSession{URI: old.URI, Token: s.Token})
+	}
+	if replaced.URI != s.URI && fresh { // it was refused although it cannot have expired; it may live on
+		b.drop(ctx, SavedSession{URI: replaced.URI, Token: s.Token})
 	}
 	return nil
 }
@@ -198,8 +205,14 @@ func (b *BMC) authorised(ctx context.Context, req request) (*response, error) {
 	token := b.token()
 	req.token = token
 	r, err := b.wire.roundTrip(ctx, req)
-	if err != nil || !sessionLost(r) {
-		return r, err
+	if err != nil {
+		return nil, err
+	}
+	if !sessionLost(r) {
+		b.mu.Lock()
+		b.used = b.now()
+		b.mu.Unlock()
+		return r, nil
 	}
 	if err := b.login(ctx, token); err != nil {
 		return nil, err
