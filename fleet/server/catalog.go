@@ -30,7 +30,7 @@ func (r *routes) capabilities() {
 }
 
 // listOf reads all of a kind, a page of it, by name.
-func listOf[T any](ctx context.Context, s *Server, kind string, in pageIn, name func(T) string) (*plain[api.List[T]], error) {
+func listOf[T any](ctx context.Context, s *Server, kind string, in Paging, name func(T) string) (*plain[api.List[T]], error) {
 	var all []T
 	var rev fleet.Revision
 	err := s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
@@ -46,7 +46,7 @@ func listOf[T any](ctx context.Context, s *Server, kind string, in pageIn, name 
 	return &plain[api.List[T]]{out}, err
 }
 
-func (s *Server) listClasses(ctx context.Context, in *pageIn) (*plain[api.List[fleet.Class]], error) {
+func (s *Server) listClasses(ctx context.Context, in *Paging) (*plain[api.List[fleet.Class]], error) {
 	return listOf(ctx, s, fleet.KindClass, *in, func(c fleet.Class) string { return c.Name })
 }
 
@@ -58,7 +58,7 @@ func findClass(sn fleet.Snapshot, name string) (fleet.Class, fleet.Revision, err
 	return c, rev, err
 }
 
-func (s *Server) getClass(ctx context.Context, in *itemIn) (*tagged[fleet.Class], error) {
+func (s *Server) getClass(ctx context.Context, in *Item) (*tagged[fleet.Class], error) {
 	var c fleet.Class
 	var rev fleet.Revision
 	err := s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
@@ -69,7 +69,7 @@ func (s *Server) getClass(ctx context.Context, in *itemIn) (*tagged[fleet.Class]
 }
 
 type putClassIn struct {
-	itemIn
+	Item
 	IfMatch string `header:"If-Match" maxLength:"100" doc:"the ETag that was read; a stale one gets 412"`
 	Body    fleet.Class
 }
@@ -115,7 +115,7 @@ func putRecord[T any](ctx context.Context, s *Server, key fleet.Key, ifMatch str
 	return rev, err
 }
 
-func (s *Server) deleteClass(ctx context.Context, in *itemIn) (*struct{}, error) {
+func (s *Server) deleteClass(ctx context.Context, in *Item) (*struct{}, error) {
 	key := fleet.KeyOf(fleet.KindClass, in.ID)
 	var rev fleet.Revision
 	err := s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
@@ -165,7 +165,7 @@ func (s *Server) putSite(ctx context.Context, in *putSiteIn) (*tagged[fleet.Site
 		f.check(err == nil, at("denied", i), "is no network such as 10.0.0.0/8")
 	}
 	for i, o := range site.Origins {
-		f.check(validOrigin(o), at("origins", i), "is no host, or host and port")
+		f.check(validOrigin(o), at("origins", i), "is none such as https://images.example.org, http://10.0.0.5:8080 or https://*.example.org")
 	}
 	f.check(site.PhoneHome == "" || strings.HasPrefix(site.PhoneHome, "https://") || strings.HasPrefix(site.PhoneHome, "http://"), "phone_home", "is no http or https URL")
 	if err := f.err("the site"); err != nil {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -37,30 +36,46 @@ var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func at(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
 
-var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
+var hostName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
 
-// validOrigin takes a host, or a host and a port.
+// validOrigin takes "https://HOST", "http://HOST:PORT" and "https://*.DOMAIN".
 func validOrigin(o string) bool {
-	host := o
-	if h, port, err := net.SplitHostPort(o); err == nil {
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 {
+	u, err := url.Parse(o)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+		return false
+	}
+	if u.Port() != "" {
+		if n, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || n == 0 {
 			return false
 		}
-		host = h
 	}
-	_, err := netip.ParseAddr(host)
-	return err == nil || hostName.MatchString(host)
+	_, err = netip.ParseAddr(u.Hostname())
+	return err == nil || hostName.MatchString(u.Hostname())
 }
 
-// allowedOrigin reports whether the site lets images come from u: an entry without a port allows every port of its host.
+// allowedOrigin reports whether the site lets images come from u: scheme, name and port agree, and "*." stands for all names below. Where an
+// image is fetched the same rules hold again, for redirects and for the address that is dialled.
 func allowedOrigin(site fleet.Site, u *url.URL) bool {
-	return slices.ContainsFunc(site.Origins, func(o string) bool {
-		return strings.EqualFold(o, u.Host) || strings.EqualFold(o, u.Hostname())
+	return slices.ContainsFunc(site.Origins, func(origin string) bool {
+		o, err := url.Parse(origin)
+		if err != nil || o.Scheme != u.Scheme || portOf(o) != portOf(u) {
+			return false
+		}
+		if below, ok := strings.CutPrefix(strings.ToLower(o.Hostname()), "*."); ok {
+			return strings.HasSuffix(strings.ToLower(u.Hostname()), "."+below)
+		}
+		return strings.EqualFold(o.Hostname(), u.Hostname())
 	})
 }
 
-func (s *Server) listImages(ctx context.Context, in *pageIn) (*plain[api.List[fleet.Image]], error) {
+func portOf(u *url.URL) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	return map[string]string{"https": "443", "http": "80"}[u.Scheme]
+}
+
+func (s *Server) listImages(ctx context.Context, in *Paging) (*plain[api.List[fleet.Image]], error) {
 	return listOf(ctx, s, fleet.KindImage, *in, func(i fleet.Image) string { return i.Name })
 }
 
@@ -75,7 +90,7 @@ func (s *Server) image(ctx context.Context, name string) (img fleet.Image, rev f
 	return img, rev, err
 }
 
-func (s *Server) getImage(ctx context.Context, in *itemIn) (*tagged[fleet.Image], error) {
+func (s *Server) getImage(ctx context.Context, in *Item) (*tagged[fleet.Image], error) {
 	img, rev, err := s.image(ctx, in.ID)
 	return tag(img, rev), err
 }
@@ -115,7 +130,7 @@ func (s *Server) addImage(ctx context.Context, in *addImageIn) (*accepted[fleet.
 		if err != nil || origin == nil || allowedOrigin(site, origin) {
 			return err
 		}
-		return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "images may not come from %s: the site does not list it", origin.Host).WithHint("add %s to the site's origins, or upload the image: metalctl image add %s --file FILE", origin.Hostname(), img.Name)
+		return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "images may not come from %s: the site does not list it", origin.Host).WithHint("add %s://%s to the site's origins, or upload the image: metalctl image add %s --file FILE", origin.Scheme, origin.Host, img.Name)
 	})
 	if err != nil {
 		return nil, err
@@ -229,7 +244,7 @@ func syncDir(path string) error {
 // verifyLimit bounds the reading of one image.
 const verifyLimit = 2 * time.Hour
 
-func (s *Server) verifyImage(ctx context.Context, in *itemIn) (*plain[api.ImageVerified], error) {
+func (s *Server) verifyImage(ctx context.Context, in *Item) (*plain[api.ImageVerified], error) {
 	img, rev, err := s.image(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -294,7 +309,7 @@ func (c *contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-func (s *Server) removeImage(ctx context.Context, in *itemIn) (*struct{}, error) {
+func (s *Server) removeImage(ctx context.Context, in *Item) (*struct{}, error) {
 	s.uploads.Lock()
 	defer s.uploads.Unlock()
 	img, rev, err := s.image(ctx, in.ID)

@@ -20,7 +20,7 @@ func (r *routes) leases() {
 }
 
 type listLeasesIn struct {
-	pageIn
+	Paging
 	State string `query:"state" maxLength:"50" doc:"only leases in this state"`
 	Node  string `query:"node" maxLength:"200" doc:"only leases that hold or held this node, by id or name"`
 	Sort  string `query:"sort" maxLength:"20" doc:"created, name or state; - before it turns the order round"`
@@ -60,7 +60,7 @@ func (s *Server) listLeases(ctx context.Context, in *listLeasesIn) (*plain[api.L
 	if err != nil {
 		return nil, err
 	}
-	out, err := page(leases, in.pageIn, desc, func(l api.Lease) mark {
+	out, err := page(leases, in.Paging, desc, func(l api.Lease) mark {
 		k := map[string]string{"created": l.CreatedAt.UTC().Format(sortableTime), "name": l.Name, "state": string(l.State)}[key]
 		return mark{k, string(l.ID)}
 	})
@@ -124,7 +124,7 @@ func (s *Server) lease(ctx context.Context, idOrName string) (v api.Lease, err e
 	return v, err
 }
 
-func (s *Server) getLease(ctx context.Context, in *itemIn) (*tagged[api.Lease], error) {
+func (s *Server) getLease(ctx context.Context, in *Item) (*tagged[api.Lease], error) {
 	l, err := s.lease(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func (s *Server) leaseAccepted(ctx context.Context, id fleet.LeaseID) (*accepted
 }
 
 type extendLeaseIn struct {
-	itemIn
+	Item
 	Body api.LeaseExtend
 }
 
@@ -183,10 +183,10 @@ func (s *Server) extendLease(ctx context.Context, in *extendLeaseIn) (*tagged[ap
 	if _, err := s.engine.Leases.ExtendLease(ctx, l.ID, in.Body, adminName); err != nil {
 		return nil, err
 	}
-	return s.getLease(ctx, &itemIn{string(l.ID)})
+	return s.getLease(ctx, &Item{string(l.ID)})
 }
 
-func (s *Server) releaseLease(ctx context.Context, in *itemIn) (*accepted[api.Lease], error) {
+func (s *Server) releaseLease(ctx context.Context, in *Item) (*accepted[api.Lease], error) {
 	l, err := s.lease(ctx, in.ID)
 	if err != nil {
 		return nil, err

@@ -11,8 +11,8 @@ import (
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
-// pageIn are the parameters of every list.
-type pageIn struct {
+// Paging is the part of a request that every list has.
+type Paging struct {
 	Limit    int    `query:"limit" minimum:"0" maximum:"1000" doc:"size of a page; 0 means 500"`
 	Continue string `query:"continue" maxLength:"1000" doc:"where the page before said to go on"`
 }
@@ -26,7 +26,7 @@ type mark struct {
 }
 
 // page sorts items by key, then id, and cuts the page that p asks for. With desc the order is turned round.
-func page[T any](items []T, p pageIn, desc bool, at func(T) mark) (api.List[T], error) {
+func page[T any](items []T, p Paging, desc bool, at func(T) mark) (api.List[T], error) {
 	var out api.List[T]
 	order := func(a, b mark) int {
 		c := cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.ID, b.ID))

@@ -44,7 +44,7 @@ func (s *Server) inventory(ctx context.Context, digest string) (inv fleet.Invent
 	return inv, nil
 }
 
-func (s *Server) getInventory(ctx context.Context, in *itemIn) (*plain[fleet.Inventory], error) {
+func (s *Server) getInventory(ctx context.Context, in *Item) (*plain[fleet.Inventory], error) {
 	n, _, err := s.node(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (s *Server) getInventory(ctx context.Context, in *itemIn) (*plain[fleet.Inv
 }
 
 type timelineIn struct {
-	itemIn
+	Item
 	Since string `query:"since" maxLength:"50" doc:"only what happened after this time"`
 	Limit int    `query:"limit" minimum:"0" maximum:"10000" doc:"at most so many, the newest; 0 means 1000"`
 }
@@ -83,7 +83,7 @@ func (s *Server) getTimeline(ctx context.Context, in *timelineIn) (*plain[api.Li
 }
 
 type historyIn struct {
-	itemIn
+	Item
 	Limit int `query:"limit" minimum:"0" maximum:"10000" doc:"at most so many, the newest; 0 means 1000"`
 }
 
@@ -144,7 +144,7 @@ func (s *Server) oldestEvent(ctx context.Context) (int64, error) {
 }
 
 type planIn struct {
-	itemIn
+	Item
 	Use string `query:"use" required:"true" enum:"inspect,clean,burn,deploy,rebuild,release,resume" doc:"what the plan is for"`
 }
 
@@ -157,7 +157,7 @@ func (s *Server) planNode(ctx context.Context, in *planIn) (*plain[api.Plan], er
 	return &plain[api.Plan]{p}, err
 }
 
-func (s *Server) explainNode(ctx context.Context, in *itemIn) (*plain[api.Explain], error) {
+func (s *Server) explainNode(ctx context.Context, in *Item) (*plain[api.Explain], error) {
 	n, _, err := s.node(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -227,7 +227,7 @@ const (
 	powerSetLimit  = 5 * time.Minute
 )
 
-func (s *Server) getPower(ctx context.Context, in *itemIn) (*plain[api.Power], error) {
+func (s *Server) getPower(ctx context.Context, in *Item) (*plain[api.Power], error) {
 	n, _, err := s.node(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (s *Server) getPower(ctx context.Context, in *itemIn) (*plain[api.Power], e
 }
 
 type setPowerIn struct {
-	itemIn
+	Item
 	Body api.Power
 }
 

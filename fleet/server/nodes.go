@@ -22,7 +22,7 @@ func (r *routes) nodes() {
 }
 
 type listNodesIn struct {
-	pageIn
+	Paging
 	State    string `query:"state" maxLength:"50" doc:"only nodes in this state"`
 	Class    string `query:"class" maxLength:"100" doc:"only nodes of this class"`
 	Selector string `query:"selector" maxLength:"1000" doc:"labels: key=value, key!=value, key, !key, with commas between"`
@@ -58,7 +58,7 @@ func (s *Server) listNodes(ctx context.Context, in *listNodesIn) (*plain[api.Lis
 	if err != nil {
 		return nil, err
 	}
-	out, err := page(nodes, in.pageIn, desc, func(n api.Node) mark {
+	out, err := page(nodes, in.Paging, desc, func(n api.Node) mark {
 		k := map[string]string{"name": n.Name, "state": string(n.State), "class": n.Class, "created": n.CreatedAt.UTC().Format(sortableTime)}[key]
 		return mark{k, n.Name}
 	})
@@ -141,7 +141,7 @@ func (s *Server) readNode(ctx context.Context, idOrName string) (api.Node, error
 	return v, err
 }
 
-func (s *Server) getNode(ctx context.Context, in *itemIn) (*tagged[api.Node], error) {
+func (s *Server) getNode(ctx context.Context, in *Item) (*tagged[api.Node], error) {
 	v, err := s.readNode(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func wouldErase(inv fleet.Inventory) []fleet.AcceptedDevice {
 }
 
 type patchNodeIn struct {
-	itemIn
+	Item
 	IfMatch string `header:"If-Match" maxLength:"100" doc:"the ETag that was read; a stale one gets 412"`
 	Body    api.NodePatch
 }
@@ -211,7 +211,7 @@ func (s *Server) patchNode(ctx context.Context, in *patchNodeIn) (*tagged[api.No
 	if p.Password != nil || p.User != nil {
 		s.Credentials.CredentialChanged(n.ID)
 	}
-	return s.getNode(ctx, &itemIn{string(n.ID)})
+	return s.getNode(ctx, &Item{string(n.ID)})
 }
 
 func setIf[T any](to *T, from *T) {
@@ -256,7 +256,7 @@ func (s *Server) ForgetKeys(n fleet.Node) []fleet.Key {
 	return keys
 }
 
-func (s *Server) forgetNode(ctx context.Context, in *itemIn) (*struct{}, error) {
+func (s *Server) forgetNode(ctx context.Context, in *Item) (*struct{}, error) {
 	n, _, err := s.node(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -277,7 +277,7 @@ func (s *Server) ask(ctx context.Context, n *fleet.Node, verb string, v api.Node
 }
 
 type nodeVerbIn struct {
-	itemIn
+	Item
 	Verb string        `path:"verb" maxLength:"50" doc:"what to do"`
 	Body *api.NodeVerb `required:"false"`
 }

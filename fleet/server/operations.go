@@ -17,7 +17,7 @@ func (r *routes) operations() {
 }
 
 type listOperationsIn struct {
-	pageIn
+	Paging
 	State string `query:"state" maxLength:"50" doc:"only operations in this state"`
 	Node  string `query:"node" maxLength:"200" doc:"only operations of this node, by id or name"`
 }
@@ -44,7 +44,7 @@ func (s *Server) listOperations(ctx context.Context, in *listOperationsIn) (*pla
 	if err != nil {
 		return nil, err
 	}
-	out, err := page(ops, in.pageIn, true, func(o api.Operation) mark { return mark{o.CreatedAt.UTC().Format(sortableTime), string(o.ID)} })
+	out, err := page(ops, in.Paging, true, func(o api.Operation) mark { return mark{o.CreatedAt.UTC().Format(sortableTime), string(o.ID)} })
 	out.Revision = rev
 	return &plain[api.List[api.Operation]]{out}, err
 }
@@ -90,7 +90,7 @@ func (s *Server) operation(ctx context.Context, id string) (op fleet.Operation, 
 }
 
 type getOperationIn struct {
-	itemIn
+	Item
 	Wait string `query:"wait" maxLength:"20" doc:"answer when it is over, or after this time, such as 30s; at most 5m"`
 }
 
@@ -122,7 +122,7 @@ func (s *Server) getOperation(ctx context.Context, in *getOperationIn) (*tagged[
 }
 
 type cancelOperationIn struct {
-	itemIn
+	Item
 	Body *api.OperationCancel `required:"false"`
 }
 

@@ -53,20 +53,22 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r.site()
 	r.events(mux)
 	r.capabilities()
-	schemas.Schema(reflect.TypeFor[api.Problem](), true, "")
-	m := schemas.Map()
-	m["ErrorModel"] = m["Problem"] // what the transformer makes of huma's own errors
-	delete(m, "ErrorDetail")
+	// What the transformer makes of huma's own errors.
+	schemas.Map()["Problem"] = huma.SchemaFromType(schemas, reflect.TypeFor[api.Problem]())
+	delete(schemas.Map(), "ErrorDetail")
 	return rest
 }
 
-// schemaName keeps apart what is stored of an error and what is sent.
+// schemaName keeps apart what is stored of an error and what is sent, which has the name of huma's own model.
 func schemaName(t reflect.Type, hint string) string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t == reflect.TypeFor[fleet.Problem]() {
+	switch t {
+	case reflect.TypeFor[fleet.Problem]():
 		return "StoredProblem"
+	case reflect.TypeFor[huma.ErrorModel]():
+		return "Problem"
 	}
 	return huma.DefaultSchemaNamer(t, hint)
 }
@@ -166,8 +168,8 @@ type accepted[T any] struct {
 // plain is an answer that is only a body.
 type plain[T any] struct{ Body T }
 
-// itemIn names one object.
-type itemIn struct {
+// Item is the part of a request that names one object. It is exported because huma looks into embedded structs that are.
+type Item struct {
 	ID string `path:"id" maxLength:"200" doc:"id or name"`
 }
 

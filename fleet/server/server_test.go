@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/metalctl/metalctl/fixtures/contract"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 	"github.com/metalctl/metalctl/fleet/store"
@@ -76,10 +77,7 @@ func newWorld(t *testing.T, change func(*Config, *Deps)) *world {
 func (w *world) start(change func(*Config, *Deps)) {
 	t := w.t
 	t.Helper()
-	key, err := store.LoadOrCreateKey(filepath.Join(w.dir, "key"))
-	must(t, err)
-	w.db, err = store.Open(filepath.Join(w.dir, "store"), store.Options{Key: key})
-	must(t, err)
+	w.db = contract.OpenStoreIn(t, filepath.Join(w.dir, "store"), store.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	must(t, EnsureAdminToken(ctx, w.db, filepath.Join(w.dir, "admin.token")))
 	text, err := os.ReadFile(filepath.Join(w.dir, "admin.token"))
@@ -112,15 +110,15 @@ func (w *world) start(change func(*Config, *Deps)) {
 		case <-time.After(patience):
 			t.Error("the server does not stop")
 		}
-		must(t, w.db.Close())
 	}
-	t.Cleanup(w.stop)
+	t.Cleanup(w.stop) // the store is checked and closed after that
 }
 
 // restart stops the server and starts it on the same data.
 func (w *world) restart() {
 	w.t.Helper()
 	w.stop()
+	must(w.t, w.db.Close())
 	w.start(nil)
 }
 
