@@ -55,7 +55,7 @@ func do(o op) error {
 		if o.mode == "802.3ad" {
 			b.LacpRate = netlink.BOND_LACP_RATE_FAST
 		}
-		return added(netlink.LinkAdd(b))
+		return addLink(b, "bonding", "max_bonds=0") // without the parameter the module makes a bond0 of its own
 	case opMember:
 		bond, err := netlink.LinkByName(o.bond)
 		if err != nil {
@@ -67,16 +67,48 @@ func do(o op) error {
 		if err != nil {
 			return err
 		}
-		return added(netlink.LinkAdd(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: o.name, ParentIndex: parent.Attrs().Index}, VlanId: o.id}))
+		return addLink(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: o.name, ParentIndex: parent.Attrs().Index}, VlanId: o.id}, "8021q", "")
 	}
 	panic(fmt.Sprintf("unknown link operation %T", o))
 }
 
-func added(err error) error {
+// addLink makes a link, for which the kernel may need a module first.
+func addLink(l netlink.Link, module, params string) error {
+	err := netlink.LinkAdd(l)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		modules, merr := OpenModules("/")
+		if merr == nil {
+			merr = modules.LoadWith(module, params)
+		}
+		if merr != nil {
+			return fmt.Errorf("this kernel has no module %s: %w", module, errors.Join(err, merr))
+		}
+		err = netlink.LinkAdd(l)
+	}
 	if errors.Is(err, unix.EEXIST) {
-		return nil
+		return sameLink(l)
 	}
 	return err
+}
+
+// sameLink reports whether the link that is there already is the one that was to be made.
+func sameLink(want netlink.Link) error {
+	name := want.Attrs().Name
+	have, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	switch w := want.(type) {
+	case *netlink.Bond:
+		if h, ok := have.(*netlink.Bond); ok && h.Mode == w.Mode {
+			return nil
+		}
+	case *netlink.Vlan:
+		if h, ok := have.(*netlink.Vlan); ok && h.VlanId == w.VlanId && have.Attrs().ParentIndex == w.ParentIndex {
+			return nil
+		}
+	}
+	return fmt.Errorf("there is another link named %s", name)
 }
 
 func onLink(name string, f func(netlink.Link) error) error {

@@ -19,7 +19,7 @@ type Modules struct {
 	sys     string
 	aliases []alias
 	paths   map[string]string // by name, below lib/modules/RELEASE
-	insert  func(name string) error
+	insert  func(name, params string) error
 
 	mu    sync.Mutex // guards tried
 	tried map[string]bool
@@ -41,7 +41,7 @@ func OpenModules(root string) (*Modules, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.insert = func(name string) error { return k.Load(name, "", 0) }
+	m.insert = func(name, params string) error { return k.Load(name, params, 0) }
 	return m, nil
 }
 
@@ -117,13 +117,16 @@ func (m *Modules) Urgent(name string) bool {
 
 // Load loads a module by name, after those that it needs. One that is loaded or built in is fine. The error is
 // kmod.ErrModuleNotFound where the ramdisk does not carry it.
-func (m *Modules) Load(name string) error {
+func (m *Modules) Load(name string) error { return m.LoadWith(name, "") }
+
+// LoadWith is Load with the module's parameters, such as "max_bonds=0".
+func (m *Modules) LoadWith(name, params string) error {
 	name = strings.ReplaceAll(name, "-", "_")
 	m.mu.Lock()
 	m.tried[name] = true
 	m.mu.Unlock()
 	// A driver whose hardware turns out not to be there says ENODEV; that is an answer, not a fault.
-	if err := m.insert(name); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := m.insert(name, params); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("load module %s: %w", name, err)
 	}
 	return nil

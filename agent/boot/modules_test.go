@@ -70,7 +70,7 @@ func TestModules(t *testing.T) {
 		t.Fatal(err)
 	}
 	var loaded []string
-	m.insert = func(name string) error {
+	m.insert = func(name, _ string) error {
 		loaded = append(loaded, name)
 		return map[string]error{"coretemp": fmt.Errorf("x: %w", unix.ENODEV), "nvme_two": unix.ENOEXEC}[name]
 	}

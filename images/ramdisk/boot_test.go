@@ -16,13 +16,16 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// buildInit builds the test's PID 1 from testdata, as the ramdisk's agent is built.
-func buildInit(t *testing.T) []byte {
+// buildInit builds the test's PID 1 from testdata.
+func buildInit(t *testing.T) []byte { return buildAgent(t, "./testdata/init") }
+
+// buildAgent builds a program as the ramdisk's agent is built.
+func buildAgent(t *testing.T, dir string) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "init")
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", "netgo,osusergo", "-ldflags", "-s -w", "-o", out, "./testdata/init")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "ramdisk,netgo,osusergo", "-ldflags", "-s -w", "-o", out, dir)
 	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the test's init: %v\n%s", err, b)
+		t.Fatalf("build %s: %v\n%s", dir, err, b)
 	}
 	b, err := os.ReadFile(out)
 	if err != nil {

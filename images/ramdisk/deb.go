@@ -147,6 +147,10 @@ func readData(ext string, r io.Reader) (Kernel, error) {
 			files[rest] = b.Bytes()
 		}
 	}
+	// The archive ends before its compression does, whose checksum is at the end.
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return Kernel{}, err
+	}
 	if k.Release == "" {
 		return Kernel{}, errors.New("it holds no boot/vmlinuz-*")
 	}

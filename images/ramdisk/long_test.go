@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/foxboron/go-uefi/authenticode"
 )
@@ -62,6 +63,32 @@ func TestSigned(t *testing.T) {
 		ok, err := pe.Verify(cert)
 		if want := name == "as signed"; ok != want {
 			t.Errorf("%s: verified %v (%v), want %v", name, ok, err, want)
+		}
+	}
+}
+
+// TestFullSize builds the product's own medium: all module sets, the generic kernel and the real agent stay under the limit.
+func TestFullSize(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the agent and unpacks a kernel package")
+	}
+	needFiles(t, DefaultStub)
+	o := Options{Agent: buildAgent(t, "../../cmd/metalctl"), Kernel: needKernel(t, "generic")}
+	start := time.Now()
+	iso, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s\nbuilt in %.1f s", describe(iso), time.Since(start).Seconds())
+	if iso.Size >= MaxSize {
+		t.Errorf("the medium has %d bytes, the limit is %d", iso.Size, MaxSize)
+	}
+	if strings.HasPrefix(iso.KernelRelease, "6.1.") && len(iso.Missing) > 0 {
+		t.Errorf("Debian 12's kernel lacks %v", iso.Missing)
+	}
+	for _, set := range moduleSets { // and the sets are there, not only small
+		if len(set.modules) == 0 {
+			t.Errorf("module set %s is empty", set.name)
 		}
 	}
 }

@@ -32,8 +32,8 @@ func assembleUKI(stub []byte, sections []section) ([]byte, error) {
 	table := optional + int(le.Uint16(stub[pe+20:]))
 	fileAlign := le.Uint32(stub[optional+36:])
 	headers := int(le.Uint32(stub[optional+60:]))
-	if le.Uint16(stub[optional:]) != 0x20b || fileAlign == 0 || table+40*(count+len(sections)) > headers || headers > len(stub) {
-		return nil, fmt.Errorf("the stub has no room for %d more sections", len(sections))
+	if le.Uint16(stub[optional:]) != 0x20b || fileAlign == 0 || fileAlign > 1<<16 || table+40*(count+len(sections)) > headers || headers > len(stub) {
+		return nil, fmt.Errorf("the stub has no room for the headers of %d more sections", len(sections))
 	}
 
 	out := append([]byte(nil), stub...)
