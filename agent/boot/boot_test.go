@@ -3,6 +3,7 @@ package boot
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -277,4 +278,58 @@ func TestShell(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("exit did not end the shell")
 	}
+}
+
+func TestReadButton(t *testing.T) {
+	event := func(kind, code uint16, value uint32) string {
+		b := binary.LittleEndian.AppendUint16(make([]byte, 16), kind)
+		b = binary.LittleEndian.AppendUint16(b, code)
+		return string(binary.LittleEndian.AppendUint32(b, value))
+	}
+	for _, c := range []struct {
+		name, events string
+		pressed      bool
+	}{
+		{"pressed", event(0, 0, 0) + event(1, 116, 1), true},
+		{"released only", event(1, 116, 0), false},
+		{"another key", event(1, 30, 1), false},
+		{"half an event", event(1, 116, 1)[:20], false},
+		{"nothing", "", false},
+	} {
+		if err := readButton(strings.NewReader(c.events)); (err == nil) != c.pressed {
+			t.Errorf("%s: got %v, want pressed %v", c.name, err, c.pressed)
+		}
+	}
+}
+
+func TestWatchButtons(t *testing.T) {
+	root := tree(t, map[string]string{"class/event0/device/name": "AT Keyboard\n", "class/event1/device/name": "Power Button\n"})
+	for _, name := range []string{"event0", "event1"} {
+		if err := unix.Mkfifo(filepath.Join(root, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	pressed := make(chan struct{}, 1)
+	done := make(chan struct{})
+	go func() { defer close(done); watchButtons(ctx, filepath.Join(root, "class"), root, pressed) }()
+	f, err := os.OpenFile(filepath.Join(root, "event1"), os.O_WRONLY, 0) // waits for the reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 24)
+	binary.LittleEndian.PutUint16(b[16:], 1)
+	binary.LittleEndian.PutUint16(b[18:], 116)
+	binary.LittleEndian.PutUint32(b[20:], 1)
+	if _, err := f.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-pressed:
+	case <-time.After(time.Minute):
+		t.Error("the button was not noticed")
+	}
+	cancel()
+	<-done
 }

@@ -131,9 +131,11 @@ func (m *Machine) load(ctx context.Context, names []string) {
 	_ = g.Wait() // every error was logged: a module that does not load must not stop the boot
 }
 
-// Run loads the modules that Init left for later and those of devices that appear, and reaps orphans, until ctx ends.
+// Run loads the modules that Init left for later and those of devices that appear, reaps orphans, and ends the machine when its power
+// button is pressed, until ctx ends.
 func (m *Machine) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.obey(ctx) })
 	g.Go(func() error { return reap(ctx, "/proc", os.Getpid(), wait4) })
 	if m.Modules != nil {
 		g.Go(func() error { return m.hotplug(ctx) })

@@ -24,19 +24,34 @@ const linkPoll = 200 * time.Millisecond
 // realKinds are the link types that stand for a card: hardware, and what a namespace has in its place.
 var realKinds = []string{"device", "veth", "macvlan", "tuntap", "ipvlan"}
 
-// listNICs returns the Ethernet cards, sorted by index; members of a bridge or bond are somebody else's.
+// listNICs returns the Ethernet cards, sorted by index; members of a bridge or of another bond are somebody else's.
 func listNICs() (nics []nic, err error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
+	bond := 0
+	for _, l := range links {
+		if l.Type() == "bond" && l.Attrs().Name == bondName {
+			bond = l.Attrs().Index
+		}
+	}
 	for _, l := range links {
 		a := l.Attrs()
-		if a.EncapType == "ether" && slices.Contains(realKinds, l.Type()) && a.MasterIndex == 0 {
-			nics = append(nics, nic{a.Name, a.HardwareAddr.String(), a.Flags&net.FlagUp != 0, a.RawFlags&unix.IFF_LOWER_UP != 0})
+		member := bond != 0 && a.MasterIndex == bond
+		if a.EncapType == "ether" && slices.Contains(realKinds, l.Type()) && (a.MasterIndex == 0 || member) {
+			nics = append(nics, nic{a.Name, permanentMAC(a), a.Flags&net.FlagUp != 0, a.RawFlags&unix.IFF_LOWER_UP != 0, member})
 		}
 	}
 	return nics, nil
+}
+
+// permanentMAC is the address that a card was made with: a bond gives its members the first one's.
+func permanentMAC(a *netlink.LinkAttrs) string {
+	if len(a.PermHWAddr) == 6 && a.PermHWAddr.String() != "00:00:00:00:00:00" {
+		return a.PermHWAddr.String()
+	}
+	return a.HardwareAddr.String()
 }
 
 // do carries an op out. Making what is there already is fine, so that a plan can be carried out again.

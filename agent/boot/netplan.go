@@ -13,6 +13,7 @@ type nic struct {
 	name, mac string
 	up        bool
 	carrier   bool
+	member    bool // of our own bond, from an earlier call
 }
 
 // op is one change to the machine's links.
@@ -66,6 +67,9 @@ func planLinks(cfg *fleet.BootNetwork, nics []nic) (ops []op, tops []string, err
 			if !ok {
 				return nil, nil, fmt.Errorf("bond member %s: %w", member, errAbsent)
 			}
+			if n.member {
+				continue
+			}
 			// The kernel refuses members that are up, and puts them up itself.
 			if n.up {
 				ops = append(ops, opDown{n.name})
@@ -81,7 +85,9 @@ func planLinks(cfg *fleet.BootNetwork, nics []nic) (ops []op, tops []string, err
 		bases = []string{n.name}
 	default:
 		for _, n := range nics {
-			bases = append(bases, n.name)
+			if !n.member {
+				bases = append(bases, n.name)
+			}
 		}
 		if len(bases) == 0 {
 			return nil, nil, errAbsent

@@ -305,7 +305,8 @@ func TestNetworkSaysWhatIsMissing(t *testing.T) {
 }
 
 func TestPlanLinks(t *testing.T) {
-	nics := []nic{{"eth0", "52:54:00:00:00:01", true, true}, {"eth1", "52:54:00:00:00:02", false, false}, {"enp129s0f0np0", "52:54:00:00:00:03", false, true}}
+	nics := []nic{{"eth0", "52:54:00:00:00:01", true, true, false}, {"eth1", "52:54:00:00:00:02", false, false, false},
+		{"enp129s0f0np0", "52:54:00:00:00:03", false, true, false}, {"eth9", "52:54:00:00:00:09", true, true, true}}
 	for _, c := range []struct {
 		name string
 		cfg  fleet.BootNetwork
@@ -320,6 +321,8 @@ func TestPlanLinks(t *testing.T) {
 		{"a bond with a tag", fleet.BootNetwork{Bond: &fleet.BondConfig{Members: []string{"52:54:00:00:00:01", "eth1"}}, VLAN: 5, MTU: 9000},
 			[]string{"add bond0 bond mode 802.3ad", "eth0 down", "eth0 master bond0", "eth1 master bond0", "bond0 mtu 9000", "bond0 up",
 				"add bond0.5 vlan 5 on bond0", "bond0.5 mtu 9000", "bond0.5 up"}, []string{"bond0.5"}, nil},
+		{"a bond again, one member is in it already", fleet.BootNetwork{Bond: &fleet.BondConfig{Members: []string{"eth9", "eth1"}, Mode: "active-backup"}},
+			[]string{"add bond0 bond mode active-backup", "eth1 master bond0", "bond0 up"}, []string{"bond0"}, nil},
 		{"a name that is too long with its tag", fleet.BootNetwork{Interface: "enp129s0f0np0", VLAN: 4000},
 			[]string{"enp129s0f0np0 up", "add vlan0.4000 vlan 4000 on enp129s0f0np0", "vlan0.4000 up"}, []string{"vlan0.4000"}, nil},
 		{"a member that is not there", fleet.BootNetwork{Bond: &fleet.BondConfig{Members: []string{"eth7"}}}, nil, nil, errAbsent},
