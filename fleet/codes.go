@@ -59,6 +59,14 @@ var Codes = map[string]Page{
 	"MC-IMAGE-INVALID":       {"the image is not described well enough", "The digest is mandatory, and format and sizes must agree. metalctl image add FILE computes all of it."},
 	"MC-IMAGE-ORIGIN":        {"the image's address is not allowed", "Only origins on the allow-list are fetched from, and never BMCs, link-local, loopback or management addresses, also not by a redirect or by what a name resolves to. An administrator adds an origin to images.origins in the server's configuration."},
 	"MC-IMAGE-TRUNCATED":     {"the image is cut short", "The file ends too early: an upload or download broke off. Fetch or upload it again."},
+	// rack
+	"MC-SIM-BUSY":    {"a rack runs in this folder already", "One simulated rack at a time lives in a folder. See it with metalctl sim status, end it with metalctl sim down, or give the new one another folder."},
+	"MC-SIM-CONSOLE": {"the console cannot be opened", "A QEMU machine has a console while it is powered on. metalctl sim status shows its state and the file with all that it printed."},
+	"MC-SIM-LAB":     {"the lab file is not valid", "The description of the simulated rack has an unknown key, a wrong type or an impossible value; each is named with file, line and column. Nothing was started. Mend the file, then: metalctl sim up -f FILE"},
+	"MC-SIM-NONE":    {"no such rack or machine", "No simulated rack runs in that folder, or it has no machine of that name. Start one: metalctl sim up --nodes 2"},
+	"MC-SIM-START":   {"the simulated rack did not start", "The message says what was missing: a Debian package (qemu-system-x86, ovmf), a right (root, for network namespaces) or space on the disk. Whatever had been started was taken down again."},
+	"MC-SIM-STOP":    {"the simulated rack did not go down cleanly", "Something it made could not be taken away; the message names it. Its processes end with it in any case. Look into its folder, and remove what is left."},
+	"MC-SIM-WIRES":   {"the machine has no wires to unplug", "Only process machines in network namespaces have them: use mode process and run as root."},
 	// redfish
 	"MC-BMC-AUTH":            {"the BMC refuses the account", "The user or password is wrong, or the account may not do this. After one refusal nobody in this program uses that password at that BMC again (BMCs lock accounts after as few as three), until a new one is set: metalctl bmc credential set NODE. The account needs the Operator role for power, media and boot."},
 	"MC-BMC-BOOT":            {"the boot target cannot be set", "The BMC does not offer the target, or took it and does not keep it. metalctl bmc probe URL lists what it offers; metalctl node timeline NODE shows the exchange. A BIOS setting may forbid overrides, or the host may be in POST: metalctl node retry NODE later."},
