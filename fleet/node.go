@@ -161,6 +161,8 @@ type Fault struct {
 	// Hint is the next command to type.
 	Hint   string `json:"hint"`
 	Blocks Blocks `json:"blocks"`
+	// Step is the step that found it, and clears it when it ends without finding it again; "" where only a person or a plan's success clears it.
+	Step string `json:"step,omitempty"`
 	// Seen counts how often it was raised: the same fault twice needs a person.
 	Seen int `json:"seen"`
 }

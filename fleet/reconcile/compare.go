@@ -9,10 +9,6 @@ import (
 	"github.com/metalctl/metalctl/fleet/step"
 )
 
-// Codes of faults that compare-class decides about: what it does not find again is cleared.
-var comparedCodes = []string{"MC-CLASS-NONE", "MC-CLASS-CPU", "MC-CLASS-NUMA", "MC-CLASS-MEMORY", "MC-CLASS-DISKS", "MC-CLASS-NVME", "MC-CLASS-NICS", "MC-CLASS-GPUS",
-	"MC-CLASS-INFINIBAND", "MC-NODE-IDENTITY", "MC-DEVICE-UNEXPECTED", "MC-DEVICE-MISSING"}
-
 // compareClass compares the newest inventory with the class, the enrolled identity and the accepted devices.
 func (l *Loop) compareClass(ctx context.Context, c step.Call) (step.Outcome, error) {
 	v, err := l.look(ctx, c.Node)
@@ -25,7 +21,7 @@ func (l *Loop) compareClass(ctx context.Context, c step.Call) (step.Outcome, err
 		return step.Outcome{}, err
 	}
 	faults := Compare(*n, v.class, *inv)
-	out := step.Outcome{Faults: faults, Judged: comparedCodes, Evidence: map[string]any{"class": v.class.Name, "differences": len(faults), "inventory": n.Inventory}}
+	out := step.Outcome{Faults: faults, Evidence: map[string]any{"class": v.class.Name, "differences": len(faults), "inventory": n.Inventory}}
 	for _, f := range faults {
 		if f.Code == "MC-NODE-IDENTITY" {
 			return out, fleet.Errorf(fleet.Refused, "MC-NODE-IDENTITY", "this is another machine than was enrolled: %s", f.Evidence).WithHint("%s", f.Hint)

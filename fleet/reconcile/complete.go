@@ -96,7 +96,7 @@ func (l *Loop) stop(v *view, m Move) error {
 	return nil
 }
 
-// raise leaves the fault of a failed plan, and the faults that the step itself found. A fault that a plan left blocks handing the node out.
+// raise leaves the fault of a failed plan, which blocks handing the node out until a plan of that kind has succeeded or a person clears it.
 func (v *view) raise(use step.Use, p fleet.Problem) {
 	n := v.node.v
 	code := p.Code
@@ -109,9 +109,6 @@ func (v *view) raise(use step.Use, p fleet.Problem) {
 	}
 	n.RaiseFault(fleet.Fault{Code: planFault(use), Component: planComponent(use), Severity: fleet.Critical, Since: v.now,
 		Evidence: code + p.Detail, Hint: cut(hint, 200), Blocks: fleet.BlocksAllocate})
-	for _, x := range p.Faults {
-		v.fault(x)
-	}
 }
 
 // fault takes a fault that a step found, made complete.
@@ -136,17 +133,18 @@ func (v *view) fault(x fleet.Fault) {
 	}
 }
 
-// judge replaces the faults that a step decides about.
-func (v *view) judge(codes []string, found []fleet.Fault) {
+// judge takes the faults that a step found. Where the step ended well, those that it found before and not again are gone.
+func (v *view) judge(name string, r step.Result) {
 	n := v.node.v
 	for _, x := range slices.Clone(n.Faults) {
-		again := slices.ContainsFunc(found, func(y fleet.Fault) bool { return y.Code == x.Code && y.Component == x.Component })
-		if slices.Contains(codes, x.Code) && !again {
+		again := slices.ContainsFunc(r.Faults, func(y fleet.Fault) bool { return y.Code == x.Code && y.Component == x.Component })
+		if r.Problem == nil && x.Step == name && !again {
 			n.ClearFault(x.Code, x.Component)
 			v.event("node.fault", "%s: %s on %s is gone", n.Name, x.Code, x.Component)
 		}
 	}
-	for _, x := range found {
+	for _, x := range r.Faults {
+		x.Step = name
 		v.fault(x)
 	}
 }

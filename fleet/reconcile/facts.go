@@ -72,7 +72,7 @@ func classDiffers(n *fleet.Node) bool {
 func (l *Loop) planFacts(v *view, power string) step.PlanFacts {
 	n := v.node.v
 	up, _ := l.Agents.Up(n.ID, n.Boot.Generation)
-	f := step.PlanFacts{Node: *n, Class: v.class, Site: v.site, Power: power, AgentUp: up && n.Boot.Generation > 0, UserDataPath: l.UserDataPath}
+	f := step.PlanFacts{Node: *n, Class: v.class, Site: v.site, Power: power, AgentUp: up && n.Boot.Generation > 0}
 	if v.lease.v != nil {
 		f.Lease, f.Member = v.lease.v, v.lease.v.Member(n.ID)
 	}
@@ -98,5 +98,7 @@ func (l *Loop) power(ctx context.Context, id fleet.NodeID) string {
 
 func (l *Loop) facts(n *fleet.Node) Facts {
 	up, since := l.Agents.Up(n.ID, n.Boot.Generation)
+	// Whom this process has not heard of yet is not silent for longer than the process is there.
+	since = latest(since, l.began)
 	return Facts{AgentUp: up && n.Boot.Generation > 0, AgentSince: since}
 }

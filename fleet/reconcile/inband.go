@@ -30,7 +30,7 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 	if i < 0 || op.Steps[i].Side != step.InBand || op.Steps[i].State != fleet.StepStarted || op.Generation != generation {
 		return nil, nil
 	}
-	params, err := step.Fill(*op, i)
+	params, err := l.fill(*op, i)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +41,35 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 	decl, _ := step.Find(run.Name)
 	return &api.Task{Operation: op.ID, Index: i, Try: run.Try, Step: run.Name, Params: params,
 		LimitSeconds: int64(decl.Limit / time.Second), Abort: op.Abort && decl.Abort == step.AbortNow}, nil
+}
+
+// fill completes the parameters of an in-band step with what must not stand in the journal: the addresses of this run.
+func (l *Loop) fill(op fleet.Operation, i int) (json.RawMessage, error) {
+	params, err := step.Fill(op, i)
+	if err != nil {
+		return nil, err
+	}
+	switch op.Steps[i].Name {
+	case step.WriteImage, step.VerifyImage:
+		var p step.ImageParams
+		if err := json.Unmarshal(params, &p); err != nil {
+			return nil, fmt.Errorf("parameters of %s: %w", op.Steps[i].Name, err)
+		}
+		if p.Sources, err = l.Sources(op.ID, p.Image); err != nil {
+			return nil, err
+		}
+		return json.Marshal(p)
+	case step.ConfigDrive:
+		var p step.ConfigDriveParams
+		if err := json.Unmarshal(params, &p); err != nil {
+			return nil, fmt.Errorf("parameters of %s: %w", op.Steps[i].Name, err)
+		}
+		if p.UserDigest != "" {
+			p.UserData = api.AgentUserDataPath
+		}
+		return json.Marshal(p)
+	}
+	return params, nil
 }
 
 // Report takes what became of a task. A late result of an older try, or of a plan that is over, is ignored without error.
@@ -69,8 +98,8 @@ func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, re
 			}
 			r.Problem = fleet.ProblemOf(err)
 		}
-	} else if len(res.Attachment) > 0 {
-		if _, err := l.Blobs.PutBlob(ctx, "evidence", bytes.NewReader(res.Attachment)); err != nil {
+	} else if r.Attachment = res.Attachment; len(r.Attachment) > 0 {
+		if err := l.attach(ctx, &r); err != nil {
 			return err
 		}
 	}

@@ -76,6 +76,7 @@ type Loop struct {
 
 	bells bells
 	clock trusted
+	began time.Time
 
 	mu    sync.Mutex
 	waits map[fleet.NodeID]string // guarded by mu: what each node waits for, as last decided
@@ -117,15 +118,13 @@ func New(l *Loop) *Loop {
 	}
 	if l.Sources == nil {
 		l.Sources = func(_ fleet.OperationID, i fleet.Image) ([]step.ImageSource, error) {
-			if i.URL != "" {
-				return []step.ImageSource{{URL: i.URL}}, nil
+			if i.URL == "" {
+				return nil, fleet.Errorf(fleet.Conflict, "MC-IMAGE-CONTENT", "nothing serves image %s", i.Name)
 			}
-			return []step.ImageSource{{URL: "/images/" + i.Name, Ours: true}}, nil
+			return []step.ImageSource{{URL: i.URL}}, nil
 		}
 	}
-	if l.UserDataPath == "" {
-		l.UserDataPath = "/agent/v1/user-data"
-	}
+	l.began = l.Now().UTC()
 	funcs := step.Funcs{step.CompareClass: l.compareClass, step.AwaitAgent: l.awaitAgent, step.AttachTenant: l.attachTenant,
 		step.Isolate: l.isolate, step.AwaitReady: l.awaitReady}
 	for name, f := range l.Funcs {

@@ -133,14 +133,19 @@ func (l *Loop) attach(ctx context.Context, r *step.Result) error {
 	if err != nil {
 		return err
 	}
-	r.Evidence, err = json.Marshal(map[string]string{"blob": digest})
+	evidence := map[string]any{}
+	if len(r.Evidence) > 0 && json.Unmarshal(r.Evidence, &evidence) != nil {
+		evidence["evidence"] = r.Evidence
+	}
+	evidence["blob"] = digest
+	r.Evidence, err = json.Marshal(evidence)
 	return err
 }
 
 // result journals the end of a try and takes over what it says about the node.
 func (v *view) result(i int, r step.Result) error {
-	v.judge(r.Judged, r.Faults)
 	run := v.op.v.Steps[i]
+	v.judge(run.Name, r)
 	if r.Problem != nil {
 		unseen := step.SeenEnd
 		if r.Unseen || r.Problem.Code == "MC-STEP-TIMEOUT" || r.Problem.Code == "MC-STEP-CANCELLED" {

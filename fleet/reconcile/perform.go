@@ -193,7 +193,16 @@ func (l *Loop) start(ctx context.Context, id fleet.NodeID, m Move, v *view) (Mov
 	if v.op.v.Steps[m.Index].Side == step.OutOfBand {
 		return l.outOfBand(ctx, id, m)
 	}
-	err := l.again(ctx, id, Start, func(v *view, m Move) error { return v.started(m.Index) })
+	err := l.again(ctx, id, Start, func(v *view, m Move) error {
+		if err := v.started(m.Index); err != nil {
+			return err
+		}
+		// What cannot be handed out has failed before the agent hears of it.
+		if _, err := l.fill(*v.op.v, m.Index); err != nil {
+			return v.result(m.Index, step.Result{Problem: fleet.ProblemOf(err)})
+		}
+		return nil
+	})
 	l.Agents.Wake(id)
 	return m, err
 }

@@ -57,7 +57,7 @@ type Plan struct {
 	Node      fleet.NodeID
 	Catalogue int
 	Steps     []Planned
-	// Digest is "sha256:" over the canonical JSON of all that the plan would do; where bytes are fetched from and why a step is there are left out.
+	// Digest is "sha256:" over the canonical JSON of all that the plan would do, with every parameter; why a step is there is left out.
 	Digest string
 	// Reboots counts the power-on self tests that the machine goes through.
 	Reboots  int
@@ -73,8 +73,8 @@ type composer struct {
 	err  error
 }
 
-// add appends a step. stable is what of params goes into the digest: params itself unless it carries addresses.
-func (c *composer) add(name, why string, params, stable any) {
+// step appends a step.
+func (c *composer) step(name, why string, params any) {
 	s, ok := Find(name)
 	if !ok || !slices.Contains(s.Uses, c.plan.Use) {
 		panic("step: " + name + " is not declared for " + string(c.plan.Use))
@@ -96,10 +96,8 @@ func (c *composer) add(name, why string, params, stable any) {
 	}
 	c.plan.Destroys = c.plan.Destroys || s.Destroys
 	c.plan.Steps = append(c.plan.Steps, p)
-	c.hash = append(c.hash, name, stable)
+	c.hash = append(c.hash, name, params)
 }
-
-func (c *composer) step(name, why string, params any) { c.add(name, why, params, params) }
 
 // Compose selects the steps that use needs under these facts. It is pure: the same facts give the same plan and the same digest.
 func Compose(use Use, f PlanFacts, r Request) (Plan, error) {
@@ -234,19 +232,14 @@ func (c *composer) deploy(f PlanFacts) error {
 	root := RootParams{Root: n.RootDisk, Accepted: n.Accepted}
 	drive := ConfigDriveParams{Root: n.RootDisk, Accepted: n.Accepted, InstanceID: instanceID(f), Hostname: f.Member.Hostname,
 		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: req.NetworkData, UserDigest: f.Lease.UserData}
-	if f.Lease.UserData != "" {
-		drive.UserData = f.UserDataPath
-	}
-	driveStable := drive
-	driveStable.UserData = ""
 	c.plan.Erases = n.Accepted
 	if !f.AgentUp {
 		c.boot(f, "no agent is up on the machine")
 		c.look("the machine was restarted")
 	}
-	c.add(WriteImage, fmt.Sprintf("the lease asks for image %s", f.Image.Name), image, stable)
-	c.add(VerifyImage, "a write counts when it was read back", image, stable)
-	c.add(ConfigDrive, "the system learns its name, keys and user-data from it", drive, driveStable)
+	c.step(WriteImage, fmt.Sprintf("the lease asks for image %s", f.Image.Name), image)
+	c.step(VerifyImage, "a write counts when it was read back", image)
+	c.step(ConfigDrive, "the system learns its name, keys and user-data from it", drive)
 	c.step(BootEntry, "the firmware starts what was written", root)
 	c.step(AttachTenant, "the tenant's wires, while the agent can still be asked", nil)
 	c.step(MediaEject, "the next boot must not find the agent again", nil)

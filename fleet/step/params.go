@@ -35,7 +35,8 @@ type ImageSource struct {
 	Ours bool `json:"ours,omitempty"`
 }
 
-// ConfigDriveParams are what config-drive gets. UserDataURL is a path on the agent's own server: user-data is a secret and stays out of the journal.
+// ConfigDriveParams are what config-drive gets. UserData is a path on the agent's own server, filled in when the step is handed out:
+// user-data is a secret and stays out of the journal, which has its digest.
 type ConfigDriveParams struct {
 	Root       fleet.RootDiskHints    `json:"root"`
 	Accepted   []fleet.AcceptedDevice `json:"accepted"`

@@ -18,9 +18,8 @@ const MaxEvidence = 4 << 10
 type Result struct {
 	Evidence   json.RawMessage
 	Attachment json.RawMessage
-	// Faults are what the step found wrong with the node; Judged are the codes that it decides about, as in Outcome.
+	// Faults are what the step found wrong with the node, whether it failed or not.
 	Faults []fleet.Fault
-	Judged []string
 	// Problem is nil where the step ended as it should.
 	Problem *fleet.Problem
 	// Unseen: the step was left behind, still running, when its time was over.
@@ -79,7 +78,7 @@ func (f Funcs) Run(ctx context.Context, c Call) Result {
 			e.err = overtime(ctx, decl)
 		}
 		r := failure(e.err)
-		r.Faults, r.Judged = e.out.Faults, e.out.Judged
+		r.Faults = e.out.Faults
 		r.Problem.Faults = e.out.Faults
 		return r
 	}
@@ -94,7 +93,7 @@ func overtime(ctx context.Context, decl Step) error {
 }
 
 func success(name string, out Outcome) Result {
-	r := Result{Faults: out.Faults, Judged: out.Judged}
+	r := Result{Faults: out.Faults}
 	var err error
 	if out.Evidence != nil {
 		if r.Evidence, err = json.Marshal(out.Evidence); err != nil {

@@ -93,10 +93,8 @@ type Outcome struct {
 	Evidence any
 	// Attachment is what is bigger; it is stored as a blob.
 	Attachment any
-	// Faults are what the step found wrong with the node although it could end.
+	// Faults are what the step found wrong with the node although it could end. Those that it found before and does not repeat are cleared.
 	Faults []fleet.Fault
-	// Judged lists the codes of faults that the step decides about: those of them that Faults does not repeat are cleared.
-	Judged []string
 }
 
 // Func does a step. It returns when ctx ends. An error of kind Unavailable or Timeout is retried within the step's budget.
