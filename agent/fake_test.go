@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -50,6 +51,7 @@ type fakeServer struct {
 	forgotten bool // sessions are unknown: 401 until registered again
 	gone      bool
 	now       time.Time
+	images    map[string][]byte
 
 	results  chan api.Result
 	progress chan fleet.Progress
@@ -104,6 +106,16 @@ func (f *fakeServer) serve(l net.Listener) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	mux.HandleFunc("GET /secret", f.member(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "user-data") }))
+	mux.HandleFunc("GET /images/{name}", f.member(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		b, ok := f.images[r.PathValue("name")]
+		f.mu.Unlock()
+		if !ok {
+			refuse(w, http.StatusNotFound, "no such image")
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+	}))
 	srv := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), TLSConfig: &tls.Config{Certificates: []tls.Certificate{f.leaf}, ClientAuth: tls.RequestClientCert}}
 	f.mu.Lock()
 	f.http = srv

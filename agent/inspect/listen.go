@@ -24,6 +24,10 @@ var lldpGroups = []net.HardwareAddr{
 // Listen waits on all the named interfaces at once, each until its neighbour has spoken, at most wait. It needs CAP_NET_RAW. Interfaces where nothing was
 // heard are in neither map; those that could not be listened on are in the second, as are those where only malformed frames came.
 func Listen(ctx context.Context, names []string, wait time.Duration) (map[string]fleet.Neighbor, map[string]error) {
+	return listen(ctx, names, wait, listenOn)
+}
+
+func listen(ctx context.Context, names []string, wait time.Duration, on func(context.Context, string) (*fleet.Neighbor, error)) (map[string]fleet.Neighbor, map[string]error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	heard, failed := map[string]fleet.Neighbor{}, map[string]error{}
@@ -31,7 +35,7 @@ func Listen(ctx context.Context, names []string, wait time.Duration) (map[string
 	var group sync.WaitGroup
 	for _, name := range names {
 		group.Go(func() {
-			n, err := listenOn(ctx, name)
+			n, err := on(ctx, name)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
