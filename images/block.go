@@ -49,12 +49,15 @@ func (b *block) release() {
 }
 
 // pool holds a fixed number of blocks, so that a slow writer slows the reader instead of filling the memory.
-type pool struct{ free chan *block }
+type pool struct {
+	free chan *block
+	size int
+}
 
 func newPool(blocks, size int) *pool {
-	p := &pool{free: make(chan *block, blocks)}
+	p := &pool{free: make(chan *block, blocks), size: size}
 	for range blocks {
-		p.free <- &block{data: alignedBytes(size), pool: p}
+		p.free <- &block{pool: p}
 	}
 	return p
 }
@@ -63,6 +66,9 @@ func newPool(blocks, size int) *pool {
 func (p *pool) get(ctx context.Context) (*block, error) {
 	select {
 	case b := <-p.free:
+		if b.data == nil { // a small image never needs all of them
+			b.data = alignedBytes(p.size)
+		}
 		b.n = 0
 		b.refs.Store(1)
 		return b, nil

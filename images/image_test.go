@@ -263,7 +263,7 @@ func FuzzQCOW2(f *testing.F) {
 	be.PutUint32(small[4:], 2)
 	f.Add(small)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) >= 32 && be.Uint64(b[24:]) > 64<<20 {
+		if len(b) >= 32 && be.Uint64(b[24:]) > 1<<20 {
 			return // a large disk is legal and only costs time here
 		}
 		src := memory(b)

@@ -80,7 +80,7 @@ func (d *decoder) placeClusters(ctx context.Context, m *qcow2Map, w *window) err
 	wg.Go(func() {
 		defer close(queue)
 		defer close(work)
-		walkErr = walk(ctx, m, w, newPool(workers+6, int(max(BlockBytes, m.cluster()))), queue, work)
+		walkErr = walk(ctx, m, w, newPool(workers+6, int(min(BlockBytes, (m.qcow2Header.size+m.cluster()-1)/m.cluster()*m.cluster()))), queue, work)
 	})
 	defer func() {
 		cancel()
