@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/metalctl/metalctl/agent"
+	"github.com/metalctl/metalctl/agent/boot"
+	"github.com/metalctl/metalctl/agent/inspect"
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+// pid1 is the agent of a booted machine. It does not return while the machine runs.
+func pid1() {
+	ctx := context.Background()
+	m, err := boot.Init(ctx, boot.Options{})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "metalctl agent: %v\n", err)
+		time.Sleep(time.Minute) // leaves the message on the screen before the machine restarts
+		_ = boot.Reboot(ctx)
+		select {}
+	}
+	home := &agent.Home{}
+	log := slog.New(home.Handler(m.Log.Handler()))
+	guarded := boot.Guarded{Console: m.Console, Now: time.Now, Send: func(_ context.Context, r boot.Report) error {
+		home.Report("panic", append([]string{r.Reason}, strings.Split(r.Stack, "\n")...)...)
+		return nil
+	}}
+	go func() {
+		if err := m.Run(ctx); err != nil {
+			log.Error("devices are not watched any more", "err", err)
+		}
+	}()
+	cred, err := boot.ReadCredential(ctx)
+	if err != nil {
+		log.Error("no work for this machine", "err", err)
+		select {}
+	}
+	if cred.DebugShell {
+		guarded.Shell = func(ctx context.Context) { m.Shell(ctx) }
+	}
+	m.Apply(cred)
+	err = boot.Guard(ctx, guarded, func() error { machineAgent(ctx, m, cred, home, log); return nil })
+	if err != nil {
+		log.Error("the agent ended", "err", err)
+	}
+	select {} // PID 1 must not end: the machine waits to be powered off or booted again
+}
+
+// machineAgent connects the machine and works for its server until the session is over.
+func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, home *agent.Home, log *slog.Logger) {
+	started := uptime()
+	for {
+		net, err := boot.Network(ctx, cred.Network, log)
+		if err != nil {
+			log.Error("no network; trying again", "err", err)
+			time.Sleep(5 * time.Second)
+			continue
+		}
+		if err := net.WriteResolvConf("/etc/resolv.conf"); err != nil {
+			log.Warn("names cannot be resolved", "err", err)
+		}
+		go func() {
+			if err := net.Run(ctx); err != nil {
+				log.Error("the network's leases are not renewed any more", "err", err)
+			}
+		}()
+		log.Info("network is up", "link", net.Link, "addresses", fmt.Sprint(net.Addresses))
+		break
+	}
+	stages := map[string]float64{"init": started, "network": uptime()}
+	inv, err := inspect.Read(ctx, inspect.Options{Only: []string{inspect.PartSystem, inspect.PartNIC}})
+	if err != nil {
+		log.Error("the machine's identity cannot be read", "err", err)
+	}
+	err = agent.Run(ctx, agent.Config{
+		Credential: *cred, Home: home, Log: log, Identity: identityOf(inv, stages), Clock: boot.SetClock, PowerOff: boot.PowerOff,
+		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: log, LLDPWait: 3 * time.Second}}),
+	})
+	if err != nil {
+		log.Error("this boot's work is over", "err", err)
+		fmt.Fprintf(m.Console, "metalctl: %v\nThis machine waits to be powered off or booted again.\n", err)
+	}
+}
+
+func identityOf(inv fleet.Inventory, stages map[string]float64) agent.Identity {
+	id := agent.Identity{UUID: inv.System.UUID, Serial: inv.System.Serial, Boot: api.AgentBootInfo{
+		Program: version, Kernel: inv.System.Kernel, SecureBoot: inv.System.SecureBoot, Uptime: uptime(), Stages: stages,
+	}}
+	for _, n := range inv.NICs {
+		id.MACs = append(id.MACs, n.MAC)
+	}
+	return id
+}
+
+// uptime is seconds since the kernel started.
+func uptime() float64 {
+	var up, idle float64
+	b, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return 0
+	}
+	if _, err := fmt.Sscan(string(b), &up, &idle); err != nil {
+		return 0
+	}
+	return up
+}
+
+// processSpec is what `agent process` reads from standard input: one JSON object that stands in for a machine.
+type processSpec struct {
+	Credential json.RawMessage `json:"credential"`
+	System     fleet.System    `json:"system"`
+	Disks      []fleet.Disk    `json:"disks"`
+	NICs       []fleet.NIC     `json:"nics"`
+}
+
+func agentNoun(p *program) *cobra.Command {
+	inspectVerb := &cobra.Command{
+		Use: "inspect", Short: "Print what this machine is made of; no server needed", Args: exactly(), Example: "  metalctl agent inspect -o json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			wait, err := c.Flags().GetDuration("lldp-wait")
+			if err != nil {
+				return err
+			}
+			root, err := c.Flags().GetString("root")
+			if err != nil {
+				return err
+			}
+			inv, err := inspect.Read(c.Context(), inspect.Options{Root: root, LLDPWait: wait})
+			if err != nil {
+				return err
+			}
+			if p.flags.output == "" {
+				p.flags.output = "json"
+			}
+			return printInventory(p, inv)
+		},
+	}
+	inspectVerb.Flags().Duration("lldp-wait", 0, "how long to listen for LLDP neighbours (switches speak every 30 s)")
+	inspectVerb.Flags().String("root", "", "read a recorded tree instead of this machine")
+	process := &cobra.Command{
+		Use: "process", Short: "Be the agent of a simulated machine (used by metalctl sim)", Args: exactly(), Hidden: true,
+		Example: "  metalctl agent process < machine.json",
+		RunE:    func(c *cobra.Command, _ []string) error { return runProcessAgent(c.Context(), p) },
+	}
+	return noun("agent", "The node's side: inventory and work on the machine itself", inspectVerb, process)
+}
+
+// runProcessAgent is an agent as a process: it has file-backed disks and never touches this machine's clock, network or power.
+func runProcessAgent(ctx context.Context, p *program) error {
+	b, err := io.ReadAll(io.LimitReader(p.stdin, 4<<20))
+	if err != nil {
+		return fmt.Errorf("read the machine's description: %w", err)
+	}
+	var spec processSpec
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return fmt.Errorf("read the machine's description: %w", err)
+	}
+	cred, err := fleet.ParseCredential(spec.Credential)
+	if err != nil {
+		return err
+	}
+	home := &agent.Home{}
+	log := slog.New(home.Handler(slog.NewTextHandler(p.stderr, nil)))
+	opts := inspect.Options{System: &spec.System, Disks: spec.Disks, NICs: spec.NICs, Log: log}
+	if opts.Disks == nil {
+		opts.Disks = []fleet.Disk{}
+	}
+	if opts.NICs == nil {
+		opts.NICs = []fleet.NIC{}
+	}
+	inv := fleet.Inventory{System: spec.System, NICs: spec.NICs}
+	var funcs step.Funcs = agent.Steps(agent.Deps{Home: home, Inspect: opts})
+	err = agent.Run(ctx, agent.Config{
+		Credential: *cred, Home: home, Log: log, Identity: identityOf(inv, nil), Funcs: funcs,
+		PowerOff: func(context.Context) error { return nil },
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

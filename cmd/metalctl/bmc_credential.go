@@ -1,0 +1,65 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+// bmcCredential sets a new password, which closes the breaker that a wrong one opened.
+func bmcCredential(p *program) *cobra.Command {
+	var user, passwordFile string
+	set := &cobra.Command{
+		Use: "set NODE", Short: "Set the user or password that the server uses at a node's BMC", Args: exactly("NODE"),
+		Long: `Set replaces the credential that the server has for a node's BMC; the BMC's own account is not changed. A credential that the BMC once
+refused is used again from then on.`,
+		Example: "  metalctl bmc credential set hgx-001 --password-file secrets/hgx-001",
+		RunE: func(c *cobra.Command, args []string) error {
+			var patch api.NodePatch
+			if c.Flags().Changed("user") {
+				patch.User = &user
+			}
+			pw, err := p.askPassword(passwordFile)
+			if err != nil {
+				return err
+			}
+			patch.Password = &pw
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			if _, err := cl.PatchNode(c.Context(), args[0], patch, 0); err != nil {
+				return err
+			}
+			fmt.Fprintf(p.stderr, "%s: credential set\n", args[0])
+			return nil
+		},
+	}
+	set.Flags().StringVar(&user, "user", "", "another user than before")
+	set.Flags().StringVar(&passwordFile, "password-file", "", "file with the password (- for standard input; default: ask)")
+	return noun("credential", "What the server logs in to BMCs with", set)
+}
+
+// askPassword reads a password from a file or, where none is named, from the terminal without showing it.
+func (p *program) askPassword(file string) (string, error) {
+	if file != "" {
+		return p.readSecretFile(file)
+	}
+	f, ok := p.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return "", usageError("--password-file is needed where there is no terminal to ask on")
+	}
+	fmt.Fprint(p.stderr, "password: ")
+	b, err := term.ReadPassword(int(f.Fd()))
+	fmt.Fprintln(p.stderr)
+	if err != nil {
+		return "", fmt.Errorf("read password: %w", err)
+	}
+	return string(b), nil
+}

@@ -1,0 +1,349 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/server"
+	"github.com/metalctl/metalctl/provision/vmedia"
+	"github.com/metalctl/metalctl/redfish"
+)
+
+// bmcs opens the BMCs of nodes for the server and keeps them: one session per BMC, one breaker per credential, for the whole process.
+type bmcs struct {
+	store    fleet.Store
+	timeline fleet.Timeline
+	breakers *redfish.Breakers
+	log      *slog.Logger
+	now      func() time.Time
+	// ours are the beginnings of the URLs that the server serves media at; plain gives the http address of a medium, or "".
+	ours  []string
+	plain func(string) string
+
+	mu   sync.Mutex // guards open
+	open map[fleet.NodeID]*openBMC
+}
+
+// openBMC is one BMC; its mutex keeps two workers from opening it at once.
+type openBMC struct {
+	mu   sync.Mutex
+	bmc  *redfish.BMC
+	node fleet.Node
+}
+
+func newBMCs(st fleet.Store, tl fleet.Timeline, log *slog.Logger) *bmcs {
+	return &bmcs{store: st, timeline: tl, breakers: redfish.NewBreakers(), log: log, now: time.Now, open: map[fleet.NodeID]*openBMC{}}
+}
+
+func passwordKey(id fleet.NodeID) fleet.Key { return fleet.KeyOf(fleet.KindSecret, "node/"+id+"/bmc") }
+func sessionKey(id fleet.NodeID) fleet.Key {
+	return fleet.KeyOf(fleet.KindSecret, "node/"+id+"/session")
+}
+
+// get returns the node's BMC, opening it at first use.
+func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
+	b.mu.Lock()
+	o := b.open[id]
+	if o == nil {
+		o = &openBMC{}
+		b.open[id] = o
+	}
+	b.mu.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.bmc != nil {
+		return o.bmc, nil
+	}
+	var node fleet.Node
+	var password, session string
+	err := b.store.View(ctx, func(s fleet.Snapshot) (err error) {
+		if node, _, err = fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id)); err != nil {
+			return err
+		}
+		if password, _, err = fleet.Get[string](s, passwordKey(id)); err != nil {
+			return err
+		}
+		session, _, err = fleet.Get[string](s, sessionKey(id))
+		if fleet.KindOf(err) == fleet.NotFound {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up the BMC of node %s: %w", id, err)
+	}
+	opts := b.options(node.BMC, fleet.NewSecret(password))
+	opts.Auth, opts.Quirk, opts.Session = redfish.ParseAuthMode(node.BMC.Auth), node.BMC.Quirk, decodeSession(session)
+	opts.OnSession = func(s redfish.SavedSession) { b.saveSession(id, s) }
+	opts.Trace = func(c redfish.Call) { b.trace(id, c) }
+	bmc, err := redfish.Dial(ctx, node.BMC.Address, opts)
+	if err != nil {
+		return nil, err
+	}
+	o.bmc, o.node = bmc, node
+	return bmc, nil
+}
+
+func (b *bmcs) options(m fleet.BMC, password fleet.Secret) redfish.Options {
+	o := redfish.Options{
+		Credentials: redfish.Credentials{User: m.User, Password: password}, Breaker: b.breakers.For(m.Address, m.User),
+		Log: b.log, Now: b.now, Ours: b.ours,
+	}
+	switch {
+	case m.TLS.Pin != "":
+		o.Trust = redfish.Trust{Mode: redfish.TrustPin, Pin: m.TLS.Pin}
+	case m.TLS.CAPEM != "":
+		o.Trust = redfish.Trust{Mode: redfish.TrustCA, CAPEM: []byte(m.TLS.CAPEM)}
+	case m.TLS.FirstUse:
+		o.Trust = redfish.Trust{Mode: redfish.TrustFirstUse}
+	default:
+		o.Trust = redfish.Trust{Mode: redfish.TrustCA}
+	}
+	return o
+}
+
+// savedSession is a session as the store keeps it, encrypted.
+type savedSession struct {
+	URI   string `json:"uri"`
+	Token string `json:"token"`
+}
+
+func decodeSession(s string) redfish.SavedSession {
+	var v savedSession
+	if s == "" || json.Unmarshal([]byte(s), &v) != nil {
+		return redfish.SavedSession{} // without a saved session a new one is made
+	}
+	return redfish.SavedSession{URI: v.URI, Token: fleet.NewSecret(v.Token)}
+}
+
+// saveSession records a session, so that a crash leaves none behind on the BMC.
+func (b *bmcs) saveSession(id fleet.NodeID, s redfish.SavedSession) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	w := fleet.Write{Key: sessionKey(id)}
+	if s.URI != "" {
+		j, err := json.Marshal(savedSession{URI: s.URI, Token: s.Token.Reveal()})
+		if err != nil {
+			b.log.Warn("session not recorded", "node", id, "err", err)
+			return
+		}
+		w.Value = fleet.NewSecret(string(j))
+	}
+	if _, err := b.store.Commit(ctx, fleet.Change{Writes: []fleet.Write{w}}); err != nil {
+		b.log.Warn("session not recorded; a crash now would leave it on the BMC until it times out", "node", id, "err", err)
+	}
+}
+
+func (b *bmcs) trace(id fleet.NodeID, c redfish.Call) {
+	text := fmt.Sprintf("%s %s -> %d in %s", c.Method, c.URI, c.Status, c.Duration.Round(time.Millisecond))
+	if c.Status == 0 {
+		text = fmt.Sprintf("%s %s -> no answer: %s", c.Method, c.URI, c.Err)
+	}
+	b.timeline.AppendTimeline(id, fleet.TimelineEntry{At: c.Start, Source: "redfish", Text: text})
+}
+
+// drop closes the node's BMC, so that its next use opens it afresh.
+func (b *bmcs) drop(ctx context.Context, id fleet.NodeID) {
+	b.mu.Lock()
+	o := b.open[id]
+	delete(b.open, id)
+	b.mu.Unlock()
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.bmc != nil {
+		if err := o.bmc.Close(ctx); err != nil {
+			b.log.Debug("session not deleted; it will time out", "node", id, "err", err)
+		}
+		o.bmc = nil
+	}
+}
+
+// close ends every session.
+func (b *bmcs) close(ctx context.Context) {
+	b.mu.Lock()
+	var ids []fleet.NodeID
+	for id := range b.open {
+		ids = append(ids, id)
+	}
+	b.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, id := range ids {
+		wg.Add(1)
+		go func() { defer wg.Done(); b.drop(ctx, id) }()
+	}
+	wg.Wait()
+}
+
+// Enroll implements server.Enroller: reads only, besides the session that reading needs.
+func (b *bmcs) Enroll(ctx context.Context, m fleet.BMC, password fleet.Secret) (learned server.Learned, err error) {
+	opts := b.options(m, password)
+	bmc, err := redfish.Dial(ctx, m.Address, opts)
+	if err != nil {
+		return learned, err
+	}
+	defer func() {
+		if cerr := bmc.Close(ctx); cerr != nil && err == nil {
+			learned.Notes = append(learned.Notes, "the session could not be deleted and will time out: "+cerr.Error())
+		}
+	}()
+	id, err := bmc.Identity(ctx)
+	if err != nil {
+		return learned, err
+	}
+	caps, err := bmc.Capabilities(ctx)
+	if err != nil {
+		return learned, err
+	}
+	m.Auth, m.Quirk, m.Vendor, m.Model, m.Firmware, m.Serial, m.UUID = id.Auth, id.Quirk, id.Vendor, id.Model, id.BMCFirmware, id.Serial, id.UUID
+	m.BootMethod = strings.TrimSpace(string(caps.Method) + " " + caps.Boots)
+	if caps.Why != "" {
+		m.BootMethod += ": " + caps.Why
+	}
+	if m.TLS.FirstUse && m.TLS.Pin == "" {
+		m.TLS.Pin = id.Pin
+		learned.Notes = append(learned.Notes, "pinned at first use: "+id.Pin)
+	}
+	for _, f := range caps.Licences {
+		if f.State != "present" {
+			learned.Notes = append(learned.Notes, "licence for "+licenceText(f))
+		}
+	}
+	learned.BMC, learned.System = m, fleet.Expect{Serial: id.Serial, UUID: id.UUID}
+	return learned, nil
+}
+
+// Breaker implements server.Credentials.
+func (b *bmcs) Breaker(id fleet.NodeID) string {
+	b.mu.Lock()
+	o := b.open[id]
+	b.mu.Unlock()
+	var n fleet.Node
+	err := b.store.View(context.Background(), func(s fleet.Snapshot) (err error) {
+		n, _, err = fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id))
+		return err
+	})
+	if err != nil || o == nil {
+		return ""
+	}
+	st := b.breakers.For(n.BMC.Address, n.BMC.User).State()
+	if !st.Open {
+		return ""
+	}
+	return fmt.Sprintf("since %s: %s", st.Since.UTC().Format(time.RFC3339), st.Why)
+}
+
+// CredentialChanged implements server.Credentials.
+func (b *bmcs) CredentialChanged(id fleet.NodeID) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	b.drop(ctx, id)
+	var n fleet.Node
+	err := b.store.View(ctx, func(s fleet.Snapshot) (err error) {
+		n, _, err = fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id))
+		return err
+	})
+	if err == nil { // a node that is gone has no breaker to close
+		b.breakers.For(n.BMC.Address, n.BMC.User).Reset()
+	}
+}
+
+// PowerState implements server.Powerer.
+func (b *bmcs) PowerState(ctx context.Context, id fleet.NodeID) (string, error) {
+	bmc, err := b.get(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	st, err := bmc.Power(ctx)
+	switch st {
+	case redfish.PowerOn:
+		return "on", err
+	case redfish.PowerOff:
+		return "off", err
+	}
+	return string(st), err
+}
+
+// SetPower implements server.Powerer.
+func (b *bmcs) SetPower(ctx context.Context, id fleet.NodeID, action string) (string, error) {
+	a, ok := map[string]redfish.Action{"on": redfish.On, "off": redfish.ForceOff, "cycle": redfish.PowerCycle, "shutdown": redfish.GracefulShutdown}[action]
+	if !ok {
+		return "", fleet.Errorf(fleet.Invalid, "MC-NODE-POWER", "power action %q is not known; want on, off, shutdown or cycle", action)
+	}
+	bmc, err := b.get(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if err := bmc.SetPower(ctx, a); err != nil {
+		return "", err
+	}
+	return b.PowerState(ctx, id)
+}
+
+// dial implements vmedia.Dial.
+func (b *bmcs) dial(ctx context.Context, id fleet.NodeID) (vmedia.Controller, error) {
+	bmc, err := b.get(ctx, id)
+	if err != nil {
+		return vmedia.Controller{}, err
+	}
+	c := bmcController{bmc, b.plain}
+	return vmedia.Controller{Power: c, Media: c, Boot: c, Identity: c}, nil
+}
+
+// BootProgress tells how far the machine's firmware says that it is, as Redfish's BootProgress.LastState.
+func (b *bmcs) BootProgress(ctx context.Context, id fleet.NodeID) (string, error) {
+	bmc, err := b.get(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	return bmc.BootProgress(ctx)
+}
+
+// bmcController shows a redfish.BMC as provision/vmedia wants it.
+type bmcController struct {
+	bmc *redfish.BMC
+	// plain gives a medium's http address, or "" where the server serves none.
+	plain func(string) string
+}
+
+func (c bmcController) Power(ctx context.Context) (string, error) {
+	st, err := c.bmc.Power(ctx)
+	return string(st), err
+}
+
+func (c bmcController) SetPower(ctx context.Context, action string) error {
+	return c.bmc.SetPower(ctx, redfish.Action(action))
+}
+
+func (c bmcController) InsertMedia(ctx context.Context, url string, caPEM []byte) (vmedia.Inserted, error) {
+	m, err := c.bmc.InsertMedia(ctx, redfish.MediaRequest{URL: url, CAPEM: caPEM})
+	// Plain http is for BMCs that cannot do https: the node's record then says that its boot path is unauthenticated.
+	if plain := c.plain(url); fleet.CodeOf(err) == "MC-BMC-NO-MEDIA" && plain != "" {
+		m, err = c.bmc.InsertMedia(ctx, redfish.MediaRequest{URL: plain})
+	}
+	return vmedia.Inserted{Method: string(m.Method), Slot: m.URI, Target: string(m.Target), Verified: m.CertificateVerified}, err
+}
+
+func (c bmcController) EjectMedia(ctx context.Context) error { return c.bmc.EjectMedia(ctx) }
+
+func (c bmcController) SetBootOnce(ctx context.Context, target, mode string) error {
+	return c.bmc.SetBootOnce(ctx, redfish.Target(target), redfish.Mode(mode))
+}
+
+func (c bmcController) Identity(ctx context.Context) (vmedia.Machine, error) {
+	id, err := c.bmc.Identity(ctx)
+	return vmedia.Machine{Vendor: id.Vendor, Model: id.Model, Serial: id.Serial, UUID: id.UUID, Firmware: id.BIOSVersion, Power: string(id.PowerState)}, err
+}
+
+// SerialTail implements reconcile.Evidence; serial consoles are not recorded by this server.
+func (b *bmcs) SerialTail(context.Context, fleet.NodeID) ([]byte, error) { return nil, nil }

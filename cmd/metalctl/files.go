@@ -1,0 +1,262 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+// fleetFile is what one YAML file holds, in its order.
+type fleetFile struct {
+	nodes   []api.NodeCreate
+	classes []fleet.Class
+	images  []fleet.Image
+	sites   []fleet.Site
+}
+
+// nodeFile is kind Node of a fleet file.
+type nodeFile struct {
+	Kind string `yaml:"kind"`
+	Name string `yaml:"name"`
+	BMC  struct {
+		Address      string `yaml:"address"`
+		User         string `yaml:"user"`
+		PasswordFile string `yaml:"password_file"`
+		TLS          struct {
+			Pin      string `yaml:"pin"`
+			CAFile   string `yaml:"ca_file"`
+			FirstUse bool   `yaml:"first_use"`
+		} `yaml:"tls"`
+	} `yaml:"bmc"`
+	Class  string            `yaml:"class"`
+	Labels map[string]string `yaml:"labels"`
+	Expect struct {
+		Serial string `yaml:"serial"`
+		UUID   string `yaml:"uuid"`
+	} `yaml:"expect"`
+	BootNetwork *fleet.BootNetwork `yaml:"boot_network"`
+	RootDisk    struct {
+		MinSizeBytes int64  `yaml:"min_size_bytes"`
+		MaxSizeBytes int64  `yaml:"max_size_bytes"`
+		Serial       string `yaml:"serial"`
+		Model        string `yaml:"model"`
+		WWN          string `yaml:"wwn"`
+		Transport    string `yaml:"transport"`
+		Name         string `yaml:"name"`
+	} `yaml:"root_disk"`
+	Ports []struct {
+		MAC    fleet.MAC  `yaml:"mac"`
+		GUID   fleet.GUID `yaml:"guid"`
+		Role   string     `yaml:"role"`
+		Switch string     `yaml:"switch"`
+		Port   string     `yaml:"port"`
+		LAG    string     `yaml:"lag"`
+		Fabric string     `yaml:"fabric"`
+		Rail   *int       `yaml:"rail"`
+	} `yaml:"ports"`
+	AllowReboot bool `yaml:"allow_reboot"`
+	DebugShell  bool `yaml:"debug_shell"`
+}
+
+// classFile is kind Class of a fleet file. `burnin` is a profile with its follow-up, or the word none.
+type classFile struct {
+	Kind   string `yaml:"kind"`
+	Name   string `yaml:"name"`
+	Expect struct {
+		CPUs        int   `yaml:"cpus"`
+		NUMANodes   int   `yaml:"numa_nodes"`
+		MemoryBytes int64 `yaml:"memory_bytes"`
+		Disks       int   `yaml:"disks"`
+		NICs        int   `yaml:"nics"`
+		GPUs        struct {
+			Count int `yaml:"count"`
+		} `yaml:"gpus"`
+		InfiniBand struct {
+			Count int `yaml:"count"`
+		} `yaml:"infiniband"`
+		NVMe struct {
+			Count int `yaml:"count"`
+		} `yaml:"nvme"`
+	} `yaml:"expect"`
+	BurnIn string `yaml:"burnin"`
+	Erase  struct {
+		Level string `yaml:"level"`
+	} `yaml:"erase"`
+	PowerOffAvailable bool `yaml:"power_off_available"`
+}
+
+type imageFile struct {
+	Kind      string `yaml:"kind"`
+	Name      string `yaml:"name"`
+	URL       string `yaml:"url"`
+	Format    string `yaml:"format"`
+	SHA256    string `yaml:"sha256"`
+	SizeBytes int64  `yaml:"size_bytes"`
+}
+
+type siteFile struct {
+	Kind      string   `yaml:"kind"`
+	Isolation string   `yaml:"isolation"`
+	PhoneHome string   `yaml:"phone_home"`
+	Origins   []string `yaml:"image_origins"`
+	Denied    []string `yaml:"image_denied"`
+}
+
+// readFleetFile reads a YAML file of one or more documents, strictly: an unknown key or a wrong type is an error with file, line and column.
+func readFleetFile(path string, stdin io.Reader) (fleetFile, error) {
+	var data []byte
+	var err error
+	if path == "-" {
+		data, err = io.ReadAll(io.LimitReader(stdin, 16<<20))
+	} else {
+		data, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return fleetFile{}, fmt.Errorf("read fleet file: %w", err)
+	}
+	return parseFleetFile(path, data, os.ReadFile)
+}
+
+// parseFleetFile is readFleetFile without the file system; open reads files that the document names, relative to it.
+func parseFleetFile(name string, data []byte, open func(string) ([]byte, error)) (fleetFile, error) {
+	var out fleetFile
+	doc, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return out, yamlError(name, err)
+	}
+	n := 0
+	for _, d := range doc.Docs {
+		if d.Body == nil {
+			continue
+		}
+		n++
+		if err := out.add(name, d.Body, open); err != nil {
+			return fleetFile{}, err
+		}
+	}
+	if n == 0 {
+		return out, fleet.Errorf(fleet.Invalid, "MC-FILE-EMPTY", "%s: no document in it", name)
+	}
+	return out, nil
+}
+
+func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, error)) error {
+	var head struct {
+		Kind string `yaml:"kind"`
+	}
+	if err := yaml.NodeToValue(body, &head); err != nil {
+		return yamlError(name, err)
+	}
+	into := func(v any) error {
+		if err := yaml.NodeToValue(body, v, yaml.Strict()); err != nil {
+			return yamlError(name, err)
+		}
+		return nil
+	}
+	at := func(format string, args ...any) error {
+		pos := body.GetToken().Position
+		return fleet.Errorf(fleet.Invalid, "MC-FILE-VALUE", "%s:%d: %s", name, pos.Line, fmt.Sprintf(format, args...))
+	}
+	switch head.Kind {
+	case "Node":
+		var n nodeFile
+		if err := into(&n); err != nil {
+			return err
+		}
+		c, err := n.create(filepath.Dir(name), open)
+		if err != nil {
+			return at("%v", err)
+		}
+		f.nodes = append(f.nodes, c)
+	case "Class":
+		var c classFile
+		if err := into(&c); err != nil {
+			return err
+		}
+		f.classes = append(f.classes, c.class())
+	case "Image":
+		var i imageFile
+		if err := into(&i); err != nil {
+			return err
+		}
+		f.images = append(f.images, fleet.Image{Name: i.Name, URL: i.URL, Format: i.Format, SHA256: i.SHA256, SizeBytes: i.SizeBytes})
+	case "Site":
+		var s siteFile
+		if err := into(&s); err != nil {
+			return err
+		}
+		f.sites = append(f.sites, fleet.Site{Isolation: s.Isolation, PhoneHome: s.PhoneHome, Origins: s.Origins, Denied: s.Denied})
+	case "":
+		return at("the document has no `kind`; want Node, Class, Image or Site")
+	default:
+		return at("kind %q is not known; want Node, Class, Image or Site", head.Kind)
+	}
+	return nil
+}
+
+func (c classFile) class() fleet.Class {
+	return fleet.Class{
+		Name: c.Name,
+		Expect: fleet.ClassExpect{
+			CPUs: c.Expect.CPUs, NUMANodes: c.Expect.NUMANodes, MemoryBytes: c.Expect.MemoryBytes, Disks: c.Expect.Disks,
+			NVMe: c.Expect.NVMe.Count, NICs: c.Expect.NICs, GPUs: c.Expect.GPUs.Count, InfiniBand: c.Expect.InfiniBand.Count,
+		},
+		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, PowerOffAvailable: c.PowerOffAvailable,
+	}
+}
+
+func (n nodeFile) create(dir string, open func(string) ([]byte, error)) (api.NodeCreate, error) {
+	rel := func(p string) string {
+		if filepath.IsAbs(p) {
+			return p
+		}
+		return filepath.Join(dir, p)
+	}
+	c := api.NodeCreate{
+		Name: n.Name, Class: n.Class, Labels: n.Labels, Address: n.BMC.Address, User: n.BMC.User,
+		Expect: fleet.Expect(n.Expect), BootNetwork: n.BootNetwork, RootDisk: fleet.RootDiskHints(n.RootDisk),
+		AllowReboot: n.AllowReboot, DebugShell: n.DebugShell,
+		TLS: fleet.BMCTLS{Pin: n.BMC.TLS.Pin, FirstUse: n.BMC.TLS.FirstUse},
+	}
+	for _, p := range n.Ports {
+		c.Ports = append(c.Ports, fleet.Port(p))
+	}
+	if n.BMC.PasswordFile == "" {
+		return c, errors.New("bmc.password_file is missing")
+	}
+	pw, err := open(rel(n.BMC.PasswordFile))
+	if err != nil {
+		return c, fmt.Errorf("bmc.password_file: %w", err)
+	}
+	c.Password = strings.TrimRight(string(pw), "\r\n")
+	if n.BMC.TLS.CAFile != "" {
+		ca, err := open(rel(n.BMC.TLS.CAFile))
+		if err != nil {
+			return c, fmt.Errorf("bmc.tls.ca_file: %w", err)
+		}
+		c.TLS.CAPEM = string(ca)
+	}
+	return c, nil
+}
+
+// yamlError puts the file's name before the line and column that the YAML library tells.
+func yamlError(name string, err error) error {
+	var y yaml.Error
+	if errors.As(err, &y) {
+		pos := y.GetToken().Position
+		return fleet.Errorf(fleet.Invalid, "MC-FILE-YAML", "%s:%d:%d: %s", name, pos.Line, pos.Column, y.GetMessage())
+	}
+	return fleet.Errorf(fleet.Invalid, "MC-FILE-YAML", "%s: %w", name, err)
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+func printInventory(p *program, inv fleet.Inventory) error {
+	switch p.flags.output {
+	case "", "table", "wide":
+	default:
+		v := view[fleet.Inventory]{name: func(i fleet.Inventory) string { return i.System.Serial }}
+		return v.print(p, []fleet.Inventory{inv}, true)
+	}
+	rows := [][]string{}
+	add := func(cells ...string) {
+		for i := range cells {
+			cells[i] = printable(cells[i])
+		}
+		for len(cells) < 5 {
+			cells = append(cells, "")
+		}
+		rows = append(rows, cells)
+	}
+	s := inv.System
+	add("system", s.Vendor, s.Model, "serial "+orDash(s.Serial), s.UUID)
+	add("firmware", orDash(s.BIOS), s.FirmwareMode, "secure boot "+s.SecureBoot, "kernel "+s.Kernel)
+	for _, c := range inv.CPUs {
+		add("cpu", fmt.Sprint(c.Socket), c.Model, fmt.Sprintf("%d cores", c.Cores), fmt.Sprintf("%d threads", c.Threads))
+	}
+	for _, n := range inv.NUMANodes {
+		add("numa", fmt.Sprint(n.ID), bytesText(n.MemoryBytes), "cpus "+n.CPUs, fmt.Sprint(n.Distances))
+	}
+	add("memory", bytesText(inv.Memory.TotalBytes), fmt.Sprintf("%d modules", len(inv.Memory.DIMMs)))
+	for _, d := range inv.Disks {
+		note := d.Transport
+		if d.BootMedium {
+			note += ", boot medium"
+		}
+		add("disk", d.Name, d.Serial, bytesText(d.SizeBytes), d.Model+" ("+note+")")
+	}
+	for _, n := range inv.NICs {
+		peer := "no LLDP neighbour"
+		if n.LLDP != nil {
+			peer = "at " + n.LLDP.SystemName + " " + n.LLDP.PortID
+		}
+		add("nic", n.Name, string(n.MAC), n.Driver, peer)
+	}
+	for _, m := range inv.Missing {
+		add("missing", m.What, m.Why)
+	}
+	return printTable(p.stdout, rows)
+}
+
+// bytesText prints a size with three digits and a decimal unit.
+func bytesText(n int64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
+	v, u := float64(n), 0
+	for v >= 1000 && u < len(units)-1 {
+		v, u = v/1000, u+1
+	}
+	if u == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.3g %s", v, units[u])
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

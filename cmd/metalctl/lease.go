@@ -1,0 +1,346 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+func leaseNoun(p *program) *cobra.Command {
+	return noun("lease", "Hand nodes to tenants and take them back", leaseCreate(p), leaseList(p), leaseShow(p), leaseExtend(p), leaseRelease(p))
+}
+
+var leaseView = view[api.Lease]{
+	name: func(l api.Lease) string { return "lease/" + string(l.ID) },
+	columns: []column[api.Lease]{
+		{"ID", false, func(l api.Lease) string { return string(l.ID) }},
+		{"NAME", false, func(l api.Lease) string { return orDash(l.Name) }},
+		{"STATE", false, func(l api.Lease) string { return string(l.State) }},
+		{"SINCE", false, func(l api.Lease) string { return age(l.Since) }},
+		{"NODES", false, func(l api.Lease) string { return membersText(l.Members) }},
+		{"IMAGE", false, func(l api.Lease) string { return l.Request.Image }},
+		{"UNTIL", false, func(l api.Lease) string {
+			if l.Request.Until.IsZero() {
+				return "-"
+			}
+			return l.Request.Until.UTC().Format(time.RFC3339)
+		}},
+		{"FAULT", true, func(l api.Lease) string { return orDash(l.Fault) }},
+		{"ISOLATION", true, func(l api.Lease) string { return l.Isolation }},
+	},
+}
+
+func membersText(ms []fleet.Member) string {
+	var out []string
+	for _, m := range ms {
+		out = append(out, m.Name+":"+string(m.State))
+	}
+	return strings.Join(out, ",")
+}
+
+type leaseOptions struct {
+	name, image, userData, hostname, networkData, ready, until string
+	nodes, sshKeys                                             []string
+	meta                                                       map[string]string
+	grace, deadline                                            time.Duration
+	minReady                                                   int
+	wipeData, noWait                                           bool
+}
+
+func leaseCreate(p *program) *cobra.Command {
+	var o leaseOptions
+	c := &cobra.Command{
+		Use: "create --node N[,N] --image I", Short: "Reserve nodes, write the image, boot it", Args: exactly(),
+		Example: "  metalctl lease create --node hgx-001 --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --user-data cloud.yaml",
+		RunE:    func(c *cobra.Command, _ []string) error { return o.run(c.Context(), p) },
+	}
+	f := c.Flags()
+	f.StringSliceVar(&o.nodes, "node", nil, "nodes, by name or hostlist")
+	f.StringVar(&o.name, "name", "", "a name for the lease")
+	f.StringVar(&o.image, "image", "", "image to write")
+	f.StringVar(&o.userData, "user-data", "", "file that cloud-init reads")
+	f.StringArrayVar(&o.sshKeys, "ssh-key", nil, "file with SSH public keys; may be given again")
+	f.StringVar(&o.hostname, "hostname-template", "", "host names, such as gpu-{index}.{lease}; default: the node's name")
+	f.StringToStringVar(&o.meta, "meta", nil, "metadata for the config drive, key=value")
+	f.StringVar(&o.networkData, "network-data", "", "file with OpenStack network_data.json")
+	f.StringVar(&o.ready, "ready", "os-running", "what ready means: os-running, phone-home or now")
+	f.StringVar(&o.until, "until", "", "when the lease ends by itself: RFC 3339, or a duration such as 72h")
+	f.DurationVar(&o.grace, "grace", 72*time.Hour, "how long the disks stay untouched after the end; 0 for none")
+	f.DurationVar(&o.deadline, "deadline", 0, "how long allocating and deploying may take (default: the server's)")
+	f.IntVar(&o.minReady, "min-ready", 0, "this many ready nodes suffice (default: all)")
+	f.BoolVar(&o.wipeData, "wipe-data", false, "write data disks, too; otherwise only the root disk is touched")
+	f.BoolVar(&o.noWait, "no-wait", false, "do not follow the deployment")
+	return c
+}
+
+func (o *leaseOptions) run(ctx context.Context, p *program) error {
+	req, err := o.request()
+	if err != nil {
+		return err
+	}
+	cl, err := p.client()
+	if err != nil {
+		return err
+	}
+	l, err := cl.CreateLease(ctx, req, uuid.NewString())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stderr, "lease/%s\n", l.ID)
+	if !o.noWait {
+		if l, err = followLease(ctx, p, cl, l, fleet.LeaseActive); err != nil {
+			return err
+		}
+	}
+	return leaseView.print(p, []api.Lease{l}, true)
+}
+
+func (o *leaseOptions) request() (api.LeaseCreate, error) {
+	var req api.LeaseCreate
+	if len(o.nodes) == 0 || o.image == "" {
+		return req, usageError("lease create: --node and --image are needed\n  try: metalctl lease create --help")
+	}
+	nodes, err := expandHosts(o.nodes)
+	if err != nil {
+		return req, err
+	}
+	until, err := parseUntil(o.until, time.Now())
+	if err != nil {
+		return req, err
+	}
+	req.Name = o.name
+	req.LeaseRequest = fleet.LeaseRequest{
+		Nodes: nodes, Image: o.image, HostnameTemplate: o.hostname, Meta: o.meta, Ready: fleet.Ready(o.ready), MinReady: o.minReady,
+		Until: until, GraceSeconds: int64(o.grace.Seconds()), WipeData: o.wipeData, DeadlineSeconds: int64(o.deadline.Seconds()),
+	}
+	for _, path := range o.sshKeys {
+		keys, err := readKeys(path)
+		if err != nil {
+			return req, err
+		}
+		req.SSHKeys = append(req.SSHKeys, keys...)
+	}
+	if o.userData != "" {
+		if req.UserData, err = os.ReadFile(o.userData); err != nil {
+			return req, fmt.Errorf("read --user-data: %w", err)
+		}
+	}
+	if o.networkData != "" {
+		b, err := os.ReadFile(o.networkData)
+		if err != nil {
+			return req, fmt.Errorf("read --network-data: %w", err)
+		}
+		if !json.Valid(b) {
+			return req, fleet.Errorf(fleet.Invalid, "MC-LEASE-NETWORK-DATA", "%s is not JSON", o.networkData).WithHint("write it as OpenStack network_data.json")
+		}
+		req.NetworkData = b
+	}
+	return req, nil
+}
+
+// readKeys reads a file of SSH public keys, a line each; a private key is refused before it travels.
+func readKeys(path string) ([]string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read --ssh-key: %w", err)
+	}
+	var keys []string
+	for i, line := range strings.Split(string(b), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if strings.Contains(line, "PRIVATE KEY") {
+			return nil, fleet.Errorf(fleet.Invalid, "MC-LEASE-SSH-KEY", "%s:%d: this is a private key", path, i+1).WithHint("give the .pub file")
+		}
+		if len(strings.Fields(line)) < 2 {
+			return nil, fleet.Errorf(fleet.Invalid, "MC-LEASE-SSH-KEY", "%s:%d: not an SSH public key", path, i+1)
+		}
+		keys = append(keys, line)
+	}
+	if len(keys) == 0 {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-LEASE-SSH-KEY", "%s holds no key", path)
+	}
+	return keys, nil
+}
+
+// parseUntil reads an absolute time or a duration from now; "" is no end.
+func parseUntil(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(d).UTC(), nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, usageError("%q is neither a duration such as 72h nor a time such as 2027-01-31T12:00:00Z", s)
+	}
+	return t.UTC(), nil
+}
+
+// followLease follows every member's operation until the lease is where it should be, or is over.
+func followLease(ctx context.Context, p *program, cl *api.Client, l api.Lease, want fleet.LeaseState) (api.Lease, error) {
+	f := newFollower(p.stderr)
+	for {
+		var ops []api.Operation
+		for _, m := range l.Members {
+			if m.Operation == "" {
+				continue
+			}
+			op, err := cl.Operation(ctx, m.Operation, 0)
+			if err != nil {
+				return l, fmt.Errorf("follow lease %s: %w", l.ID, err)
+			}
+			ops = append(ops, op)
+		}
+		if len(ops) == len(l.Members) {
+			f.show(ops)
+		}
+		if l.State == want {
+			return l, nil
+		}
+		if l.State.Over() || (want == fleet.LeaseActive && l.State == fleet.LeaseReleasing) {
+			return l, &exitError{exitNodeFailed, fleet.Errorf(fleet.Broken, "MC-LEASE-FAILED", "lease %s is %s: %s", l.ID, l.State, orDash(l.Fault)).
+				WithHint("metalctl lease show %s", l.ID)}
+		}
+		select {
+		case <-ctx.Done():
+			fmt.Fprintf(p.stderr, "no longer following; the work goes on: metalctl lease show %s\n", l.ID)
+			return l, ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+		var err error
+		if l, err = cl.Lease(ctx, string(l.ID)); err != nil {
+			return l, fmt.Errorf("follow lease: %w", err)
+		}
+	}
+}
+
+func leaseList(p *program) *cobra.Command {
+	var o api.ListOptions
+	c := &cobra.Command{
+		Use: "list", Short: "List leases", Args: exactly(), Example: "  metalctl lease list --state active",
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			ls, err := cl.Leases(c.Context(), o)
+			if err != nil {
+				return err
+			}
+			return leaseView.print(p, ls.Items, false)
+		},
+	}
+	c.Flags().StringVar(&o.State, "state", "", "only leases in this state")
+	c.Flags().StringVar(&o.Node, "node", "", "only leases that hold this node")
+	return c
+}
+
+func leaseShow(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use: "show LEASE", Short: "Show a lease and its members", Args: exactly("LEASE"), Example: "  metalctl lease show training-a -o yaml",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			l, err := cl.Lease(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if p.flags.output != "" && p.flags.output != "table" && p.flags.output != "wide" {
+				return leaseView.print(p, []api.Lease{l}, true)
+			}
+			rows := [][]string{{"lease:", string(l.ID) + " " + l.Name}, {"state:", string(l.State) + " since " + l.Since.UTC().Format(time.RFC3339)}, {"image:", l.Request.Image}}
+			if l.Isolation == "none" {
+				rows = append(rows, []string{"isolation:", "none: nothing separates this lease's nodes from others"})
+			}
+			if l.Fault != "" {
+				rows = append(rows, []string{"fault:", printable(l.Fault)})
+			}
+			if !l.GraceEnds.IsZero() {
+				rows = append(rows, []string{"grace ends:", l.GraceEnds.UTC().Format(time.RFC3339)})
+			}
+			for _, m := range l.Members {
+				rows = append(rows, []string{"member:", printable(fmt.Sprintf("%s %s as %s %s", m.Name, m.State, m.Hostname, m.Proof))})
+			}
+			return printTable(p.stdout, rows)
+		},
+	}
+}
+
+func leaseExtend(p *program) *cobra.Command {
+	var until string
+	c := &cobra.Command{
+		Use: "extend LEASE --until T", Short: "Give a lease more time, also within its grace", Args: exactly("LEASE"), Example: "  metalctl lease extend training-a --until 48h",
+		RunE: func(c *cobra.Command, args []string) error {
+			t, err := parseUntil(until, time.Now())
+			if err != nil {
+				return err
+			}
+			if t.IsZero() {
+				return usageError("lease extend: --until is needed")
+			}
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			l, err := cl.ExtendLease(c.Context(), args[0], t)
+			if err != nil {
+				return err
+			}
+			return leaseView.print(p, []api.Lease{l}, true)
+		},
+	}
+	c.Flags().StringVar(&until, "until", "", "RFC 3339, or a duration from now")
+	return c
+}
+
+func leaseRelease(p *program) *cobra.Command {
+	var yes, noWait bool
+	c := &cobra.Command{
+		Use: "release LEASE", Short: "End a lease: isolate its nodes, power them off, keep the disks for the grace time", Args: exactly("LEASE"),
+		Example: "  metalctl lease release training-a --yes",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			if !yes {
+				l, err := cl.Lease(c.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				if err := p.confirm(fmt.Sprintf("release lease %s with %s?", l.ID, membersText(l.Members))); err != nil {
+					return err
+				}
+			}
+			l, err := cl.ReleaseLease(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if !noWait && !l.State.Over() {
+				if l, err = followLease(c.Context(), p, cl, l, fleet.LeaseReleased); err != nil {
+					return err
+				}
+			}
+			return leaseView.print(p, []api.Lease{l}, true)
+		},
+	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not follow the release")
+	return c
+}

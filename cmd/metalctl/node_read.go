@@ -1,0 +1,209 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+func isTerminalReader(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func nodeInventory(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use: "inventory NODE", Short: "Print what the newest inspection found", Args: exactly("NODE"),
+		Example: "  metalctl node inventory hgx-001 -o json",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			inv, err := cl.Inventory(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return printInventory(p, inv)
+		},
+	}
+}
+
+func nodePlan(p *program) *cobra.Command {
+	var use string
+	c := &cobra.Command{
+		Use: "plan NODE --use USE", Short: "Print what would run, why, and how many reboots it costs; changes nothing", Args: exactly("NODE"),
+		Example: "  metalctl node plan hgx-001 --use clean",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			plan, err := cl.NodePlan(c.Context(), args[0], use)
+			if err != nil {
+				return err
+			}
+			return printPlan(p, args[0], plan)
+		},
+	}
+	c.Flags().StringVar(&use, "use", "clean", "inspect, clean, burn, deploy, rebuild, release or resume")
+	return c
+}
+
+func printPlan(p *program, node string, plan api.Plan) error {
+	if p.flags.output != "" && p.flags.output != "table" && p.flags.output != "wide" {
+		v := view[api.Plan]{name: func(pl api.Plan) string { return pl.Digest }}
+		return v.print(p, []api.Plan{plan}, true)
+	}
+	rows := [][]string{{"STEP", "SIDE", "WHY"}}
+	for _, s := range plan.Steps {
+		name := s.Name
+		if s.Destroys {
+			name += " (destroys data)"
+		}
+		rows = append(rows, []string{name, s.Side, printable(s.Why)})
+	}
+	if err := printTable(p.stdout, rows); err != nil {
+		return err
+	}
+	for _, d := range plan.Erases {
+		fmt.Fprintf(p.stdout, "erases or writes %s  %s  %s\n", printable(d.Serial), bytesText(d.SizeBytes), printable(d.Model))
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s: %s, %d reboots, plan %s\n", node, plan.Use, plan.Reboots, plan.Digest)
+	return err
+}
+
+var timelineView = view[fleet.TimelineEntry]{
+	name: func(e fleet.TimelineEntry) string { return e.Source },
+	columns: []column[fleet.TimelineEntry]{
+		{"TIME", false, func(e fleet.TimelineEntry) string { return e.At.UTC().Format("2006-01-02T15:04:05.000Z") }},
+		{"SOURCE", false, func(e fleet.TimelineEntry) string { return e.Source }},
+		{"WHAT", false, func(e fleet.TimelineEntry) string {
+			s := e.Text
+			if e.Length > 0 {
+				s += fmt.Sprintf("  bytes %d-%d in %d reads", e.Offset, e.Offset+e.Length-1, max(1, e.Count))
+			}
+			return s
+		}},
+	},
+}
+
+func nodeTimeline(p *program) *cobra.Command {
+	var since time.Duration
+	c := &cobra.Command{
+		Use: "timeline NODE", Short: "Every Redfish call, byte range, agent line and step on one line of time", Args: exactly("NODE"),
+		Example: "  metalctl node timeline hgx-001 --since 1h",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			entries, err := cl.Timeline(c.Context(), args[0], time.Now().Add(-since), 10_000)
+			if err != nil {
+				return err
+			}
+			return timelineView.print(p, entries, false)
+		},
+	}
+	c.Flags().DurationVar(&since, "since", 24*time.Hour, "how far back")
+	return c
+}
+
+var eventView = view[fleet.Event]{
+	name: func(e fleet.Event) string { return fmt.Sprint(e.ID) },
+	columns: []column[fleet.Event]{
+		{"ID", false, func(e fleet.Event) string { return fmt.Sprint(e.ID) }},
+		{"TIME", false, func(e fleet.Event) string { return e.At.UTC().Format(time.RFC3339) }},
+		{"TYPE", false, func(e fleet.Event) string { return e.Type }},
+		{"WHAT", false, func(e fleet.Event) string { return e.Text }},
+		{"SUBJECT", true, func(e fleet.Event) string { return string(e.Subject) }},
+		{"DATA", true, func(e fleet.Event) string { return string(json.RawMessage(e.Data)) }},
+	},
+}
+
+func nodeHistory(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use: "history NODE", Short: "What became of the node, from the event log", Args: exactly("NODE"),
+		Example: "  metalctl node history hgx-001",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			ev, err := cl.History(c.Context(), args[0], 1000)
+			if err != nil {
+				return err
+			}
+			return eventView.print(p, ev, false)
+		},
+	}
+}
+
+func nodeExplain(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use: "explain NODE", Short: "What the node waits for, since when, and the command that unsticks it", Args: exactly("NODE"),
+		Example: "  metalctl node explain hgx-001",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			e, err := cl.Explain(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if p.flags.output != "" && p.flags.output != "table" && p.flags.output != "wide" {
+				v := view[api.Explain]{name: func(e api.Explain) string { return e.Node }}
+				return v.print(p, []api.Explain{e}, true)
+			}
+			fmt.Fprintf(p.stdout, "%s is %s since %s\n", e.Node, e.State, e.Since.UTC().Format(time.RFC3339))
+			if e.Waits != "" {
+				fmt.Fprintf(p.stdout, "waits for: %s\n", printable(e.Waits))
+			}
+			for _, f := range e.Faults {
+				fmt.Fprintf(p.stdout, "fault %s %s: %s\n", f.Code, printable(f.Component), printable(f.Evidence))
+			}
+			for _, a := range e.Next {
+				fmt.Fprintf(p.stdout, "  %-50s %s\n", a.Command, printable(a.Why))
+			}
+			return nil
+		},
+	}
+}
+
+func nodePower(p *program) *cobra.Command {
+	verb := func(use, short, action string) *cobra.Command {
+		return &cobra.Command{
+			Use: use + " NODE", Short: short, Args: exactly("NODE"), Example: "  metalctl node power " + use + " hgx-001",
+			RunE: func(c *cobra.Command, args []string) error {
+				cl, err := p.client()
+				if err != nil {
+					return err
+				}
+				var pw api.Power
+				if action == "" {
+					pw, err = cl.Power(c.Context(), args[0])
+				} else {
+					pw, err = cl.SetPower(c.Context(), args[0], action)
+				}
+				if err != nil {
+					return err
+				}
+				v := view[api.Power]{name: func(x api.Power) string { return x.State }, columns: []column[api.Power]{{"POWER", false, func(x api.Power) string { return x.State }}}}
+				return v.print(p, []api.Power{pw}, true)
+			},
+		}
+	}
+	return noun("power", "Switch a node's power", verb("on", "Power on", "on"), verb("off", "Power off at once", "off"),
+		verb("shutdown", "Ask the operating system to shut down", "shutdown"), verb("cycle", "Power off and on", "cycle"), verb("status", "Read the power state", ""))
+}

@@ -1,0 +1,236 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+var operationView = view[api.Operation]{
+	name: func(o api.Operation) string { return "operation/" + string(o.ID) },
+	columns: []column[api.Operation]{
+		{"ID", false, func(o api.Operation) string { return string(o.ID) }},
+		{"NODE", false, func(o api.Operation) string { return o.NodeName }},
+		{"USE", false, func(o api.Operation) string { return o.Use }},
+		{"STATE", false, func(o api.Operation) string { return string(o.State) }},
+		{"PERCENT", false, func(o api.Operation) string { return fmt.Sprintf("%.0f", o.Percent) }},
+		{"STEP", false, func(o api.Operation) string { n, _, _ := currentStep(o); return orDash(n) }},
+		{"TOOK", false, func(o api.Operation) string { return took(o.StartedAt, o.EndedAt) }},
+		{"ERROR", true, func(o api.Operation) string {
+			if o.Error == nil {
+				return "-"
+			}
+			return o.Error.Detail
+		}},
+	},
+}
+
+func took(from, to time.Time) string {
+	if from.IsZero() {
+		return "-"
+	}
+	if to.IsZero() {
+		to = time.Now()
+	}
+	return to.Sub(from).Round(100 * time.Millisecond).String()
+}
+
+func operationNoun(p *program) *cobra.Command {
+	return noun("operation", "What runs and what ran", operationList(p), operationShow(p), operationCancel(p))
+}
+
+func operationList(p *program) *cobra.Command {
+	var o api.ListOptions
+	c := &cobra.Command{
+		Use: "list", Short: "List operations", Args: exactly(), Example: "  metalctl operation list --node hgx-001",
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			ops, err := cl.Operations(c.Context(), o)
+			if err != nil {
+				return err
+			}
+			return operationView.print(p, ops.Items, false)
+		},
+	}
+	c.Flags().StringVar(&o.Node, "node", "", "only this node's")
+	c.Flags().StringVar(&o.State, "state", "", "only those in this state")
+	return c
+}
+
+func operationShow(p *program) *cobra.Command {
+	return &cobra.Command{
+		Use: "show OPERATION", Short: "Show an operation: every step with its time, tries and evidence", Args: exactly("OPERATION"), Example: "  metalctl operation show 0199… -o json",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			op, err := cl.Operation(c.Context(), fleet.OperationID(strings.TrimPrefix(args[0], "operation/")), 0)
+			if err != nil {
+				return err
+			}
+			if p.flags.output != "" && p.flags.output != "table" && p.flags.output != "wide" {
+				return operationView.print(p, []api.Operation{op}, true)
+			}
+			rows := [][]string{{"STEP", "STATE", "TRY", "TOOK", "EVIDENCE"}}
+			for _, s := range op.Steps {
+				ev := string(s.Evidence)
+				if s.Error != nil {
+					ev = s.Error.Detail
+				}
+				rows = append(rows, []string{s.Name, string(s.State), fmt.Sprint(s.Try), took(s.StartedAt, s.FinishedAt), printable(ev)})
+			}
+			return printTable(p.stdout, rows)
+		},
+	}
+}
+
+func operationCancel(p *program) *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "cancel OPERATION", Short: "Ask an operation to stop where its step allows it", Args: exactly("OPERATION"), Example: "  metalctl operation cancel 0199…",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			op, err := cl.CancelOperation(c.Context(), fleet.OperationID(strings.TrimPrefix(args[0], "operation/")), reason)
+			if err != nil {
+				return err
+			}
+			return operationView.print(p, []api.Operation{op}, true)
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	return c
+}
+
+func eventsVerb(p *program) *cobra.Command {
+	var follow bool
+	var after int64
+	c := &cobra.Command{
+		Use: "events", Short: "Print committed changes; --follow waits for more", Args: exactly(), Example: "  metalctl events --follow -o jsonl",
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			if !follow {
+				ev, err := cl.EventsSince(c.Context(), after, 10_000)
+				if err != nil {
+					return err
+				}
+				return eventView.print(p, ev, false)
+			}
+			return cl.Events(c.Context(), after, func(e fleet.Event) error {
+				if p.flags.output == "jsonl" || p.flags.output == "json" {
+					v := eventView
+					saved := p.flags.output
+					p.flags.output = "jsonl"
+					defer func() { p.flags.output = saved }()
+					return v.print(p, []fleet.Event{e}, false)
+				}
+				_, err := fmt.Fprintf(p.stdout, "%d %s %s %s\n", e.ID, e.At.UTC().Format(time.RFC3339), e.Type, printable(e.Text))
+				return err
+			})
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing")
+	c.Flags().Int64Var(&after, "after", 0, "only events with a greater id")
+	return c
+}
+
+type waitOptions struct {
+	want    string
+	timeout time.Duration
+}
+
+func waitVerb(p *program) *cobra.Command {
+	var o waitOptions
+	c := &cobra.Command{
+		Use: "wait (node/N | lease/L | operation/O)", Short: "Wait for a state; returns at once when it can no longer be reached", Args: exactly("OBJECT"),
+		Example: "  metalctl wait node/hgx-001 --for state=available --timeout 30m",
+		RunE:    func(c *cobra.Command, args []string) error { return o.run(c.Context(), p, args[0]) },
+	}
+	c.Flags().StringVar(&o.want, "for", "", "state=STATE")
+	c.Flags().DurationVar(&o.timeout, "timeout", 30*time.Minute, "how long to wait")
+	return c
+}
+
+func (o *waitOptions) run(ctx context.Context, p *program, object string) error {
+	want, ok := strings.CutPrefix(o.want, "state=")
+	if !ok {
+		return usageError("wait: --for state=STATE is needed")
+	}
+	kind, id, _ := strings.Cut(object, "/")
+	cl, err := p.client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	for {
+		is, dead, err := waitState(ctx, cl, kind, id, want)
+		switch {
+		case err != nil:
+			return err
+		case is == want:
+			_, err := fmt.Fprintf(p.stderr, "%s is %s\n", object, is)
+			return err
+		case dead != "":
+			return &exitError{exitNodeFailed, fmt.Errorf("%s is %s and will not become %s: %s", object, is, want, dead)}
+		}
+		select {
+		case <-ctx.Done():
+			return fleet.Errorf(fleet.Timeout, "MC-CLI-WAIT", "%s is still %s after %s", object, is, o.timeout).WithHint("metalctl node explain NODE says what it waits for")
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// waitState reads the object's state, and why the wanted one can no longer be reached, or "".
+func waitState(ctx context.Context, cl *api.Client, kind, id, want string) (is, dead string, err error) {
+	switch kind {
+	case "node":
+		n, err := cl.Node(ctx, id)
+		if err != nil {
+			return "", "", err
+		}
+		if n.State == fleet.Retired {
+			dead = "it is retired"
+		} else if n.Operation == "" && n.Wish == nil && len(n.Faults) > 0 && string(n.State) != want {
+			dead = "nothing runs on it, and it has fault " + n.Faults[0].Code + " (" + n.Faults[0].Component + ")"
+		}
+		return string(n.State), dead, nil
+	case "lease":
+		l, err := cl.Lease(ctx, id)
+		if err != nil {
+			return "", "", err
+		}
+		if l.State.Over() {
+			dead = "it is over: " + orDash(l.Fault)
+		}
+		return string(l.State), dead, nil
+	case "operation":
+		op, err := cl.Operation(ctx, fleet.OperationID(id), 0)
+		if err != nil {
+			return "", "", err
+		}
+		if op.State.Over() {
+			dead = "it is over"
+		}
+		return string(op.State), dead, nil
+	}
+	return "", "", usageError("wait: %q is none of node/N, lease/L, operation/O", kind)
+}

@@ -1,0 +1,230 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/reconcile"
+	"github.com/metalctl/metalctl/fleet/server"
+	"github.com/metalctl/metalctl/fleet/step"
+	"github.com/metalctl/metalctl/fleet/store"
+	"github.com/metalctl/metalctl/images/ramdisk"
+	"github.com/metalctl/metalctl/provision/vmedia"
+)
+
+func serverNoun(p *program) *cobra.Command {
+	var file string
+	var over serverConfig
+	c := &cobra.Command{
+		Use: "server", Short: "Run the fleet server",
+		Long: `Server runs the fleet server until it is interrupted. With no configuration it listens on loopback, keeps an embedded store, and
+writes the admin token to DATA_DIR/admin.token and its authority's certificate to DATA_DIR/ca.pem.`,
+		Example: "  metalctl server\n  metalctl server --config /etc/metalctl.yaml",
+		Args:    exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := loadServerConfig(file)
+			if err != nil {
+				return err
+			}
+			over.onto(c, &cfg)
+			if err := cfg.check(); err != nil {
+				return err
+			}
+			return runServer(c.Context(), p, cfg)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&file, "config", "", "configuration file")
+	f.StringVar(&over.Listen, "listen", "", "address for https, everything (default "+defaultListen+")")
+	f.StringVar(&over.ListenBoot, "listen-boot", "", "address for plain http, boot media only, for BMCs that cannot do https")
+	f.StringVar(&over.Advertise, "advertise", "", "https URL that BMCs and nodes reach the server at")
+	f.StringVar(&over.AdvertiseNodes, "advertise-nodes", "", "https URL that nodes reach the server at, where it differs from --advertise")
+	f.StringVar(&over.AdvertiseBoot, "advertise-boot", "", "http URL that BMCs reach --listen-boot at")
+	f.StringVar(&over.DataDir, "data-dir", "", "folder of the store (default "+defaultDataDir()+")")
+	f.StringVar(&over.KeyFile, "key-file", "", "file with the key that seals secrets (default: master.key in the data folder)")
+	f.StringVar(&over.RAMDisk, "ramdisk", "", "boot ISO made by `metalctl ramdisk build` (default: build one at start)")
+	f.StringVar(&over.Kernel, "kernel", "", "kernel to build the boot ISO from: a release, a .deb, a folder, generic or cloud")
+	f.StringVar(&over.Console, "console", "", "a further console for agents, such as ttyS1,115200")
+	f.StringVar(&over.PowerOnFor, "power-on-for", "", "how long a machine must stay on to count as running where nothing better shows it (default 3m)")
+	f.StringVar(&over.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
+	f.StringVar(&over.LogFormat, "log-format", "", "text or json (default text)")
+	c.AddCommand(serverCheck(p))
+	return c
+}
+
+// onto lays the flags that were given over the file's settings.
+func (o serverConfig) onto(c *cobra.Command, cfg *serverConfig) {
+	for flag, to := range map[string]*string{
+		"listen": &cfg.Listen, "listen-boot": &cfg.ListenBoot, "advertise": &cfg.Advertise, "advertise-nodes": &cfg.AdvertiseNodes, "advertise-boot": &cfg.AdvertiseBoot,
+		"data-dir": &cfg.DataDir, "key-file": &cfg.KeyFile, "ramdisk": &cfg.RAMDisk, "kernel": &cfg.Kernel, "console": &cfg.Console,
+		"power-on-for": &cfg.PowerOnFor, "log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat,
+	} {
+		if f := c.Flags().Lookup(flag); f.Changed {
+			*to = f.Value.String()
+		}
+	}
+}
+
+func newLogger(p *program, cfg serverConfig) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+		return nil, usageError("log_level %q: want debug, info, warn or error", cfg.LogLevel)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(p.stderr, o)), nil
+	}
+	return slog.New(slog.NewTextHandler(p.stderr, o)), nil
+}
+
+func openStore(cfg serverConfig, log *slog.Logger) (*store.DB, error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "make the data folder: %w", err).WithHint("give a writable --data-dir")
+	}
+	key, err := store.LoadOrCreateKey(cfg.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(cfg.DataDir, store.Options{Key: key, Log: log})
+}
+
+func (c serverConfig) iso(ctx context.Context, log *slog.Logger) (*ramdisk.ISO, error) {
+	if c.RAMDisk != "" {
+		return ramdisk.Open(c.RAMDisk)
+	}
+	start := time.Now()
+	iso, err := (&ramdiskOptions{kernel: c.Kernel, lab: true}).build(ctx)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("boot medium built", "kernel", iso.KernelRelease, "bytes", iso.Size, "seconds", time.Since(start).Seconds())
+	return iso, nil
+}
+
+// runServer wires the rooms together: this is the support matrix.
+func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
+	log, err := newLogger(p, cfg)
+	if err != nil {
+		return err
+	}
+	db, err := openStore(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	tokenFile := filepath.Join(cfg.DataDir, "admin.token")
+	if err := server.EnsureAdminToken(ctx, db, tokenFile); err != nil {
+		return err
+	}
+	iso, err := cfg.iso(ctx, log)
+	if err != nil {
+		return err
+	}
+	powerOnFor, err := time.ParseDuration(cfg.PowerOnFor)
+	if err != nil {
+		return usageError("power_on_for: %v", err)
+	}
+
+	controllers := newBMCs(db, db, log)
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+		defer cancel()
+		controllers.close(closing)
+	}()
+	srv, err := server.Open(ctx, server.Config{
+		Listen: cfg.Listen, ListenBoot: cfg.ListenBoot, Advertise: cfg.Advertise, AdvertiseNodes: cfg.AdvertiseNodes,
+		AdvertiseBoot: cfg.AdvertiseBoot, DataDir: cfg.DataDir, Console: cfg.Console, Version: version, Commit: commit(),
+		Drivers: map[string]string{"store": "bbolt", "bmc": "redfish", "boot": "vmedia", "network": "none"},
+	}, server.Deps{
+		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers,
+		Media: sharedISO{iso}, Images: imageChecker{}, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	controllers.ours = []string{srv.URL()}
+	controllers.plain = srv.PlainAddress
+	layout, err := mediaLayout(iso)
+	if err != nil {
+		return err
+	}
+	driver := &vmedia.Driver{Dial: controllers.dial, Medium: srv}
+	loop := reconcile.New(&reconcile.Loop{
+		Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
+		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, Log: log,
+		Layout: layout,
+	})
+	fmt.Fprintf(p.stderr, "metalctl server at %s\n  token: %s\n  CA:    %s\n", srv.URL(), tokenFile, filepath.Join(cfg.DataDir, "ca.pem"))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return loop.Run(ctx) })
+	g.Go(func() error {
+		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop})
+	})
+	err = g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// imageSources says where an agent reads an image: at its origin, or at this server while the operation runs.
+func imageSources(srv *server.Server) func(fleet.OperationID, fleet.Image) ([]step.ImageSource, error) {
+	return func(op fleet.OperationID, img fleet.Image) ([]step.ImageSource, error) {
+		if img.URL != "" {
+			return []step.ImageSource{{URL: img.URL}}, nil
+		}
+		path, err := srv.ImagePath(op, img)
+		if err != nil {
+			return nil, err
+		}
+		return []step.ImageSource{{URL: path, Ours: true}}, nil
+	}
+}
+
+func serverCheck(p *program) *cobra.Command {
+	var dataDir, keyFile string
+	c := &cobra.Command{
+		Use: "check", Short: "Check the store of a stopped server for consistency", Args: exactly(), Example: "  metalctl server check --data-dir /var/lib/metalctl",
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg := defaultServerConfig()
+			if dataDir != "" {
+				cfg.DataDir = dataDir
+			}
+			cfg.KeyFile = keyFile
+			if err := cfg.check(); err != nil {
+				return err
+			}
+			db, err := store.Open(cfg.DataDir, store.Options{KeyFile: cfg.KeyFile})
+			if err != nil {
+				return err
+			}
+			problems := db.Check(c.Context())
+			for _, pr := range problems {
+				fmt.Fprintln(p.stdout, printable(strings.TrimSpace(fmt.Sprint(pr))))
+			}
+			if err := db.Close(); err != nil {
+				return err
+			}
+			if len(problems) > 0 {
+				return &exitError{exitDiffers, fmt.Errorf("the store has %d inconsistencies", len(problems))}
+			}
+			fmt.Fprintln(p.stderr, "the store is consistent")
+			return nil
+		},
+	}
+	c.Flags().StringVar(&dataDir, "data-dir", "", "folder of the store")
+	c.Flags().StringVar(&keyFile, "key-file", "", "file with the key that seals secrets")
+	return c
+}

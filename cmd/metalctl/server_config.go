@@ -1,0 +1,95 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+)
+
+// serverConfig is the server's configuration file. Flags win over it; defaultServerConfig says the rest.
+type serverConfig struct {
+	// Listen serves everything over https; ListenBoot serves boot media over http, for BMCs that cannot do https.
+	Listen     string `yaml:"listen"`
+	ListenBoot string `yaml:"listen_boot"`
+	// Advertise and AdvertiseBoot are the URLs that BMCs and nodes reach the server at; AdvertiseNodes is where nodes reach it, if that differs.
+	Advertise      string `yaml:"advertise"`
+	AdvertiseNodes string `yaml:"advertise_nodes"`
+	AdvertiseBoot  string `yaml:"advertise_boot"`
+	DataDir        string `yaml:"data_dir"`
+	// KeyFile seals secrets; it belongs on another disk than the data, and into no backup of it.
+	KeyFile string `yaml:"key_file"`
+	// RAMDisk is an ISO that `metalctl ramdisk build` made; without one it is built at start from Kernel.
+	RAMDisk string `yaml:"ramdisk"`
+	Kernel  string `yaml:"kernel"`
+	// Console is a further device for the agents' messages, such as ttyS1,115200.
+	Console string `yaml:"console"`
+	// PowerOnFor is how long a machine must stay on to be taken for running where nothing better shows it.
+	PowerOnFor string `yaml:"power_on_for"`
+	LogLevel   string `yaml:"log_level"`
+	LogFormat  string `yaml:"log_format"`
+}
+
+func defaultServerConfig() serverConfig {
+	return serverConfig{Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", LogLevel: "info", LogFormat: "text"}
+}
+
+// loadServerConfig reads the file, strictly, over the defaults.
+func loadServerConfig(path string) (serverConfig, error) {
+	c := defaultServerConfig()
+	if path == "" {
+		return c, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("read the server's configuration: %w", err)
+	}
+	if err := yaml.UnmarshalWithOptions(b, &c, yaml.Strict()); err != nil {
+		return c, yamlError(path, err)
+	}
+	return c, nil
+}
+
+func (c *serverConfig) check() error {
+	if c.KeyFile == "" {
+		c.KeyFile = filepath.Join(c.DataDir, "master.key")
+	}
+	if _, err := time.ParseDuration(c.PowerOnFor); err != nil {
+		return usageError("power_on_for %q is not a duration such as 3m", c.PowerOnFor)
+	}
+	switch c.LogFormat {
+	case "text", "json":
+	default:
+		return usageError("log_format %q: want text or json", c.LogFormat)
+	}
+	return nil
+}
+
+func configVerb(p *program) *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: "config", Short: "Print the server's configuration, defaults filled in", Args: exactly(), Example: "  metalctl config --config /etc/metalctl.yaml",
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := loadServerConfig(file)
+			if err != nil {
+				return err
+			}
+			if err := cfg.check(); err != nil {
+				return err
+			}
+			b, err := yaml.Marshal(cfg)
+			if err != nil {
+				return fmt.Errorf("print the configuration: %w", err)
+			}
+			_, err = p.stdout.Write(b)
+			return err
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "configuration file")
+	return c
+}

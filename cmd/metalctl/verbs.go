@@ -1,0 +1,16 @@
+//go:build !ramdisk
+
+package main
+
+import "github.com/spf13/cobra"
+
+const ramdiskBuild = false
+
+// addVerbs lists every verb there is.
+func addVerbs(root *cobra.Command, p *program) {
+	root.AddCommand(
+		serverNoun(p), nodeNoun(p), leaseNoun(p), imageNoun(p), classNoun(p), siteNoun(p), operationNoun(p), eventsVerb(p), waitVerb(p),
+		bmcNoun(p), ramdiskNoun(p), packNoun(p), simNoun(p), agentNoun(p), configVerb(p), versionVerb(p),
+	)
+	root.SetHelpCommand(helpVerb(p, root))
+}
