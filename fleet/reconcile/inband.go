@@ -55,19 +55,19 @@ func (l *Loop) fill(op fleet.Operation, i int) (json.RawMessage, error) {
 		if err := json.Unmarshal(params, &p); err != nil {
 			return nil, fmt.Errorf("parameters of %s: %w", op.Steps[i].Name, err)
 		}
-		if p.Sources, err = l.Sources(op.ID, p.Image); err != nil {
+		sources, err := l.Sources(op.ID, p.Image)
+		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(p)
+		return step.Merge(params, map[string]any{"sources": sources})
 	case step.ConfigDrive:
 		var p step.ConfigDriveParams
 		if err := json.Unmarshal(params, &p); err != nil {
 			return nil, fmt.Errorf("parameters of %s: %w", op.Steps[i].Name, err)
 		}
 		if p.UserDigest != "" {
-			p.UserData = api.AgentUserDataPath
+			return step.Merge(params, map[string]any{"user_data_path": api.AgentUserDataPath})
 		}
-		return json.Marshal(p)
 	}
 	return params, nil
 }

@@ -236,42 +236,58 @@ func Backoff(id fleet.OperationID, i, try int) time.Duration {
 	return d - time.Duration(quarter) + time.Duration(int64(h.Sum32())%(2*quarter))
 }
 
+// learned says which steps are told what an earlier step of the run found out: by name of the evidence, for agents and drivers that did not see it.
+var learned = map[string]struct {
+	from string
+	keys []string
+}{
+	BootFromMedia: {MediaInsert, []string{"target"}},
+	VerifyImage:   {WriteImage, []string{"serial", "content_sha256", "disk_bytes"}},
+	ConfigDrive:   {WriteImage, []string{"serial"}},
+	BootEntry:     {WriteImage, []string{"serial"}},
+}
+
 // Fill returns the parameters of step i with what earlier steps of the run found out.
 func Fill(op fleet.Operation, i int) (json.RawMessage, error) {
 	run := op.Steps[i]
-	switch run.Name {
-	case BootFromMedia:
-		var seen struct {
-			Target string `json:"target"`
-		}
-		if !evidenceOf(op, MediaInsert, &seen) || seen.Target == "" {
-			return run.Params, nil
-		}
-		return json.Marshal(BootParams{Target: seen.Target})
-	case BootEntry:
-		var seen struct {
-			Serial string `json:"serial"`
-		}
-		if !evidenceOf(op, WriteImage, &seen) || seen.Serial == "" {
-			return run.Params, nil
-		}
-		var p RootParams
-		if err := json.Unmarshal(run.Params, &p); err != nil {
-			return nil, fmt.Errorf("parameters of %s: %w", run.Name, err)
-		}
-		p.Serial = seen.Serial
-		return json.Marshal(p)
+	l, ok := learned[run.Name]
+	if !ok {
+		return run.Params, nil
 	}
-	return run.Params, nil
+	add := map[string]any{}
+	for _, r := range op.Steps {
+		var seen map[string]json.RawMessage
+		if r.Name != l.from || r.State != fleet.StepFinished || len(r.Evidence) == 0 || json.Unmarshal(r.Evidence, &seen) != nil {
+			continue
+		}
+		for _, key := range l.keys {
+			if v, ok := seen[key]; ok {
+				add[key] = v
+			}
+		}
+	}
+	return Merge(run.Params, add)
 }
 
-func evidenceOf(op fleet.Operation, name string, v any) bool {
-	for _, r := range op.Steps {
-		if r.Name == name && r.State == fleet.StepFinished && len(r.Evidence) > 0 {
-			return json.Unmarshal(r.Evidence, v) == nil
+// Merge returns params with further keys, which replace those of the same name.
+func Merge(params json.RawMessage, add map[string]any) (json.RawMessage, error) {
+	if len(add) == 0 {
+		return params, nil
+	}
+	all := map[string]any{}
+	if len(params) > 0 {
+		var old map[string]json.RawMessage
+		if err := json.Unmarshal(params, &old); err != nil {
+			return nil, fmt.Errorf("parameters of a step: %w", err)
+		}
+		for k, v := range old {
+			all[k] = v
 		}
 	}
-	return false
+	for k, v := range add {
+		all[k] = v
+	}
+	return json.Marshal(all)
 }
 
 func detail(p *fleet.Problem) string {
