@@ -50,19 +50,30 @@ func imageName(path string) string {
 }
 
 func describe(ctx context.Context, f *File, img *Image) error {
-	whole := sha256.New()
+	content := &contentHash{Hash: sha256.New()}
+	file := content // a raw image is its contents: one pass
+	if img.Format != Raw {
+		file = &contentHash{Hash: sha256.New()}
+	}
 	r, err := f.Stream(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(whole, r); err != nil {
+	buf := make([]byte, 1<<20)
+	for err == nil {
+		var n int
+		n, err = r.Read(buf)
+		file.put(buf[:n])
+	}
+	if err != io.EOF {
 		return err
 	}
-	img.SHA256 = hex.EncodeToString(whole.Sum(nil))
-	content := &contentHash{Hash: sha256.New()}
-	if img.Format == QCOW2 {
+	img.SHA256 = hex.EncodeToString(file.Sum(nil))
+	switch err = nil; img.Format {
+	case Raw:
+	case QCOW2:
 		err = content.qcow2(ctx, f)
-	} else {
+	default:
 		_, err = Decode(ctx, f, *img, func(e Extent) error {
 			defer e.Release()
 			return content.extent(e)
