@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -104,14 +105,14 @@ func announce(t *testing.T, say func() error) (stop func()) {
 }
 
 // listenHere opens the sockets in this thread's namespace. Listen's goroutines run on other threads, so each of them joins it first.
-func listenHere(t *testing.T, names []string, wait time.Duration) (map[string]fleet.Neighbor, map[string]error) {
+func listenHere(ctx context.Context, t *testing.T, names []string, wait time.Duration) (map[string]fleet.Neighbor, map[string]error) {
 	t.Helper()
 	here, err := netns.Get()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer here.Close()
-	return listen(context.Background(), names, wait, func(ctx context.Context, name string) (*fleet.Neighbor, error) {
+	return listen(ctx, names, wait, func(ctx context.Context, name string) (*fleet.Neighbor, error) {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if err := netns.Set(here); err != nil {
 			return nil, err
@@ -139,7 +140,7 @@ func TestNeighboursAreHeardOnAllWiresAtOnce(t *testing.T) {
 		stop := announce(t, func() error { return say(s.payload, s.group) })
 		defer stop()
 	}
-	heard, failed := listenHere(t, append(nodes, "nonesuch"), 5*time.Second)
+	heard, failed := listenHere(t.Context(), t, append(nodes, "nonesuch"), 5*time.Second)
 	want := map[string]fleet.Neighbor{
 		"node0": {ChassisID: "00:1c:73:aa:bb:cc", PortID: "Ethernet1", SystemName: "leaf-1"},
 		"node1": {ChassisID: "00:1c:73:aa:bb:cc", PortID: "Ethernet2", SystemName: "leaf-1"},
@@ -160,19 +161,35 @@ func TestLldpdIsUnderstood(t *testing.T) {
 	if err != nil {
 		t.Skip("lldpd is not installed (Debian package lldpd)")
 	}
+	control, err := exec.LookPath("lldpcli")
+	if err != nil {
+		t.Skip("lldpcli is not installed (Debian package lldpd)")
+	}
 	nodes, switches := wires(t, 1)
-	// Starts in this thread's namespace. -d stays in front, -r only sends, -C names where its chassis comes from.
-	cmd := exec.CommandContext(t.Context(), daemon, "-d", "-r", "-I", switches[0], "-C", switches[0], "-S", "a referee", "-u", t.TempDir()+"/lldpd.socket")
+	// The daemon starts in this thread's namespace. -d keeps it in front, -C names where its chassis comes from.
+	cmd := exec.CommandContext(t.Context(), daemon, "-d", "-I", switches[0], "-C", switches[0], "-S", "a referee", "-u", filepath.Join(t.TempDir(), "socket"), "-L", control)
+	var says strings.Builder
+	cmd.Stderr = &says
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	heard, failed := listenHere(t, nodes, 90*time.Second)
-	if err := cmd.Process.Kill(); err != nil {
-		t.Error(err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it is killed below, or says why it ended
+		cancel()
+		close(ended)
+	}()
+	heard, failed := listenHere(ctx, t, nodes, 90*time.Second)
+	if ctx.Err() == nil {
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
 	}
-	_ = cmd.Wait() // killed
+	<-ended
 	n, ok := heard[nodes[0]]
 	if !ok || n.ChassisID == "" || n.PortID == "" || n.PortDesc != switches[0] {
-		t.Errorf("heard %+v, failed %v", heard, failed)
+		t.Errorf("heard %+v, failed %v; lldpd says:\n%s", heard, failed, says.String())
 	}
 }
