@@ -30,7 +30,6 @@ var statusOf = map[fleet.Kind]int{
 var codeStatus = map[string]int{
 	"MC-API-TOKEN":        http.StatusUnauthorized,
 	"MC-API-STALE":        http.StatusPreconditionFailed,
-	"MC-API-METHOD":       http.StatusMethodNotAllowed,
 	"MC-API-BODY-SIZE":    http.StatusRequestEntityTooLarge,
 	"MC-AGENT-CERT":       http.StatusUnauthorized,
 	"MC-AGENT-GENERATION": http.StatusGone,

@@ -143,6 +143,8 @@ func bmcAddress(text string) (string, error) {
 	switch {
 	case err != nil || u.Scheme != "https" || u.Hostname() == "":
 		return "", addressError("is not an https URL")
+	case strings.ContainsAny(u.Hostname(), "% "):
+		return "", addressError("has a zone, which only holds on one machine")
 	case u.User != nil:
 		return "", addressError("holds a user; give it in bmc_user")
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
