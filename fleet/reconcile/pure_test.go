@@ -1,0 +1,121 @@
+package reconcile
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+func inventory() fleet.Inventory {
+	return fleet.Inventory{System: fleet.System{Serial: "SN", UUID: "AB"}, CPUs: make([]fleet.CPU, 2), Memory: fleet.Memory{TotalBytes: 1000},
+		NICs: make([]fleet.NIC, 1),
+		PCI:  []fleet.PCI{{Vendor: "10de", Class: "030200"}, {Vendor: "10de", Class: "068000"}, {Vendor: "15b3", Class: "020700"}, {Vendor: "1234", Class: "030000"}},
+		Disks: []fleet.Disk{{Serial: "A", SizeBytes: 10, Transport: "nvme"}, {Serial: "B", SizeBytes: 10, Transport: "sata"}, {Serial: "CD", SizeBytes: 1, BootMedium: true},
+			{Serial: "USB", SizeBytes: 1, Removable: true}, {Serial: "RO", SizeBytes: 1, ReadOnly: true}, {Serial: "", SizeBytes: 1}, {Serial: "EMPTY"}}}
+}
+
+func TestWouldErase(t *testing.T) {
+	want := []fleet.AcceptedDevice{{Serial: "A", SizeBytes: 10}, {Serial: "B", SizeBytes: 10}}
+	if diff := cmp.Diff(WouldErase(inventory()), want); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCompare(t *testing.T) {
+	for name, c := range map[string]struct {
+		node   fleet.Node
+		expect fleet.ClassExpect
+		class  string
+		want   string
+	}{
+		"as it must be":          {fleet.Node{Expect: fleet.Expect{Serial: "sn", UUID: "ab"}}, fleet.ClassExpect{CPUs: 2, MemoryBytes: 1000, NVMe: 1, NICs: 1, GPUs: 1, InfiniBand: 1}, "c", ""},
+		"RAM the firmware keeps": {fleet.Node{}, fleet.ClassExpect{MemoryBytes: 1060}, "c", ""},
+		"a module is missing":    {fleet.Node{}, fleet.ClassExpect{MemoryBytes: 1100}, "c", "MC-CLASS-MEMORY memory"},
+		"a GPU is missing":       {fleet.Node{}, fleet.ClassExpect{GPUs: 8}, "c", "MC-CLASS-GPUS gpus"},
+		"several":                {fleet.Node{}, fleet.ClassExpect{CPUs: 4, NICs: 2}, "c", "MC-CLASS-CPU cpus, MC-CLASS-NICS nics"},
+		"no class":               {fleet.Node{Class: "gone"}, fleet.ClassExpect{}, "", "MC-CLASS-NONE class"},
+		"another machine":        {fleet.Node{BMC: fleet.BMC{UUID: "CD"}}, fleet.ClassExpect{}, "c", "MC-NODE-IDENTITY system/uuid"},
+		"another machine than was expected": {fleet.Node{BMC: fleet.BMC{Serial: "SN"}, Expect: fleet.Expect{Serial: "OTHER"}}, fleet.ClassExpect{}, "c",
+			"MC-NODE-IDENTITY system/serial"},
+		"a disk nobody accepted": {fleet.Node{Accepted: []fleet.AcceptedDevice{{Serial: "A"}}}, fleet.ClassExpect{}, "c", "MC-DEVICE-UNEXPECTED disk/B"},
+		"an accepted disk gone":  {fleet.Node{Accepted: []fleet.AcceptedDevice{{Serial: "A"}, {Serial: "B"}, {Serial: "C"}}}, fleet.ClassExpect{}, "c", "MC-DEVICE-MISSING disk/C"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, f := range Compare(c.node, fleet.Class{Name: c.class, Expect: c.expect}, inventory()) {
+				got = append(got, f.Code+" "+f.Component)
+				if f.Evidence == "" || f.Hint == "" || f.Blocks == "" {
+					t.Errorf("not whole: %+v", f)
+				}
+			}
+			if strings.Join(got, ", ") != c.want {
+				t.Errorf("got %v, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestBootVerdict(t *testing.T) {
+	layout := MediaLayout{HeaderBytes: 40 << 10, KernelOffset: 1 << 20, KernelBytes: 4 << 20}
+	n := fleet.Node{Name: "n1", Boot: fleet.BootRecord{Generation: 3}}
+	media := func(generation, offset, length int64) fleet.TimelineEntry {
+		return fleet.TimelineEntry{Source: "media", Generation: generation, Offset: offset, Length: length}
+	}
+	console := fleet.TimelineEntry{Source: "serial", Text: "Kernel panic - not syncing\n"}
+	for name, c := range map[string]struct {
+		entries []fleet.TimelineEntry
+		code    string
+		text    string
+	}{
+		"nothing was read":            {nil, "MC-BOOT-MEDIA-UNREAD", "never read"},
+		"only an older boot read":     {[]fleet.TimelineEntry{media(2, 0, 10<<20)}, "MC-BOOT-MEDIA-UNREAD", "never read"},
+		"only headers were read":      {[]fleet.TimelineEntry{media(3, 0x8000, 4096)}, "MC-BOOT-FIRMWARE", "up to byte 36864"},
+		"the kernel was cut":          {[]fleet.TimelineEntry{media(3, 0, 40<<10), media(3, 1<<20, 1<<20)}, "MC-BOOT-MEDIA-CUT", "stopped at byte 2097152, after 1048576 of 4194304"},
+		"the kernel was read whole":   {[]fleet.TimelineEntry{media(3, 0, 40<<10), media(3, 1<<20, 4<<20)}, "MC-BOOT-KERNEL", "last byte 5242880"},
+		"the console says why":        {[]fleet.TimelineEntry{media(3, 0, 6<<20), console}, "MC-BOOT-KERNEL", "Kernel panic"},
+		"read in pieces out of order": {[]fleet.TimelineEntry{media(3, 3<<20, 2<<20), media(3, 0, 3<<20)}, "MC-BOOT-KERNEL", "last byte"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := BootVerdict(n, layout, c.entries)
+			if fleet.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.text) || fleet.HintOf(err) == "" {
+				t.Errorf("%s: %v", fleet.CodeOf(err), err)
+			}
+		})
+	}
+}
+
+func TestLoginLine(t *testing.T) {
+	for tail, want := range map[string]string{
+		"": "", "booting\n[ 1.0] x\n": "", "Debian GNU/Linux 12 n1 ttyS0\n\nn1 login: ": "n1 login:",
+		"x\n[  9.9] cloud-init[500]: Cloud-init v. 22.4 finished at Sat\n": "[  9.9] cloud-init[500]: Cloud-init v. 22.4 finished at Sat",
+		"the word login: in a sentence of a log\n":                         "",
+	} {
+		if got := loginLine([]byte(tail)); got != want {
+			t.Errorf("%q: %q, want %q", tail, got, want)
+		}
+	}
+}
+
+func FuzzParseInventory(f *testing.F) {
+	f.Add([]byte(`{"version":1,"system":{"uuid":"x"},"disks":[{"serial":"A","size_bytes":1}]}`))
+	f.Add([]byte(`{"disks":null,"pci":[{}]}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		inv, err := parseInventory(b)
+		if err != nil {
+			if fleet.KindOf(err) != fleet.Invalid {
+				t.Errorf("kind %s", fleet.KindOf(err))
+			}
+			return
+		}
+		for _, d := range WouldErase(*inv) {
+			if d.Serial == "" || d.SizeBytes == 0 {
+				t.Errorf("would erase %+v", d)
+			}
+		}
+		Compare(fleet.Node{Accepted: []fleet.AcceptedDevice{{Serial: "A"}}}, fleet.Class{Name: "c"}, *inv)
+	})
+}
