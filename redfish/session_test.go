@@ -307,3 +307,23 @@ func TestCancelledWhileWaiting(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestRefusedSessionIsNotLeaked(t *testing.T) {
+	f := newFake(t)
+	b := f.dial()
+	refuse := true
+	f.hook = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if refuse && r.Method == "GET" {
+			refuse = false
+			answer(w, 401, nil)
+			return true
+		}
+		return false
+	}
+	if _, err := b.Power(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.tokens) != 1 || f.logins != 2 {
+		t.Errorf("%d sessions after %d logins", len(f.tokens), f.logins)
+	}
+}
