@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -129,6 +128,25 @@ func (f *fakeServer) stop() {
 	srv := f.http
 	f.mu.Unlock()
 	_ = srv.Close()
+}
+
+// second listens at a further address; stop and restart keep to the first. It returns the reference for a credential.
+func (f *fakeServer) second() fleet.ServerRef {
+	f.t.Helper()
+	f.mu.Lock()
+	first := f.http
+	f.mu.Unlock()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.serve(l)
+	f.mu.Lock()
+	other := f.http
+	f.http = first
+	f.mu.Unlock()
+	f.t.Cleanup(func() { _ = other.Close() })
+	return fleet.ServerRef{URL: "https://" + l.Addr().String(), KeyPin: f.pin}
 }
 
 // restart comes back at the same address with the same key.
@@ -336,5 +354,5 @@ func mustJSON(t *testing.T, v any) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%s", b)
+	return string(b)
 }

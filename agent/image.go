@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,7 +101,17 @@ func (m *machine) writeImage(ctx context.Context, c step.Call) (step.Outcome, er
 			break
 		}
 	}
+	// One source that may work later makes the whole worth another try.
+	slices.SortStableFunc(failed, func(a, b error) int { return cmp.Compare(passing(b), passing(a)) })
 	return step.Outcome{}, errors.Join(failed...)
+}
+
+// passing is 1 for errors that may pass by themselves, else 0.
+func passing(err error) int {
+	if k := fleet.KindOf(err); k == fleet.Unavailable || k == fleet.Timeout {
+		return 1
+	}
+	return 0
 }
 
 func (m *machine) writeFrom(ctx context.Context, c step.Call, s step.ImageSource, p step.ImageParams, img images.Image, dev disk.Device) (disk.WriteResult, time.Duration, error) {

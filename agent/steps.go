@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metalctl/metalctl/agent/disk"
+	"github.com/metalctl/metalctl/agent/efi"
 	"github.com/metalctl/metalctl/agent/inspect"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/step"
@@ -29,7 +30,8 @@ type Deps struct {
 	Inspect inspect.Options
 	// Disks lists the disks that there are now; nil: as Inspect says. An agent that is a process lists its files here, afresh each time.
 	Disks func(context.Context) ([]fleet.Disk, error)
-	// Vars is the folder of the EFI variables; "" means /sys/firmware/efi/efivars below the tree of Inspect.
+	// Vars is the folder of the EFI variables; "" means /sys/firmware/efi/efivars below the tree of Inspect, or none where Inspect.System describes another
+	// machine than this one.
 	Vars string
 	// Admin opens a drive's admin queue; nil: disk.OpenAdmin for NVMe disks.
 	Admin func(disk.Device) (disk.Admin, func() error, error)
@@ -122,7 +124,7 @@ func (m *machine) inventory(ctx context.Context, c step.Call) (step.Outcome, err
 
 // present lists the disks that there are now. A removable drive without a medium is none.
 func (m *machine) present(ctx context.Context) ([]disk.Device, error) {
-	list := []fleet.Disk{}
+	var list []fleet.Disk
 	if m.Disks != nil {
 		var err error
 		if list, err = m.Disks(ctx); err != nil {
@@ -184,8 +186,11 @@ func (m *machine) rootDisk(ctx context.Context, hints fleet.RootDiskHints, accep
 	return chosen, reason, nil
 }
 
-// uefi reports whether the machine was started by UEFI.
+// uefi reports whether the machine was started by UEFI. For a machine that is described, its description says so: the host's firmware is not its own.
 func (m *machine) uefi() (bool, error) {
+	if s := m.Inspect.System; s != nil {
+		return s.FirmwareMode == "uefi", nil
+	}
 	_, err := os.Stat(filepath.Join("/", m.Inspect.Root, "sys/firmware/efi"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -193,11 +198,15 @@ func (m *machine) uefi() (bool, error) {
 	return err == nil, err
 }
 
-func (m *machine) vars() string {
-	if m.Vars != "" {
-		return m.Vars
+// openVars opens the machine's EFI variables, and never the host's for a machine that is only described.
+func (m *machine) openVars() (efi.FileVars, error) {
+	switch {
+	case m.Vars != "":
+		return efi.OpenVars(m.Vars)
+	case m.Inspect.System != nil:
+		return efi.FileVars{}, fleet.Errorf(fleet.Broken, "MC-EFI-NO-VARS", "the described machine boots by UEFI, but no folder holds its EFI variables")
 	}
-	return filepath.Join("/", m.Inspect.Root, "sys/firmware/efi/efivars")
+	return efi.OpenVars(filepath.Join("/", m.Inspect.Root, "sys/firmware/efi/efivars"))
 }
 
 // powerOff writes everything out. The machine goes down once the server has the result.

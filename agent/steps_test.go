@@ -414,6 +414,30 @@ func TestBootEntryWithoutUEFI(t *testing.T) {
 	}
 }
 
+func TestADescribedMachineNeverReachesTheHostsFirmware(t *testing.T) {
+	host := newLab(t, 16*mib, "A")
+	efivars := filepath.Join(host.root, "sys/firmware/efi/efivars")
+	if err := os.MkdirAll(efivars, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ours := filepath.Join(efivars, "Boot0001-8be4df61-93ca-11d2-aa0d-00e098032b8c")
+	if err := os.WriteFile(ours, []byte("whatever it is, it stays"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[string]string{"bios": "", "": "", "uefi": "MC-EFI-NO-VARS"} {
+		l := newLab(t, 16*mib, "A")
+		l.deps.Inspect = inspect.Options{Root: host.root, System: &fleet.System{Serial: "SIM-1", FirmwareMode: mode}}
+		l.run()
+		r := l.do(step.CleanBoot, nil)
+		if want == "" && r.Error != nil || want != "" && (r.Error == nil || r.Error.Code != want) {
+			t.Errorf("firmware mode %q: %s", mode, mustJSON(t, r))
+		}
+	}
+	if b, err := os.ReadFile(ours); err != nil || string(b) != "whatever it is, it stays" {
+		t.Errorf("the host's variable is %q, %v", b, err)
+	}
+}
+
 func TestLeftover(t *testing.T) {
 	random := []byte(strings.Repeat("\x01ab\x80", 64))
 	for name, tc := range map[string]struct {

@@ -99,7 +99,7 @@ func (m *machine) bootEntry(ctx context.Context, c step.Call) (step.Outcome, err
 	if out, skip, err := m.withoutUEFI(); skip || err != nil {
 		return out, err
 	}
-	vars, err := efi.OpenVars(m.vars())
+	vars, err := m.openVars()
 	if err != nil {
 		return step.Outcome{}, err
 	}
@@ -207,7 +207,7 @@ func (m *machine) cleanBoot(ctx context.Context, c step.Call) (step.Outcome, err
 	if out, skip, err := m.withoutUEFI(); skip || err != nil {
 		return out, err
 	}
-	vars, err := efi.OpenVars(m.vars())
+	vars, err := m.openVars()
 	if err != nil {
 		return step.Outcome{}, err
 	}
