@@ -67,6 +67,10 @@ var Codes = map[string]Page{
 	"MC-SIM-START":   {"the simulated rack did not start", "The message says what was missing: a Debian package (qemu-system-x86, ovmf), a right (root, for network namespaces) or space on the disk. Whatever had been started was taken down again."},
 	"MC-SIM-STOP":    {"the simulated rack did not go down cleanly", "Something it made could not be taken away; the message names it. Its processes end with it in any case. Look into its folder, and remove what is left."},
 	"MC-SIM-WIRES":   {"the machine has no wires to unplug", "Only process machines in network namespaces have them: use mode process and run as root."},
+	// the lifecycle tables
+	"MC-LEASE-VERB": {"the lease is past that", "A lease goes from pending to active and from there to released; the verb belongs to another stage. See where it is: metalctl lease show LEASE. docs/lifecycle.md has the whole table."},
+	"MC-NODE-GUARD": {"the node does not meet what the verb needs", "The verb belongs to the node's state, but a condition is not met; the message names it. What is missing, since when, and how to get there: metalctl node explain NODE"},
+	"MC-NODE-VERB":  {"the verb does not belong to the node's state", "Each state of a node takes certain verbs; the hint lists them. docs/lifecycle.md has the whole table."},
 	// redfish
 	"MC-BMC-AUTH":            {"the BMC refuses the account", "The user or password is wrong, or the account may not do this. After one refusal nobody in this program uses that password at that BMC again (BMCs lock accounts after as few as three), until a new one is set: metalctl bmc credential set NODE. The account needs the Operator role for power, media and boot."},
 	"MC-BMC-BOOT":            {"the boot target cannot be set", "The BMC does not offer the target, or took it and does not keep it. metalctl bmc probe URL lists what it offers; metalctl node timeline NODE shows the exchange. A BIOS setting may forbid overrides, or the host may be in POST: metalctl node retry NODE later."},
