@@ -16,9 +16,6 @@ type Facts struct {
 	AgentSince time.Time
 }
 
-// ClassFaults is how the codes of faults begin that say the machine is not what its class wants.
-const ClassFaults = "MC-CLASS-"
-
 // guards gathers what the lifecycle's guards look at, for a verb. What only the wish knows is added by the caller.
 func (v *view) guards(verb fleet.Verb) fleet.Facts {
 	n := v.node.v
@@ -59,9 +56,10 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 	return f
 }
 
+// classDiffers reports whether the newest comparison found the machine to be other than it must be.
 func classDiffers(n *fleet.Node) bool {
 	for _, x := range n.Faults {
-		if strings.HasPrefix(x.Code, ClassFaults) {
+		if x.Step == step.CompareClass {
 			return true
 		}
 	}
