@@ -93,6 +93,10 @@ func decodeParams(c step.Call, out any) error {
 func (m *machine) inventory(ctx context.Context, c step.Call) (step.Outcome, error) {
 	opts := m.Inspect
 	opts.Now = m.Now
+	// The devices of a recording are not this machine's: nobody opens those in their place.
+	if live := opts.Root == "" || opts.Root == "/"; opts.Sanitize == nil && (live || m.Admin != nil) {
+		opts.Sanitize = m.abilities
+	}
 	const parts = 8
 	done := int64(0)
 	opts.Progress = func(part string) {
