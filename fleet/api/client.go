@@ -170,7 +170,11 @@ func (c *Client) once(ctx context.Context, r request, body []byte, out any) (htt
 // send returns an answer of success, whose body the caller closes, or what the server said as an error.
 func (c *Client) send(ctx context.Context, r request, body io.Reader, contentType string) (*http.Response, error) {
 	u := *c.base
-	u.Path, u.RawQuery = r.path, r.query.Encode()
+	plain, err := url.PathUnescape(r.path)
+	if err != nil {
+		return nil, fmt.Errorf("make request %s %s: %w", r.method, r.path, err)
+	}
+	u.Path, u.RawPath, u.RawQuery = plain, r.path, r.query.Encode()
 	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), body)
 	if err != nil {
 		return nil, fmt.Errorf("make request %s %s: %w", r.method, r.path, err)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -94,7 +95,22 @@ func (c *Client) watchOnce(ctx context.Context, o *WatchOptions) (got bool, err 
 		return false, err
 	}
 	defer res.Body.Close()
-	sc := bufio.NewScanner(res.Body)
+	got, err = o.read(res.Body)
+	var broken *streamError
+	if errors.As(err, &broken) {
+		err = c.transportError(ctx, req, broken.err)
+	}
+	return got, err
+}
+
+// streamError is a stream that broke, not what its messages say.
+type streamError struct{ err error }
+
+func (e *streamError) Error() string { return e.err.Error() }
+
+// read dispatches the messages of a stream (HTML Living Standard section 9.2.6) until it ends; a message that is cut short is dropped.
+func (o *WatchOptions) read(r io.Reader) (got bool, err error) {
+	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 64<<10), 4<<20)
 	var kind, id string
 	var data bytes.Buffer
@@ -121,7 +137,7 @@ func (c *Client) watchOnce(ctx context.Context, o *WatchOptions) (got bool, err 
 		}
 	}
 	if err := sc.Err(); err != nil {
-		return got, c.transportError(ctx, req, err)
+		return got, &streamError{err}
 	}
 	return got, nil
 }
