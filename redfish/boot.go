@@ -149,7 +149,8 @@ func (b *BMC) Boot(ctx context.Context) (BootState, error) {
 	return plan.state(), nil
 }
 
-// SetBootOnce makes the next boot, and only that, start from t in mode m, and reads it back; None removes an override. A BMC that
+// SetBootOnce makes the next boot, and only that, start from t in mode m, and reads it back; None removes an override. Cd means our
+// image however the host gets it, so it is UefiHttp where InsertMedia had to give the image by address. A BMC that
 // makes Once into Continuous is accepted with a warning, as nothing else can be had there; set None after the boot.
 func (b *BMC) SetBootOnce(ctx context.Context, t Target, m Mode) error {
 	release, err := b.writing(ctx)
@@ -166,6 +167,12 @@ func (b *BMC) setBootOnce(ctx context.Context, t Target, m Mode) error {
 		return err
 	}
 	p := b.profile()
+	b.mu.Lock()
+	mine := b.inserted
+	b.mu.Unlock()
+	if uri := plan.httpURI(); t == Cd && mine.slot == "" && uri != "" && (uri == mine.image || hasAnyPrefix(uri, b.opts.Ours)) {
+		t = UefiHttp // our image is given by address, as no slot took it
+	}
 	if (t == Cd || t == None) && p.VirtualCD == quirk.DellServerBoot {
 		done, err := b.dellVirtualCD(ctx, t == Cd)
 		if err != nil || done && t == Cd {
@@ -187,13 +194,8 @@ func (b *BMC) setBootOnce(ctx context.Context, t Target, m Mode) error {
 	if mode, ok := bootMode(plan, m, p.FullBoot); ok {
 		boot["BootSourceOverrideMode"] = mode
 	}
-	if t == UefiHttp {
-		b.mu.Lock()
-		mine := b.inserted
-		b.mu.Unlock()
-		if mine.slot == "" && mine.image != "" {
-			boot["HttpBootUri"] = mine.image
-		}
+	if t == UefiHttp && mine.slot == "" && mine.image != "" {
+		boot["HttpBootUri"] = mine.image
 	}
 	if err := b.patchBoot(ctx, plan, boot); err != nil {
 		return err

@@ -2,8 +2,12 @@ package redfish
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,7 +47,7 @@ func (s *Breakers) For(address, user string) *Breaker {
 	id := key + "\x00" + user
 	b := s.all[id]
 	if b == nil {
-		b = &Breaker{gate: g, login: make(chan struct{}, 1)}
+		b = newBreaker(g)
 		s.all[id] = b
 	}
 	return b
@@ -78,17 +82,26 @@ func acquire(ctx context.Context, c chan struct{}) error {
 	}
 }
 
-// Breaker stops all use of one credential at one BMC after one wrong password, and serialises logins with it.
+// Breaker stops all use of a refused password at one BMC by one user, and serialises logins. It knows passwords by a salted hash, so
+// that another one may be tried at once (somebody mistyped), while a worker that still has the old one stays shut out.
 type Breaker struct {
 	gate  *gate
-	login chan struct{} // held during each try of the password
+	login chan struct{} // held during each try of a password
+	salt  [16]byte
 
-	mu    sync.Mutex // guards the rest
-	open  bool
-	since time.Time
-	tried time.Time
-	why   string
+	mu      sync.Mutex // guards the rest
+	refused map[[sha256.Size]byte]*refusal
+	last    *refusal // nil once a password was taken
 }
+
+// refusal is one password that the BMC did not take.
+type refusal struct {
+	since, tried time.Time
+	why          string
+}
+
+// maxRefused bounds how many wrong passwords are remembered; the oldest is forgotten.
+const maxRefused = 16
 
 // BreakerState is a breaker as shown to people.
 type BreakerState struct {
@@ -100,50 +113,77 @@ type BreakerState struct {
 	NextTry time.Time `json:"next_try,omitzero"`
 }
 
-func newBreaker() *Breaker {
-	return &Breaker{gate: newGate(), login: make(chan struct{}, 1)}
+func newBreaker(g *gate) *Breaker {
+	b := &Breaker{gate: g, login: make(chan struct{}, 1), refused: map[[sha256.Size]byte]*refusal{}}
+	rand.Read(b.salt[:]) // never fails (crypto/rand)
+	return b
 }
 
-// State tells whether the credential is in use.
+// State tells whether the last password that was tried is in use.
 func (b *Breaker) State() BreakerState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.open {
+	if b.last == nil {
 		return BreakerState{}
 	}
-	return BreakerState{Open: true, Since: b.since, Why: b.why, NextTry: b.tried.Add(probeEvery)}
+	return BreakerState{Open: true, Since: b.last.since, Why: b.last.why, NextTry: b.last.tried.Add(probeEvery)}
 }
 
-// Reset closes the breaker; call it when a new password was set.
+// Reset forgets all refusals; call it when the password was set anew, even to the same text.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.open, b.why, b.since, b.tried = false, "", time.Time{}, time.Time{}
+	clear(b.refused)
+	b.last = nil
 }
 
-// allow says whether the password may be tried now; an open breaker admits one try in ten minutes.
-func (b *Breaker) allow(now time.Time) error {
+func (b *Breaker) hash(password fleet.Secret) [sha256.Size]byte {
+	return sha256.Sum256(append(b.salt[:], password.Reveal()...))
+}
+
+// allow says whether a password may be tried now; one that was refused is tried once in ten minutes.
+func (b *Breaker) allow(now time.Time, password fleet.Secret) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.open {
+	r := b.refused[b.hash(password)]
+	if r == nil {
 		return nil
 	}
-	if next := b.tried.Add(probeEvery); now.Before(next) {
+	if next := r.tried.Add(probeEvery); now.Before(next) {
 		return fleet.Errorf(fleet.Denied, "MC-BMC-BREAKER", "the BMC refused this user and password at %s (%s); they are not tried again before %s, so that the account is not locked",
-			b.since.UTC().Format(time.RFC3339), b.why, next.UTC().Format(time.RFC3339)).
+			r.since.UTC().Format(time.RFC3339), r.why, next.UTC().Format(time.RFC3339)).
 			WithHint("metalctl bmc credential set NODE")
 	}
-	b.tried = now
+	r.tried = now
 	return nil
 }
 
-func (b *Breaker) trip(now time.Time, why string) {
+// trip remembers that a password was refused.
+func (b *Breaker) trip(now time.Time, password fleet.Secret, why string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.open {
-		b.open, b.since = true, now
+	key := b.hash(password)
+	r := b.refused[key]
+	if r == nil {
+		if len(b.refused) == maxRefused {
+			oldest := slices.MinFunc(slices.Collect(maps.Keys(b.refused)), func(x, y [sha256.Size]byte) int {
+				return b.refused[x].tried.Compare(b.refused[y].tried)
+			})
+			delete(b.refused, oldest)
+		}
+		r = &refusal{since: now}
+		b.refused[key] = r
 	}
-	b.tried, b.why = now, printable(why, 200)
+	r.tried, r.why = now, printable(why, 200)
+	b.last = r
+}
+
+// taken remembers that a password is right; others stay refused.
+func (b *Breaker) taken(password fleet.Secret) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.refused, b.hash(password))
+	b.last = nil
 }
 
 func (b *Breaker) String() string {

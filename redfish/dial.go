@@ -71,7 +71,7 @@ func open(address string, opts Options) (*BMC, error) {
 	}
 	b := &BMC{opts: opts, wire: w, breaker: opts.Breaker, log: opts.Log, now: opts.Now, sleep: opts.Sleep, auth: opts.Auth, learned: opts.Learned}
 	if b.breaker == nil {
-		b.breaker = newBreaker()
+		b.breaker = newBreaker(newGate())
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)

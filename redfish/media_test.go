@@ -223,11 +223,17 @@ func TestHTTPBootWhereThereIsNoSlot(t *testing.T) {
 	if err != nil || m.Method != UefiHTTP || m.Target != UefiHttp {
 		t.Fatalf("%+v, %v", m, err)
 	}
-	if err := b.SetBootOnce(t.Context(), m.Target, UEFI); err != nil {
-		t.Fatal(err)
+	for _, target := range []Target{m.Target, Cd} {
+		if err := b.SetBootOnce(t.Context(), target, UEFI); err != nil {
+			t.Fatal(err)
+		}
+		if a, got := f.at(host, "Boot", "HttpBootUri"), f.at(host, "Boot", "BootSourceOverrideTarget"); a != testImage || got != "UefiHttp" {
+			t.Errorf("for %s the address is %v, the target %v", target, a, got)
+		}
 	}
-	if got := f.at("/redfish/v1/Systems/1", "Boot", "HttpBootUri"); got != testImage {
-		t.Errorf("address is %v", got)
+	restarted := f.dial(func(o *Options) { o.Ours = []string{"https://10.0.0.1:8443/"} })
+	if err := restarted.SetBootOnce(t.Context(), Cd, UEFI); err != nil || f.at(host, "Boot", "BootSourceOverrideTarget") != "UefiHttp" {
+		t.Errorf("after a restart of the program: %v, %v", f.at(host, "Boot", "BootSourceOverrideTarget"), err)
 	}
 	if err := b.EjectMedia(t.Context()); err != nil {
 		t.Fatal(err)

@@ -46,7 +46,7 @@ func (b *BMC) login(ctx context.Context, stale string) error {
 		}
 		uri = rootURI + "SessionService/Sessions"
 	}
-	if err := b.breaker.allow(b.now()); err != nil {
+	if err := b.breaker.allow(b.now(), b.opts.Password); err != nil {
 		return err
 	}
 	req := request{method: http.MethodPost, uri: uri, body: map[string]string{"UserName": b.opts.User, "Password": b.opts.Password.Reveal()}}
@@ -70,7 +70,7 @@ func (b *BMC) loginRefused(ctx context.Context, err error) error {
 		}
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
 		// 400 is iLO's answer to a wrong password; whatever it means, the same login will not do better.
-		b.breaker.trip(b.now(), e.Error())
+		b.breaker.trip(b.now(), b.opts.Password, e.Error())
 		return fleet.Errorf(fleet.Denied, "MC-BMC-AUTH", "the BMC refuses user %q or its password: %w", b.opts.User, err).
 			WithHint("metalctl bmc credential set NODE; until then nobody here uses this password, so that the account is not locked")
 	}
@@ -95,7 +95,7 @@ func (b *BMC) begin(ctx context.Context, sessions string, r *response) error {
 				WithHint("change it at the BMC, then: metalctl bmc credential set NODE")
 		}
 	}
-	b.breaker.Reset()
+	b.breaker.taken(b.opts.Password)
 	b.mu.Lock()
 	old, replaced, fresh := b.opts.Session, b.session, b.now().Sub(b.used) < shortestSession
 	b.opts.Session = SavedSession{}
@@ -163,7 +163,7 @@ func (b *BMC) sessionsURI() string {
 
 // settleBasic checks the password once by a read, alone, before anybody else sends it.
 func (b *BMC) settleBasic(ctx context.Context) error {
-	if err := b.breaker.allow(b.now()); err != nil {
+	if err := b.breaker.allow(b.now(), b.opts.Password); err != nil {
 		return err
 	}
 	uri := rootURI + "Systems"
@@ -178,7 +178,7 @@ func (b *BMC) settleBasic(ctx context.Context) error {
 		}
 		return explain(err, "log in")
 	}
-	b.breaker.Reset()
+	b.breaker.taken(b.opts.Password)
 	b.mu.Lock()
 	b.auth = AuthBasic
 	b.mu.Unlock()
@@ -186,7 +186,7 @@ func (b *BMC) settleBasic(ctx context.Context) error {
 }
 
 func (b *BMC) basicRefused(err error) error {
-	b.breaker.trip(b.now(), err.Error())
+	b.breaker.trip(b.now(), b.opts.Password, err.Error())
 	return fleet.Errorf(fleet.Denied, "MC-BMC-AUTH", "the BMC refuses user %q or its password: %w", b.opts.User, err).
 		WithHint("metalctl bmc credential set NODE; until then nobody here uses this password, so that the account is not locked")
 }
@@ -238,7 +238,7 @@ func (b *BMC) withBasic(ctx context.Context, req request) (*response, error) {
 		return nil, err
 	}
 	defer func() { <-b.breaker.login }()
-	if err := b.breaker.allow(b.now()); err != nil {
+	if err := b.breaker.allow(b.now(), b.opts.Password); err != nil {
 		return nil, err
 	}
 	req.basic = &b.opts.Credentials

@@ -87,26 +87,39 @@ func TestWrongPasswordStopsAllUse(t *testing.T) {
 	if s := o.Breaker.State(); !s.Open || s.Why == "" || s.NextTry.Sub(s.Since) < 10*time.Minute {
 		t.Errorf("state is %+v", s)
 	}
-	o.Breaker.Reset()
-	o.Password = fleet.NewSecret(testPassword)
-	b, err := Dial(t.Context(), f.srv.URL, o)
+	right := o
+	right.Password = fleet.NewSecret(testPassword) // somebody types it again, right
+	b, err := Dial(t.Context(), f.srv.URL, right)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if s := o.Breaker.State(); s.Open {
+		t.Errorf("state with a working password is %+v", s)
+	}
+	if _, err := Dial(t.Context(), f.srv.URL, o); fleet.CodeOf(err) != "MC-BMC-BREAKER" { // a worker with the stale one stays out
+		t.Errorf("got %v", err)
+	}
+	if f.logins != 2 {
+		t.Errorf("%d logins, want 2", f.logins)
+	}
+	o.Breaker.Reset()
+	if _, err := Dial(t.Context(), f.srv.URL, o); fleet.CodeOf(err) != "MC-BMC-AUTH" {
+		t.Errorf("after Reset: %v", err)
+	}
 }
 
 func TestBreakerAdmitsOneTryInTenMinutes(t *testing.T) {
-	b, c := newBreaker(), newClock()
-	b.trip(c.Now(), "refused")
+	b, c, pw := newBreaker(newGate()), newClock(), fleet.NewSecret("wrong")
+	b.trip(c.Now(), pw, "refused")
 	for _, step := range []struct {
 		after time.Duration
 		ok    bool
 	}{{0, false}, {9 * time.Minute, false}, {61 * time.Second, true}, {0, false}, {11 * time.Minute, true}} {
 		c.Sleep(t.Context(), step.after)
-		if err := b.allow(c.Now()); (err == nil) != step.ok {
+		if err := b.allow(c.Now(), pw); (err == nil) != step.ok {
 			t.Errorf("after %s more: %v", step.after, err)
 		}
 	}
@@ -200,7 +213,7 @@ func TestBasicWrongPasswordIsSentOnce(t *testing.T) {
 	f := newFake(t)
 	f.noSession = true
 	o := f.options()
-	o.Auth, o.Password, o.Breaker = AuthBasic, fleet.NewSecret("wrong-password"), newBreaker()
+	o.Auth, o.Password, o.Breaker = AuthBasic, fleet.NewSecret("wrong-password"), newBreaker(newGate())
 	for i := range 3 {
 		_, err := Dial(t.Context(), f.srv.URL, o)
 		if c := fleet.CodeOf(err); i == 0 && c != "MC-BMC-AUTH" || i > 0 && c != "MC-BMC-BREAKER" {
@@ -325,5 +338,16 @@ func TestRefusedSessionIsNotLeaked(t *testing.T) {
 	}
 	if len(f.tokens) != 1 || f.logins != 2 {
 		t.Errorf("%d sessions after %d logins", len(f.tokens), f.logins)
+	}
+}
+
+func TestBreakerForgetsTheOldest(t *testing.T) {
+	b, c := newBreaker(newGate()), newClock()
+	for i := range maxRefused + 1 {
+		b.trip(c.Now(), fleet.NewSecret(fmt.Sprint("wrong ", i)), "refused")
+		c.Sleep(t.Context(), time.Second)
+	}
+	if len(b.refused) != maxRefused || b.allow(c.Now(), fleet.NewSecret("wrong 0")) != nil || b.allow(c.Now(), fleet.NewSecret("wrong 1")) == nil {
+		t.Errorf("%d refusals are remembered", len(b.refused))
 	}
 }
