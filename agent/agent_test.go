@@ -210,21 +210,33 @@ func TestAnotherServerTakesOverWhenTheFirstIsGone(t *testing.T) {
 	}
 }
 
-func TestARuleThatForbidsForNowDoesNotEndTheSession(t *testing.T) {
-	f := newFakeServer(t)
-	var frozen atomic.Int32
-	f.onResult = func(w http.ResponseWriter, _ api.Result) bool {
-		if frozen.Add(1) > 2 {
-			return false
-		}
-		w.Header().Set("Content-Type", "application/problem+json")
-		w.WriteHeader(http.StatusForbidden)
-		_, _ = w.Write([]byte(`{"status":403,"kind":"refused","detail":"the server is frozen"}`))
-		return true
+func TestAnswersThatPassDoNotEndTheSessionOrLoseTheResult(t *testing.T) {
+	for name, problem := range map[string]api.Problem{
+		"a rule forbids it for now":     {Status: http.StatusForbidden, Kind: "refused", Detail: "the server is frozen"},
+		"another writer was first":      {Status: http.StatusConflict, Kind: "conflict", Code: "MC-STORE-STALE"},
+		"the store is full":             {Status: http.StatusServiceUnavailable},
+		"a proxy without its server":    {Status: http.StatusNotFound},
+		"a server with a new authority": {Status: http.StatusForbidden, Kind: "denied", Code: "MC-AGENT-CERT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeServer(t)
+			var asked atomic.Int32
+			f.onResult = func(w http.ResponseWriter, _ api.Result) bool {
+				if asked.Add(1) > 2 {
+					return false
+				}
+				w.Header().Set("Content-Type", "application/problem+json")
+				w.WriteHeader(problem.Status)
+				_, _ = w.Write([]byte(mustJSON(t, problem)))
+				return true
+			}
+			start(t, config(f, step.Funcs{step.Inventory: nothing}))
+			f.push(task(step.Inventory, 1))
+			if got := receive(t, f.results, "result"); got.Error != nil {
+				t.Errorf("result = %s", mustJSON(t, got))
+			}
+		})
 	}
-	start(t, config(f, step.Funcs{step.Inventory: nothing}))
-	f.push(task(step.Inventory, 1))
-	receive(t, f.results, "result")
 }
 
 func TestTheClock(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 	"github.com/metalctl/metalctl/fleet/step"
 )
 
-// deliver sends results in order, each until the server has it. A result leaves the outbox only by an answer (invariant A3).
+// deliver sends results in order, each until the server has it. A result leaves the outbox only by an answer (invariant A3). A server that has a newer try
+// takes a late result and ignores it, so that a conflict is one between its own writers and passes.
 func (w *worker) deliver(ctx context.Context, c *client) error {
 	pause := newBackoff(w.cfg.Pace)
 	for {
@@ -37,9 +38,6 @@ func (w *worker) deliver(ctx context.Context, c *client) error {
 			return ctx.Err()
 		case isOver(err):
 			return err
-		case code == http.StatusConflict:
-			w.cfg.Log.Warn("the server has a newer try and ignores this result", "operation", r.Operation, "step", r.Step, "try", r.Try)
-			w.delivered()
 		case code == http.StatusBadRequest || code == http.StatusRequestEntityTooLarge || code == http.StatusUnprocessableEntity:
 			w.rejected(r, err)
 		default:
