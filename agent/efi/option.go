@@ -4,7 +4,6 @@ package efi
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -158,10 +157,4 @@ func cutUTF16(b []byte) (s string, n int, ok bool) {
 		units = append(units, u)
 	}
 	return "", 0, false
-}
-
-// guidText is the usual text form of a GUID in the byte order of the disk.
-func guidText(g [16]byte) string {
-	le := binary.LittleEndian
-	return fmt.Sprintf("%08x-%04x-%04x-%s-%s", le.Uint32(g[:]), le.Uint16(g[4:]), le.Uint16(g[6:]), hex.EncodeToString(g[8:10]), hex.EncodeToString(g[10:]))
 }

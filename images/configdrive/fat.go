@@ -25,7 +25,6 @@ type entry struct {
 	name     string
 	data     []byte
 	children []*entry // a directory, where data is nil
-	cluster  int
 }
 
 func (e *entry) dir() bool { return e.data == nil }
