@@ -39,6 +39,10 @@ func EnsureAdminToken(ctx context.Context, st fleet.Store, path string) error {
 	if _, err := adminHash(ctx, st); err == nil || fleet.KindOf(err) != fleet.NotFound {
 		return err
 	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+		return fleet.Errorf(fleet.Refused, "MC-SERVER-TOKEN", "the admin token's file %s may be read by others (mode %#o)", path, info.Mode().Perm()).
+			WithHint("chmod 600 %s, or remove it: the server makes a new one", path)
+	}
 	text, err := os.ReadFile(path)
 	token := strings.TrimSpace(string(text))
 	switch {

@@ -85,6 +85,8 @@ func (s *Server) serveRecorded(w http.ResponseWriter, r *http.Request, modified 
 	switch {
 	case counted.status >= 400:
 		what = fmt.Sprintf("refused with %d", counted.status)
+	case counted.status == http.StatusNotModified:
+		what = "asked whether it changed"
 	case r.Method == http.MethodHead:
 		what = "asked for the size"
 	case counted.status == http.StatusPartialContent:

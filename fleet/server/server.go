@@ -84,7 +84,9 @@ type Server struct {
 	engine   Engine
 	ctx      context.Context // set by Run; ends streams and long polls when the server stops
 	process  string          // tells this process from earlier ones
-	uploads  sync.Mutex      // one upload or removal of image files at a time changes the folder's names
+	// durations is filled by observe.
+	durations *prometheus.HistogramVec
+	uploads   sync.Mutex // one upload or removal of image files at a time changes the folder's names
 
 	listener, bootListener                   net.Listener
 	advertise, advertiseNodes, advertiseBoot *url.URL
@@ -109,7 +111,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (s *Server, err error) {
 		d.Metrics = prometheus.NewRegistry()
 	}
 	s = &Server{cfg: cfg, Deps: d, ctx: context.Background(), process: newToken(), progress: newProgressHub(), media: newMediaIndex()}
-	s.presence = newPresence(d.Now)
+	s.presence, s.durations = newPresence(d.Now), newDurations()
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -243,6 +245,7 @@ func (s *Server) Run(ctx context.Context, e Engine) error {
 		group.Go(func() error { return served(boot.Serve(s.bootListener)) })
 	}
 	group.Go(func() error { return s.sweep(ctx) })
+	group.Go(func() error { return s.observe(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

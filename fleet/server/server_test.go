@@ -306,7 +306,7 @@ func (e *fakeEngine) finish(ctx context.Context, id fleet.NodeID, state fleet.Op
 		}
 		op.State, n.Operation, n.LastOperation = state, "", op.ID
 		c.Writes = append(c.Writes, fleet.Write{Key: fleet.KeyOf(fleet.KindOperation, op.ID), Value: op})
-		c.Events = append(c.Events, nodeEvent(n, "operation.ended", time.Now(), string(state)))
+		c.Events = append(c.Events, nodeEvent(n, "operation."+string(state), time.Now(), string(state)))
 		return nil
 	})
 }

@@ -1,0 +1,102 @@
+package server
+
+import (
+	"regexp"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+// eachRecord decodes every record of a kind, with its revision.
+func eachRecord[T any](sn fleet.Snapshot, kind string, yield func(T, fleet.Revision)) error {
+	var bad error
+	err := sn.List(kind, func(r fleet.Record) bool {
+		var v T
+		if bad = decodeRecord(r, &v); bad != nil {
+			return false
+		}
+		yield(v, r.Revision)
+		return true
+	})
+	if bad != nil {
+		return bad
+	}
+	return err
+}
+
+// nodeView shows a node. What only the server needs of its boot record stays here.
+func (s *Server) nodeView(n fleet.Node, rev fleet.Revision, site fleet.Site) api.Node {
+	v := api.Node{Node: n, Revision: rev, Isolation: "unproven", Breaker: s.Credentials.Breaker(n.ID), Waits: s.waits(n.ID)}
+	v.Boot.TokenHash, v.Boot.MediaID = "", ""
+	v.Verbs = append(fleet.Verbs(n.State), factVerbs(&n)...)
+	switch {
+	case site.IsolationWaived():
+		v.Isolation = "none"
+	case n.Isolated:
+		v.Isolation = "proven"
+	}
+	v.Agent, v.AgentSeen = s.agentWord(&n)
+	return v
+}
+
+// waits is safe before the engine runs.
+func (s *Server) waits(id fleet.NodeID) string {
+	if s.engine.Plans == nil {
+		return ""
+	}
+	return s.engine.Plans.Waits(id)
+}
+
+// factVerbs are the verbs beyond the lifecycle that make sense now.
+func factVerbs(n *fleet.Node) []fleet.Verb {
+	out := []fleet.Verb{api.VerbHold, api.VerbProtect}
+	if n.Hold != nil {
+		out[0] = api.VerbUnhold
+	}
+	if n.Protected {
+		out[1] = api.VerbUnprotect
+	}
+	if n.Operation == "" && n.LastOperation != "" {
+		out = append(out, api.VerbRetry)
+	}
+	if len(n.Faults) > 0 {
+		out = append(out, api.VerbClearFault)
+	}
+	return out
+}
+
+// wouldErase lists the disks that accept would agree to: those that can be told apart and written.
+func wouldErase(inv fleet.Inventory) []fleet.AcceptedDevice {
+	var out []fleet.AcceptedDevice
+	for _, d := range inv.Disks {
+		if d.Serial != "" && d.SizeBytes > 0 && !d.BootMedium && !d.Removable && !d.ReadOnly {
+			out = append(out, fleet.AcceptedDevice{Serial: d.Serial, Model: d.Model, SizeBytes: d.SizeBytes})
+		}
+	}
+	return out
+}
+
+var (
+	validLabelKey   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
+	validLabelValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._:-]{0,61}[A-Za-z0-9])?$`)
+)
+
+func checkLabels(f *faultList, labels map[string]string) {
+	for k, v := range labels {
+		f.check(validLabelKey.MatchString(k), "labels."+shortened(k), "is no label: letters, digits, . _ / -, at most 63")
+		f.check(v == "" || validLabelValue.MatchString(v), "labels."+shortened(k), "has a value that is none: letters, digits, . _ : -, at most 63")
+	}
+}
+
+// since parses a time parameter.
+func sinceParam(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return t, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "since is not a time such as 2026-11-01T12:00:00Z")
+	}
+	return t, nil
+}
