@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/metalctl/metalctl/fixtures/contract"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/store"
 )
 
 var errEnough = errors.New("seen enough")
@@ -160,5 +162,28 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatal("a caller waits on")
 		}
+	}
+}
+
+// After old events were dropped, history and streams begin with the oldest that is kept.
+func TestOldestEvent(t *testing.T) {
+	db := contract.OpenStoreIn(t, t.TempDir(), store.Options{Limits: store.Limits{Events: 10}})
+	s := &Server{Deps: Deps{Store: db}}
+	ctx := context.Background()
+	for i := range 60 {
+		before, err := s.oldestEvent(ctx)
+		must(t, err)
+		kept, err := db.Events(ctx, before, 1000)
+		must(t, err)
+		last, err := db.LastEvent(ctx)
+		must(t, err)
+		if last != int64(i) || len(kept) > 0 && (kept[0].ID != before+1 || kept[len(kept)-1].ID != last) || i > 0 && len(kept) == 0 {
+			t.Fatalf("after %d events: the oldest follows %d, %d are kept, the newest is %d", i, before, len(kept), last)
+		}
+		_, err = db.Commit(ctx, fleet.Change{Events: []fleet.Event{{Type: "test", At: time.Now(), Text: "x"}}})
+		must(t, err)
+	}
+	if before, err := s.oldestEvent(ctx); err != nil || before == 0 {
+		t.Errorf("nothing was dropped: %d, %v", before, err)
 	}
 }
