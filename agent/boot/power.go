@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -30,7 +31,7 @@ func (m *Machine) obey(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { watchButtons(ctx, "/sys/class/input", "/dev/input", pressed) })
+	wg.Go(func() { watchButtons(ctx, "/sys/class/input", "/dev/input", m.Log, pressed) })
 	var err error
 	select {
 	case <-ctx.Done():
@@ -55,7 +56,7 @@ func (m *Machine) obey(ctx context.Context) error {
 }
 
 // watchButtons finds power buttons and reads them until ctx ends.
-func watchButtons(ctx context.Context, class, dev string, pressed chan<- struct{}) {
+func watchButtons(ctx context.Context, class, dev string, log *slog.Logger, pressed chan<- struct{}) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	open := map[string]bool{}
@@ -77,6 +78,7 @@ func watchButtons(ctx context.Context, class, dev string, pressed chan<- struct{
 				continue // its device file comes a moment later
 			}
 			open[event] = true
+			log.Info("power button found", "device", event)
 			wg.Go(func() {
 				defer f.Close()
 				stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,10 +53,10 @@ func needFiles(t *testing.T, files ...string) {
 	}
 }
 
-func testCredential(t *testing.T, network *fleet.BootNetwork) []byte {
+func testCredential(t *testing.T, node string, network *fleet.BootNetwork) []byte {
 	t.Helper()
 	c := &fleet.Credential{
-		Version: 1, Node: "hgx-001.example", Generation: 7, Token: fleet.NewSecret("0123456789abcdef"),
+		Version: 1, Node: node, Generation: 7, Token: fleet.NewSecret("0123456789abcdef"),
 		Servers:  []fleet.ServerRef{{URL: "https://10.0.2.2:8443", KeyPin: "sha256/" + strings.Repeat("A", 43) + "="}},
 		IssuedAt: time.Date(2099, 1, 2, 3, 4, 5, 0, time.UTC), Network: network,
 	}
@@ -90,6 +91,7 @@ type machine struct {
 	code, vars string // OVMF's files
 	args       []string
 	secure     bool
+	press      string // when the serial line says this, the power button is pressed
 }
 
 // qemu boots iso and returns what the serial line said until the machine went off, or until it said one of until.
@@ -125,7 +127,7 @@ func qemu(t *testing.T, iso string, m machine, until ...string) string {
 	if m.secure {
 		chipset = "q35,smm=on"
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	args := []string{"-machine", chipset, "-accel", "tcg", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot",
 		"-serial", "file:" + serial,
@@ -133,6 +135,16 @@ func qemu(t *testing.T, iso string, m machine, until ...string) string {
 		"-device", "virtio-rng-pci"}
 	if m.secure {
 		args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
+	}
+	monitor := ""
+	if m.press != "" {
+		short, err := os.MkdirTemp("", "q") // the path of a socket has at most 107 bytes
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(short)
+		monitor = filepath.Join(short, "monitor")
+		args = append(args, "-monitor", "unix:"+monitor+",server=on,wait=off")
 	}
 	args = append(args, m.args...)
 	args = append(args, "-drive", "if=none,id=cd,format=raw,media=cdrom,readonly=on,file="+iso)
@@ -156,6 +168,17 @@ func qemu(t *testing.T, iso string, m machine, until ...string) string {
 			return string(b)
 		case <-tick.C:
 			b, _ := os.ReadFile(serial)
+			if monitor != "" && bytes.Contains(b, []byte(m.press)) {
+				c, err := net.Dial("unix", monitor)
+				if err == nil {
+					_, err = c.Write([]byte("system_powerdown\n"))
+					defer c.Close()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				monitor = ""
+			}
 			for _, word := range until {
 				if bytes.Contains(b, []byte(word)) {
 					_ = cmd.Process.Kill()
@@ -219,10 +242,14 @@ func TestBootLab(t *testing.T) {
 			[]string{"TEST network link=bond0.120 mtu=1400 addresses=[10.1.0.11/24 fd00:1::11/64]", "gateways=[10.1.0.1]", "dns=[10.1.0.2]"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			log := qemu(t, writeMedium(t, iso, testCredential(t, c.network)), machine{args: append(cdOn("scsi"), c.args...)})
+			log := qemu(t, writeMedium(t, iso, testCredential(t, "hgx-001.example", c.network)), machine{args: append(cdOn("scsi"), c.args...)})
 			wantLines(t, log, append(lines, c.want...)...)
 		})
 	}
+	t.Run("the power button ends the machine", func(t *testing.T) {
+		log := qemu(t, writeMedium(t, iso, testCredential(t, "wait", nil)), machine{press: "power button found", args: cdOn("scsi")})
+		wantLines(t, log, "its power button was pressed", "reboot: Power down")
+	})
 }
 
 func describe(iso *ISO) string {

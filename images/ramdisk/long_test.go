@@ -123,11 +123,11 @@ func TestBootSecure(t *testing.T) {
 		t.Errorf("signed: %v and %v, want true and false", signed.Signed, unsigned.Signed)
 	}
 	t.Run("signed", func(t *testing.T) {
-		log := qemu(t, writeMedium(t, signed, testCredential(t, nil)), secure)
+		log := qemu(t, writeMedium(t, signed, testCredential(t, "hgx-001.example", nil)), secure)
 		wantLines(t, log, "TEST secure-boot true", "TEST credential node=hgx-001.example", "TEST done")
 	})
 	t.Run("unsigned", func(t *testing.T) {
-		log := qemu(t, writeMedium(t, unsigned, testCredential(t, nil)), secure, "Access Denied", "TEST done")
+		log := qemu(t, writeMedium(t, unsigned, testCredential(t, "hgx-001.example", nil)), secure, "Access Denied", "TEST done")
 		wantLines(t, log, "Access Denied")
 		if strings.Contains(log, "Linux version") {
 			t.Error("the unsigned kernel ran")
@@ -151,7 +151,7 @@ func TestBootGeneric(t *testing.T) {
 	if err := os.Truncate(disk, 64<<20); err != nil {
 		t.Fatal(err)
 	}
-	log := qemu(t, writeMedium(t, iso, testCredential(t, nil)), machine{args: append(cdOn("usb"),
+	log := qemu(t, writeMedium(t, iso, testCredential(t, "hgx-001.example", nil)), machine{args: append(cdOn("usb"),
 		"-netdev", "user,id=n0", "-device", "e1000e,netdev=n0",
 		"-drive", "if=none,id=d0,format=raw,file="+disk, "-device", "nvme,drive=d0,serial=S1")})
 	wantLines(t, log, "TEST credential node=hgx-001.example", "/sys/block/nvme0n1", "TEST libc 2.",

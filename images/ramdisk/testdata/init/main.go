@@ -32,6 +32,10 @@ func main() {
 	} else {
 		say("credential node=%s generation=%d token=%d servers=%d", c.Node, c.Generation, len(c.Token.Reveal()), len(c.Servers))
 		m.Apply(c)
+		if c.Node == "wait" {
+			say("waiting")
+			select {}
+		}
 		say("clock-ok %v", !time.Now().Before(c.IssuedAt))
 	}
 	say("libc %s", libc())
