@@ -1,0 +1,302 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/metalctl/metalctl/fixtures/rack"
+	"github.com/metalctl/metalctl/images/ramdisk"
+)
+
+// TestMain lets the test binary be metalctl, too: for scripts, and as the agent of process machines.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"metalctl": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }})
+}
+
+// scriptMedium builds a boot ISO that is laid out like a real one, from a kernel that is as much of one as is looked at: process machines only read it.
+var scriptMedium = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "kernel")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	const release = "6.1.0-99-amd64"
+	image := make([]byte, 4096)
+	copy(image, "MZ")
+	copy(image[0x202:], "HdrS")
+	// The header of a static program for x86-64 without sections; a module would do with as little.
+	agent := make([]byte, 64)
+	copy(agent, "\x7fELF\x02\x01\x01")
+	agent[16], agent[18], agent[20], agent[52], agent[58] = 2, 62, 1, 64, 64
+	modules := "lib/modules/" + release + "/"
+	for name, content := range map[string][]byte{"boot/vmlinuz-" + release: image, modules + "modules.builtin": nil, modules + "kernel/odd.ko": agent} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644)); err != nil {
+			return nil, err
+		}
+	}
+	k, err := ramdisk.FindKernel(dir)
+	if err != nil {
+		return nil, err
+	}
+	iso, err := ramdisk.Build(context.Background(), ramdisk.Options{Agent: agent, Kernel: k, Roots: os.DevNull, Lab: true})
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	_, err = iso.WriteTo(&b)
+	return b.Bytes(), err
+})
+
+// TestScripts runs what users type against a real server and a rack of process machines. Besides testscript's own commands there are:
+//
+//	server [file]          starts a server and points METALCTL_SERVER and its like at it; file is its configuration
+//	rack [file]            starts a rack in $WORK/rack from a lab file, or with one machine n1 that has a disk of 64 MiB
+//	exits N metalctl …     runs a command and wants exactly that exit code
+//	only-reads MACHINE     wants nothing but reads and the session's login and logout in the BMC's log so far
+//	no-reset MACHINE       wants no power action and no boot override in it
+//	digest FILE            keeps a file's digest, or wants it unchanged the second time
+//	fill FILE SIZE         makes a file of that many bytes that say where they stand
+//	until RE metalctl …    repeats a command until its output matches
+func TestScripts(t *testing.T) {
+	if _, err := os.Stat(ramdisk.DefaultStub); err != nil {
+		t.Skipf("hardware: no systemd-stub to build a boot medium with: %v", err)
+	}
+	iso, err := scriptMedium()
+	if err != nil {
+		t.Fatal(err)
+	}
+	medium := filepath.Join(t.TempDir(), "boot.iso")
+	if err := os.WriteFile(medium, iso, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("MEDIUM", medium)
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
+			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
+			e.Values[digestsKey{}] = map[string]string{}
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "long" {
+				return !testing.Short(), nil
+			}
+			return false, fmt.Errorf("condition %q is not known", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
+			"no-reset": scriptNoReset, "digest": scriptDigest, "fill": scriptFill, "until": scriptUntil,
+		},
+	})
+}
+
+// digestsKey is where a script's digests are.
+type digestsKey struct{}
+
+// scriptRun is a server in this process.
+type scriptRun struct {
+	stop  context.CancelFunc
+	ended chan error
+}
+
+var serverLine = regexp.MustCompile(`metalctl server at (\S+)\n  token: (\S+)\n  CA:    (\S+)\n`)
+
+// said collects what a server prints until it ends.
+type said struct {
+	mu   sync.Mutex // guards b
+	b    bytes.Buffer
+	wake chan struct{}
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return s.b.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func scriptServer(ts *testscript.TestScript, neg bool, args []string) {
+	cfg := defaultServerConfig()
+	if len(args) > 0 {
+		var err error
+		cfg, err = loadServerConfig(ts.MkAbs(args[0]))
+		ts.Check(err)
+	}
+	cfg.Listen, cfg.DataDir, cfg.RAMDisk, cfg.LogLevel = "127.0.0.1:0", ts.MkAbs("data"), ts.Getenv("MEDIUM"), "debug"
+	ts.Check(cfg.check())
+	ctx, cancel := context.WithCancel(context.Background())
+	out := &said{wake: make(chan struct{}, 1)}
+	r := &scriptRun{cancel, make(chan error, 1)}
+	go func() { r.ended <- runServer(ctx, &program{stderr: out, stdout: io.Discard}, cfg) }()
+	ts.Defer(func() {
+		r.stop()
+		if err := <-r.ended; err != nil {
+			ts.Logf("the server ended: %v", err)
+		}
+		r.ended <- nil
+		ts.Check(os.WriteFile(filepath.Join(ts.MkAbs("."), "server.log"), []byte(out.String()), 0o644))
+	})
+	for {
+		if m := serverLine.FindStringSubmatch(out.String()); m != nil {
+			ts.Setenv("METALCTL_SERVER", m[1])
+			ts.Setenv("METALCTL_TOKEN_FILE", m[2])
+			ts.Setenv("METALCTL_CACERT", m[3])
+			break
+		}
+		select {
+		case <-out.wake:
+		case err := <-r.ended:
+			r.ended <- err
+			ts.Fatalf("the server ended: %v\n%s", err, out)
+		case <-time.After(2 * time.Minute):
+			ts.Fatalf("the server did not start\n%s", out)
+		}
+	}
+}
+
+func scriptRack(ts *testscript.TestScript, neg bool, args []string) {
+	lab := rack.Lab{Machines: []rack.MachineSpec{{Name: "n1", Disks: []rack.DiskSpec{{SizeBytes: 64 << 20}}}}}
+	if len(args) > 0 {
+		file := ts.MkAbs(args[0])
+		b, err := os.ReadFile(file)
+		ts.Check(err)
+		lab, err = rack.Parse(file, b)
+		ts.Check(err)
+	}
+	self, err := exec.LookPath("metalctl")
+	ts.Check(err)
+	r, err := rack.Up(context.Background(), lab, rack.Options{Dir: ts.MkAbs("rack"), Plain: true, Log: slog.New(slog.DiscardHandler),
+		Agent: rack.Command(self, "agent", "process")})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(r.Down(context.Background())) })
+	for _, m := range r.Status().Machines {
+		ts.Setenv("BMC_"+m.Name, m.BMC.URL)
+		ts.Setenv("SERIAL_"+m.Name, m.SerialLog)
+	}
+}
+
+func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits N command...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// requests reads a machine's log of Redfish requests as METHOD PATH STATUS lines.
+func requests(ts *testscript.TestScript, machine string) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	log, err := rack.RequestsOf(ctx, ts.MkAbs("rack"), machine)
+	ts.Check(err)
+	var out []string
+	for _, r := range log {
+		out = append(out, fmt.Sprintf("%s %s %d", r.Method, r.Path, r.Status))
+	}
+	if len(out) == 0 {
+		ts.Fatalf("nobody asked the BMC of %s anything", machine)
+	}
+	return out
+}
+
+var loginOrOut = regexp.MustCompile(`^(POST|DELETE) /redfish/v1/SessionService/Sessions(/\S*)? `)
+
+func scriptOnlyReads(ts *testscript.TestScript, neg bool, args []string) {
+	for _, r := range requests(ts, args[0]) {
+		if !strings.HasPrefix(r, "GET ") && !strings.HasPrefix(r, "HEAD ") && !loginOrOut.MatchString(r) {
+			ts.Fatalf("%s was asked more than reads: %s", args[0], r)
+		}
+	}
+}
+
+func scriptNoReset(ts *testscript.TestScript, neg bool, args []string) {
+	for _, r := range requests(ts, args[0]) {
+		if strings.Contains(r, "ComputerSystem.Reset") || strings.HasPrefix(r, "PATCH ") || strings.Contains(r, "InsertMedia") {
+			ts.Fatalf("%s was touched: %s", args[0], r)
+		}
+	}
+}
+
+func scriptDigest(ts *testscript.TestScript, neg bool, args []string) {
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	sum := sha256.Sum256(b)
+	got := hex.EncodeToString(sum[:])
+	seen := ts.Value(digestsKey{}).(map[string]string)
+	old := seen[args[0]]
+	seen[args[0]] = got
+	switch {
+	case old != "" && !neg && old != got:
+		ts.Fatalf("%s changed", args[0])
+	case old != "" && neg && old == got:
+		ts.Fatalf("%s did not change", args[0])
+	}
+}
+
+func scriptFill(ts *testscript.TestScript, neg bool, args []string) {
+	size, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	var b bytes.Buffer
+	for int64(b.Len()) < size {
+		fmt.Fprintf(&b, "%015x\n", b.Len())
+	}
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_CREATE|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	_, err = f.WriteAt(b.Bytes()[:size], 0)
+	ts.Check(errors.Join(err, f.Close()))
+}
+
+func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
+	re, err := regexp.Compile(args[0])
+	ts.Check(err)
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		runErr := ts.Exec(args[1], args[2:]...)
+		if re.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("never said %q (%v)", args[0], runErr)
+		}
+	}
+}
