@@ -79,20 +79,37 @@ func compareDevices(n fleet.Node, inv fleet.Inventory, add func(code, component 
 		return
 	}
 	have := map[string]bool{}
+	var more []string
+	unexpected := 0
 	for _, d := range WouldErase(inv) {
 		have[d.Serial] = true
-		if !accepted(n, d.Serial) {
+		if accepted(n, d.Serial) {
+			continue
+		}
+		if unexpected++; unexpected > devicesNamed {
+			more = append(more, d.Serial)
+		} else {
 			add("MC-DEVICE-UNEXPECTED", "disk/"+d.Serial, fleet.BlocksAllocate, "metalctl node inspect "+n.Name+", then: metalctl node accept "+n.Name,
 				"%s of %d bytes was not there when the devices were accepted; it is not touched", d.Model, d.SizeBytes)
 		}
 	}
+	if len(more) > 0 {
+		add("MC-DEVICE-UNEXPECTED", "disk/more", fleet.BlocksAllocate, "metalctl node inspect "+n.Name, "%d more: %s", len(more), strings.Join(more, ", "))
+	}
+	missing := 0
 	for _, d := range n.Accepted {
-		if !have[d.Serial] {
+		if have[d.Serial] {
+			continue
+		}
+		if missing++; missing <= devicesNamed {
 			add("MC-DEVICE-MISSING", "disk/"+d.Serial, fleet.BlocksAllocate, "look for the disk; without it: metalctl node accept "+n.Name,
 				"%s of %d bytes was accepted and is gone, with what it holds", d.Model, d.SizeBytes)
 		}
 	}
 }
+
+// devicesNamed bounds the faults about single disks: a node's record has 4 KiB, and a shelf of new disks is one story.
+const devicesNamed = 3
 
 func accepted(n fleet.Node, serial string) bool {
 	for _, a := range n.Accepted {

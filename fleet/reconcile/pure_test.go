@@ -41,7 +41,9 @@ func TestCompare(t *testing.T) {
 		"another machine than was expected": {fleet.Node{BMC: fleet.BMC{Serial: "SN"}, Expect: fleet.Expect{Serial: "OTHER"}}, fleet.ClassExpect{}, "c",
 			"MC-NODE-IDENTITY system/serial"},
 		"a disk nobody accepted": {fleet.Node{Accepted: []fleet.AcceptedDevice{{Serial: "A"}}}, fleet.ClassExpect{}, "c", "MC-DEVICE-UNEXPECTED disk/B"},
-		"an accepted disk gone":  {fleet.Node{Accepted: []fleet.AcceptedDevice{{Serial: "A"}, {Serial: "B"}, {Serial: "C"}}}, fleet.ClassExpect{}, "c", "MC-DEVICE-MISSING disk/C"},
+		"a shelf of accepted disks gone": {fleet.Node{Accepted: []fleet.AcceptedDevice{{Serial: "A"}, {Serial: "B"}, {Serial: "1"}, {Serial: "2"}, {Serial: "3"}, {Serial: "4"}}}, fleet.ClassExpect{}, "c",
+			"MC-DEVICE-MISSING disk/1, MC-DEVICE-MISSING disk/2, MC-DEVICE-MISSING disk/3"},
+		"an accepted disk gone": {fleet.Node{Accepted: []fleet.AcceptedDevice{{Serial: "A"}, {Serial: "B"}, {Serial: "C"}}}, fleet.ClassExpect{}, "c", "MC-DEVICE-MISSING disk/C"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string

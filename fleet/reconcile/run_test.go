@@ -175,6 +175,9 @@ func TestFenced(t *testing.T) {
 	l.Funcs[step.BMCIdentify] = func(ctx context.Context, _ step.Call) (step.Outcome, error) {
 		close(reached)
 		<-ctx.Done()
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			t.Errorf("the step was ended by %v, not by its lost claim", ctx.Err())
+		}
 		close(fenced)
 		return step.Outcome{}, nil
 	}

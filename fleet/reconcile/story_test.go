@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,9 +181,13 @@ func TestTwoLeasesOneNode(t *testing.T) {
 	w := available(t)
 	const askers = 8
 	errs := make(chan error, askers)
+	// Everybody has looked before anybody commits.
+	all := &sync.WaitGroup{}
+	all.Add(askers)
 	for range askers {
+		l := loop(w, "a", func(l *reconcile.Loop) { l.Store = &gate{Store: w.Store, all: all} })
 		go func() {
-			_, err := w.Loop.CreateLease(context.Background(), request(nil), "tester")
+			_, err := l.CreateLease(context.Background(), request(nil), "tester")
 			errs <- err
 		}()
 	}
@@ -198,6 +203,22 @@ func TestTwoLeasesOneNode(t *testing.T) {
 	if won != 1 {
 		t.Fatalf("%d leases hold the node", won)
 	}
+}
+
+// gate is a store whose first commit waits until all are at theirs.
+type gate struct {
+	fleet.Store
+	all    *sync.WaitGroup
+	passed bool
+}
+
+func (g *gate) Commit(ctx context.Context, c fleet.Change) (fleet.Revision, error) {
+	if !g.passed {
+		g.passed = true
+		g.all.Done()
+		g.all.Wait()
+	}
+	return g.Store.Commit(ctx, c)
 }
 
 func TestReleaseEndsADeployment(t *testing.T) {
