@@ -92,7 +92,7 @@ func (d *decoder) checkHead(head []byte) error {
 	format, err := Sniff(head[:min(len(head), SniffLen)])
 	if err == nil && format != Raw {
 		return fleet.Errorf(fleet.Invalid, "MC-IMAGE-FORMAT", "its contents are %s, not a raw disk", format).
-			WithHint("unpack it once and add the result: metalctl image add FILE")
+			WithHint("unpack it once and add the result: metalctl image add NAME --file FILE")
 	}
 	return nil // contents of a kind not known to Sniff were accepted when the image was added, or are the operator's own
 }

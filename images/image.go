@@ -59,7 +59,7 @@ func (i Image) Validate() error {
 	}
 	e := fleet.Errorf(fleet.Invalid, "MC-IMAGE-INVALID", "image %q is not described well enough to be written", i.Name)
 	e.Fields = fields
-	return e.WithHint("metalctl image add FILE computes all of it")
+	return e.WithHint("metalctl image add NAME --file FILE computes all of it")
 }
 
 // ContentSHA256 returns the digest that the disk's contents must have, or "" where only the file's digest is known.

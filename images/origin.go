@@ -168,7 +168,7 @@ func again(err error) bool { return fleet.KindOf(err) == fleet.Unavailable }
 func (o *Origin) ReadRange(ctx context.Context, off, n int64) ([]byte, error) {
 	if !o.ranges {
 		return nil, fleet.Errorf(fleet.Invalid, "MC-IMAGE-FETCH", "fetch %s: the origin does not serve ranges, which qcow2 needs", o.url.Redacted()).
-			WithHint("serve the image from this server (metalctl image add FILE), or use raw.zst")
+			WithHint("serve the image from this server (metalctl image add NAME --file FILE), or use raw.zst")
 	}
 	var last error
 	for attempt := range o.policy.tries() {

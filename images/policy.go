@@ -40,7 +40,7 @@ type Policy struct {
 
 func (p Policy) refuse(u *url.URL, format string, args ...any) error {
 	return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "%s: "+format, append([]any{u.Redacted()}, args...)...).
-		WithHint("an administrator allows an origin with images.origins in the server's configuration")
+		WithHint("add the origin to image_origins of the Site: metalctl site apply -f FILE; or upload the image: metalctl image add NAME --file FILE")
 }
 
 // Check says whether u is on the allow-list; what its name resolves to is checked when it is dialled.
@@ -129,7 +129,7 @@ func (p Policy) client() *http.Client {
 			}
 			if why := p.denied(ap.Addr()); why != "" {
 				return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "the name resolves to %s, %s", ap.Addr(), why).
-					WithHint("an administrator names exceptions in images.allow_networks in the server's configuration")
+					WithHint("serve the image at another address, or upload it: metalctl image add NAME --file FILE")
 			}
 			return nil
 		}}

@@ -102,7 +102,7 @@ func (id Identity) Check(e Expect) error {
 		return nil
 	}
 	err := fleet.Errorf(fleet.Conflict, "MC-BMC-IDENTITY", "another machine answers at this BMC address").
-		WithHint("check the address; if the board was replaced: metalctl node repair NODE")
+		WithHint("check the address; if the board was replaced: metalctl node forget NODE, then enrol it again")
 	err.Fields = fields
 	return err
 }

@@ -223,7 +223,7 @@ func (b *BMC) reset(ctx context.Context, r *resource, a Action, goal PowerState,
 	if over {
 		e := fleet.Errorf(fleet.Timeout, "MC-BMC-POWER", "the BMC took %s, but the host is %s instead of %s after %s", kind, last, goal, limit)
 		if a == GracefulShutdown {
-			return e.WithHint("the operating system did not shut down; metalctl node power off NODE --force")
+			return e.WithHint("the operating system did not shut down; metalctl node power off NODE")
 		}
 		return e.WithHint("metalctl node timeline NODE; the BMC may need a restart")
 	}

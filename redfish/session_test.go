@@ -167,7 +167,7 @@ func TestBasicOnlyWithoutSessions(t *testing.T) {
 		{"no session service", 0, AuthUnknown, AuthBasic, ""},
 		{"not found", 404, AuthUnknown, AuthBasic, ""},
 		{"not allowed", 405, AuthUnknown, AuthBasic, ""},
-		{"not implemented", 501, AuthUnknown, AuthBasic, ""},
+		{"no sessions at all", 501, AuthUnknown, AuthBasic, ""},
 		{"unauthorised is never a reason", 401, AuthUnknown, AuthUnknown, "MC-BMC-AUTH"},
 		{"forbidden is never a reason", 403, AuthUnknown, AuthUnknown, "MC-BMC-AUTH"},
 		{"recorded as session", 404, AuthSession, AuthSession, "MC-BMC-REFUSED"},

@@ -112,5 +112,5 @@ func (t *table) lastGap(parts []Partition, size, n int64) (int64, error) {
 		limit = min(limit, p.StartLBA)
 	}
 	return 0, fleet.Errorf(fleet.Conflict, "MC-DISK-NO-ROOM", "no %d MiB are free beside the image's partitions", n*t.sector>>20).
-		WithHint("choose a larger root disk by hints: metalctl lease create --help")
+		WithHint("choose a larger root disk by hints: metalctl node set NODE --root-disk min_size_bytes=N")
 }

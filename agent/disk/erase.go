@@ -184,7 +184,7 @@ func (e *eraser) firstThatWorks(ctx context.Context, list []method) (method, err
 		e.evidence.Refused = append(e.evidence.Refused, m.name+": "+err.Error())
 	}
 	return method{}, fleet.Errorf(fleet.Broken, "MC-ERASE-FAILED", "no method worked: %w", errors.Join(causes...)).
-		WithHint("metalctl node faults NODE; the drive has to be replaced and destroyed")
+		WithHint("metalctl node show NODE; the drive has to be replaced and destroyed")
 }
 
 func (m *meter) set(done int64) {

@@ -276,7 +276,7 @@ func fixGPT(ctx context.Context, h *handle) error {
 	for _, p := range parts {
 		if p.StartLBA+p.SizeLBA-1 > newLast {
 			return fleet.Errorf(fleet.Conflict, "MC-DISK-SMALL", "partition %d ends at sector %d, the disk's last usable one is %d", p.Number, p.StartLBA+p.SizeLBA-1, newLast).
-				WithHint("choose a larger root disk by hints: metalctl lease create --help")
+				WithHint("choose a larger root disk by hints: metalctl node set NODE --root-disk min_size_bytes=N")
 		}
 	}
 	if err := t.write(h); err != nil {

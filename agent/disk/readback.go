@@ -54,7 +54,7 @@ func ReadBack(ctx context.Context, dev Device, w WriteResult, o Options) (digest
 
 func mismatch(dev Device, err error) error {
 	return fleet.Errorf(fleet.Broken, "MC-DISK-READBACK", "%s does not hold what was written to it: %w", dev, err).
-		WithHint("metalctl node faults NODE; write again once, then have the drive replaced")
+		WithHint("metalctl node show NODE; write again once, then have the drive replaced")
 }
 
 // pieceCheck compares a pass over the disk with the digests of what was written; what lies between pieces must be zero.

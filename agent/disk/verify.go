@@ -125,7 +125,7 @@ func samplePlan(size int64, p ErasePolicy, random *mrand.Rand) []int64 {
 func (e *eraser) verify(ctx context.Context, plan *canaries, m method) error {
 	bad := func(format string, args ...any) error {
 		return fleet.Errorf(fleet.Broken, "MC-ERASE-VERIFY", "after %s: "+format, append([]any{m.name}, args...)...).
-			WithHint("metalctl node faults NODE; do not hand the disk on: erase it again or destroy it")
+			WithHint("metalctl node show NODE; do not hand the disk on: erase it again or destroy it")
 	}
 	found, err := plan.found(ctx, e.h)
 	if err != nil {

@@ -112,7 +112,7 @@ func writeImage(ctx context.Context, dev Device, content Content, o Options) (re
 
 func tooSmall(dev Device, img images.Image, need, have int64) error {
 	return fleet.Errorf(fleet.Conflict, "MC-DISK-SMALL", "image %q makes a disk of %d bytes, %s has %d", img.Name, need, dev, have).
-		WithHint("choose another root disk by hints: metalctl lease create --help")
+		WithHint("choose another root disk by hints: metalctl node set NODE --root-disk serial=SERIAL")
 }
 
 // zeroEnds takes away what could boot or be assembled before anything new is there.
@@ -243,7 +243,7 @@ func (w *writer) write(e images.Extent) error {
 	}
 	if _, err := w.h.WriteAt(data, e.Off); err != nil {
 		if errors.Is(err, unix.EIO) {
-			return fleet.Errorf(fleet.Broken, "MC-DISK-IO", "%w", err).WithHint("metalctl node faults NODE; the drive may have to be replaced")
+			return fleet.Errorf(fleet.Broken, "MC-DISK-IO", "%w", err).WithHint("metalctl node show NODE; the drive may have to be replaced")
 		}
 		return err
 	}

@@ -38,7 +38,7 @@ The same program is the fleet server (metalctl server), the CLI, and the agent t
 // noun makes a command that only groups verbs.
 func noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
-		Use: use, Short: short,
+		Use: use, Short: short, Annotations: map[string]string{"noun": "yes"},
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError("%s has no verb %q\n  try: %s --help", c.CommandPath(), args[0], c.CommandPath())

@@ -188,7 +188,7 @@ func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, refusal *error) error {
 		f := v.guards(fleet.VerbAllocate)
 		f.Lease = d.lease.ID
 		if other := taken[id]; other != "" {
-			*refusal = fleet.Errorf(fleet.Conflict, "MC-LEASE-TAKEN", "%s belongs to lease %s", n.Name, other).WithHint("metalctl node list -l state=available")
+			*refusal = fleet.Errorf(fleet.Conflict, "MC-LEASE-TAKEN", "%s belongs to lease %s", n.Name, other).WithHint("metalctl node list --state available")
 		} else if err := v.allocatable(f); err != nil && *refusal == nil {
 			*refusal = err
 		}

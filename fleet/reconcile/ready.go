@@ -80,7 +80,7 @@ func (l *Loop) awaitOS(ctx context.Context, c step.Call) (step.Outcome, error) {
 			onSince = time.Time{}
 			if offs++; offs >= 3 {
 				return step.Outcome{}, fleet.Errorf(fleet.Broken, "MC-READY-OFF", "the machine is off %s after it was started", now.Sub(began).Round(time.Second)).
-					WithHint("look at its console: metalctl node console NODE")
+					WithHint("look at its console, and at what the BMC says: metalctl node timeline NODE")
 			}
 		}
 		// A BMC that follows the boot is believed: what it calls an earlier stage is not ready, however long the power is on.

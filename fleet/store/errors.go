@@ -18,7 +18,7 @@ func openError(path string, err error) error {
 			WithHint("stop the other metalctl server, or give this one its own --data-dir")
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
 		return fleet.Errorf(fleet.Broken, "MC-STORE-DAMAGED", "open %s: %w", path, err).
-			WithHint("metalctl server restore --from BACKUP")
+			WithHint("put a backup of the data folder in its place, then: metalctl server check")
 	}
 	return storeError("open "+path, err)
 }

@@ -87,5 +87,5 @@ func LoadPrivateKey(path string) (ed25519.PrivateKey, error) {
 }
 
 func badKey(err error) error {
-	return fleet.Errorf(fleet.Invalid, "MC-PACK-SIGNATURE", "read the key for packs: %w", err).WithHint("metalctl pack sign --generate-key FILE")
+	return fleet.Errorf(fleet.Invalid, "MC-PACK-SIGNATURE", "read the key for packs: %w", err).WithHint("metalctl pack key NAME")
 }
