@@ -221,7 +221,7 @@ func Move(from State, verb Verb, f Facts) (Transition, error) {
 	}
 	if len(refused) == 0 {
 		return Transition{}, Errorf(Conflict, "MC-NODE-VERB", "a node that is %s does not take %q", from, verb).
-			WithHint("from %s a node takes: %s", from, joinVerbs(Verbs(from)))
+			WithHint("from %s a node takes: %s", from, joinVerbs(Takes(from)))
 	}
 	why := refused[0].Text
 	for _, g := range refused[1:] {
@@ -230,7 +230,7 @@ func Move(from State, verb Verb, f Facts) (Transition, error) {
 	return Transition{}, Errorf(Conflict, "MC-NODE-GUARD", "%s from %s needs: %s", verb, from, why)
 }
 
-// Verbs lists what a node in that state takes from people, in the table's order; the plan's own endings (done) are left out.
+// Verbs lists what leads out of that state, in the table's order; the plan's own endings (done) are left out.
 func Verbs(from State) []Verb {
 	var out []Verb
 	for _, t := range Lifecycle {
@@ -239,6 +239,14 @@ func Verbs(from State) []Verb {
 		}
 	}
 	return out
+}
+
+// asked are the verbs that a person can really ask: the engine's own (allocate, deploy, resume) are left out, and those that no plan is composed for.
+var asked = []Verb{VerbInspect, VerbForget, VerbAbort, VerbAccept, VerbRetire, VerbClean, VerbRebuild, VerbRelease}
+
+// Takes lists what a person can ask of a node in that state, in the table's order.
+func Takes(from State) []Verb {
+	return slices.DeleteFunc(Verbs(from), func(v Verb) bool { return !slices.Contains(asked, v) })
 }
 
 // Working reports whether a plan runs in that state.

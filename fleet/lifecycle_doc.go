@@ -52,7 +52,8 @@ hold (a lease, or ` + "`unknown`" + ` at enrolment) and is cleared only by ` + "
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", strings.Join(from, ", "), t.Verb, t.Guard.Text, t.To, t.Does, t.Why)
 	}
 	b.WriteString(`
-What a node takes from people in each state:
+What a node takes from people in each state. Allocating, deploying and resuming are done by leases; adopt, burn, rescue, unrescue and service are
+rows of the table that no plan is composed for, so they are not offered:
 
 | state | a plan runs | verbs |
 | --- | --- | --- |
@@ -62,7 +63,7 @@ What a node takes from people in each state:
 		if s.Working() {
 			running = "yes"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", s, running, joinVerbs(Verbs(s)))
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", s, running, joinVerbs(Takes(s)))
 	}
 	b.WriteString(`
 A test walks every combination of state, dirt and isolation that these rows allow and holds them to this:

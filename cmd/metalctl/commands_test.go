@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
 )
 
 // notCommands is what else follows the program's name: sentences about it, and the headings of its own formats.
@@ -186,5 +187,19 @@ func TestCommandsExist(t *testing.T) {
 	}
 	if count < 200 {
 		t.Errorf("only %d commands were found: the search is broken", count)
+	}
+}
+
+// TestTakesCanBeTyped: whatever a node is said to take has a command.
+func TestTakesCanBeTyped(t *testing.T) {
+	node := child(treeForTest(), "node")
+	verbs := []fleet.Verb{api.VerbHold, api.VerbUnhold, api.VerbProtect, api.VerbUnprotect, api.VerbRetry, api.VerbClearFault}
+	for _, s := range fleet.States() {
+		verbs = append(verbs, fleet.Takes(s)...)
+	}
+	for _, v := range verbs {
+		if child(node, string(v)) == nil {
+			t.Errorf("there is no command metalctl node %s", v)
+		}
 	}
 }

@@ -182,12 +182,17 @@ func (s *Server) explainNode(ctx context.Context, in *Item) (*plain[api.Explain]
 			}
 		}
 	}
-	e.Next = advice(&n)
-	return &plain[api.Explain]{e}, nil
+	var last fleet.OperationState
+	err = s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
+		last, err = lastState(sn, &n)
+		return err
+	})
+	e.Next = advice(&n, last)
+	return &plain[api.Explain]{e}, err
 }
 
-// advice are the commands that a person can type now.
-func advice(n *fleet.Node) []api.Advice {
+// advice are the commands that a person can type now; last is how the node's newest plan run ended.
+func advice(n *fleet.Node, last fleet.OperationState) []api.Advice {
 	out := []api.Advice{}
 	add := func(why, format string) {
 		out = append(out, api.Advice{Command: "metalctl " + strings.ReplaceAll(format, "NODE", n.Name), Why: why})
@@ -205,18 +210,12 @@ func advice(n *fleet.Node) []api.Advice {
 		add("stop it where its step allows", "node abort NODE")
 		return out
 	}
-	if n.LastOperation != "" && (n.State == fleet.Managed || n.State == fleet.Allocated || n.State.Working()) {
+	if last == fleet.OperationFailed || last == fleet.OperationAborted {
 		add("go on with the last operation", "node retry NODE")
 	}
-	for _, v := range fleet.Verbs(n.State) {
-		if slices.Contains(peopleVerbs(), string(v)) {
-			for _, t := range fleet.Lifecycle {
-				if t.Verb == v && slices.Contains(t.From, n.State) {
-					add(t.Why, "node "+string(v)+" NODE")
-					break
-				}
-			}
-		}
+	for _, v := range fleet.Takes(n.State) {
+		i := slices.IndexFunc(fleet.Lifecycle, func(t fleet.Transition) bool { return t.Verb == v && slices.Contains(t.From, n.State) })
+		add(fleet.Lifecycle[i].Why, "node "+string(v)+" NODE")
 	}
 	return out
 }

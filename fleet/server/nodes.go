@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -47,11 +48,15 @@ func (s *Server) listNodes(ctx context.Context, in *listNodesIn) (*plain[api.Lis
 		if err != nil {
 			return err
 		}
-		return eachRecord(sn, fleet.KindNode, func(n fleet.Node, at fleet.Revision) {
+		var bad error
+		err = eachRecord(sn, fleet.KindNode, func(n fleet.Node, at fleet.Revision) {
 			if (in.State == "" || n.State == fleet.State(in.State)) && (in.Class == "" || n.Class == in.Class) && selects(want, n.Labels) {
-				nodes = append(nodes, s.nodeView(n, at, site))
+				last, err := lastState(sn, &n)
+				bad = errors.Join(bad, err)
+				nodes = append(nodes, s.nodeView(n, at, site, last))
 			}
 		})
+		return errors.Join(err, bad)
 	})
 	if err != nil {
 		return nil, err
@@ -75,7 +80,11 @@ func (s *Server) readNode(ctx context.Context, idOrName string) (api.Node, error
 			return err
 		}
 		site, _, err := readSite(sn)
-		v = s.nodeView(n, rev, site)
+		if err != nil {
+			return err
+		}
+		last, err := lastState(sn, &n)
+		v = s.nodeView(n, rev, site, last)
 		return err
 	})
 	return v, err
@@ -244,7 +253,7 @@ func (s *Server) nodeVerb(ctx context.Context, in *nodeVerbIn) (*accepted[api.Ve
 		out.Status, out.Location = http.StatusAccepted, api.Base+"/operations/"+string(op)
 	}
 	if in.Verb == string(fleet.VerbForget) {
-		out.Body.Node = s.nodeView(n, rev, fleet.Site{})
+		out.Body.Node = s.nodeView(n, rev, fleet.Site{}, "")
 		out.Body.Node.State = fleet.Forgotten
 		return out, nil
 	}

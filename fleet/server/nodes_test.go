@@ -64,7 +64,7 @@ func TestEnrolReadForget(t *testing.T) {
 	if got.ID != created.ID || got.State != fleet.Enrolled || got.Dirty != fleet.DirtyUnknown || got.Isolation != "unproven" || got.Agent != "none" || got.Waits != "a person" {
 		t.Errorf("got %s", asJSON(t, got))
 	}
-	if want := []fleet.Verb{"inspect", "adopt", "forget", "hold", "protect"}; !cmp.Equal(got.Verbs, want) {
+	if want := []fleet.Verb{"inspect", "forget", "hold", "protect"}; !cmp.Equal(got.Verbs, want) {
 		t.Errorf("got verbs %v, want %v", got.Verbs, want)
 	}
 	_, _, generation, err := w.Issue(ctx, got.ID)

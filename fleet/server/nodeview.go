@@ -25,11 +25,23 @@ func eachRecord[T any](sn fleet.Snapshot, kind string, yield func(T, fleet.Revis
 	return err
 }
 
-// nodeView shows a node. What only the server needs of its boot record stays here.
-func (s *Server) nodeView(n fleet.Node, rev fleet.Revision, site fleet.Site) api.Node {
+// lastState is how the node's newest plan run ended, or "".
+func lastState(sn fleet.Snapshot, n *fleet.Node) (fleet.OperationState, error) {
+	if n.Operation != "" || n.LastOperation == "" {
+		return "", nil
+	}
+	op, _, err := fleet.Get[fleet.Operation](sn, fleet.KeyOf(fleet.KindOperation, n.LastOperation))
+	if err != nil && fleet.KindOf(err) == fleet.NotFound {
+		return "", nil // old operations are dropped
+	}
+	return op.State, err
+}
+
+// nodeView shows a node whose newest plan run ended as last says. What only the server needs of its boot record stays here.
+func (s *Server) nodeView(n fleet.Node, rev fleet.Revision, site fleet.Site, last fleet.OperationState) api.Node {
 	v := api.Node{Node: n, Revision: rev, Isolation: "unproven", Breaker: s.Credentials.Breaker(n.ID), Waits: s.waits(n.ID)}
 	v.Boot.TokenHash, v.Boot.MediaID = "", ""
-	v.Verbs = append(fleet.Verbs(n.State), factVerbs(&n)...)
+	v.Verbs = append(fleet.Takes(n.State), factVerbs(&n, last)...)
 	switch {
 	case site.IsolationWaived():
 		v.Isolation = "none"
@@ -49,7 +61,7 @@ func (s *Server) waits(id fleet.NodeID) string {
 }
 
 // factVerbs are the verbs beyond the lifecycle that make sense now.
-func factVerbs(n *fleet.Node) []fleet.Verb {
+func factVerbs(n *fleet.Node, last fleet.OperationState) []fleet.Verb {
 	out := []fleet.Verb{api.VerbHold, api.VerbProtect}
 	if n.Hold != nil {
 		out[0] = api.VerbUnhold
@@ -57,7 +69,7 @@ func factVerbs(n *fleet.Node) []fleet.Verb {
 	if n.Protected {
 		out[1] = api.VerbUnprotect
 	}
-	if n.Operation == "" && n.LastOperation != "" {
+	if last == fleet.OperationFailed || last == fleet.OperationAborted {
 		out = append(out, api.VerbRetry)
 	}
 	if len(n.Faults) > 0 {
