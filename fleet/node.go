@@ -87,9 +87,11 @@ type BMC struct {
 	BootMethod string `json:"boot_method,omitempty"`
 }
 
-// BMCTLS says how a BMC's certificate is trusted: exactly one of CAPEM, Pin, FirstUse.
+// BMCTLS says how a BMC's certificate is trusted: exactly one of CAPEM, Pin, FirstUse is asked for.
 type BMCTLS struct {
+	// CAPEM is asked for; a node's record holds only CA, the id of the record with these certificates, as racks share them.
 	CAPEM string `json:"ca_pem,omitempty"`
+	CA    string `json:"ca,omitempty"`
 	// Pin is "sha256/" and the base64 SHA-256 of the certificate's public key (SPKI).
 	Pin string `json:"pin,omitempty"`
 	// FirstUse pins the key seen at enrolment; the key is then in Pin.

@@ -26,6 +26,8 @@ const (
 	KindUnique    = "unique"
 	KindSecret    = "secret"
 	KindMeta      = "meta"
+	// KindCA holds PEM certificates that BMCs are trusted by, under their SHA-256.
+	KindCA = "ca"
 )
 
 // KeyOf joins a kind and an id.

@@ -54,11 +54,10 @@ show ramdisk build --lab --kernel "$kernel" -o "$dir/boot.iso"
 stage "A rack: two machines with UEFI firmware, NVMe disks and Redfish BMCs"
 cat >"$dir/lab.yaml" <<'LAB'
 machines:
-  - {name: demo-1, personality: generic, mode: qemu, cpus: 2, memory_mib: 1024, disks: [{size_gib: 4}, {size_gib: 1}]}
-  - {name: demo-2, personality: smc-x12, mode: qemu, cpus: 2, memory_mib: 1024, disks: [{size_gib: 4}, {size_gib: 1}]}
+  - {name: demo-1, personality: generic, mode: qemu, class: demo, cpus: 2, memory_bytes: 1073741824, disks: [{size_bytes: 4294967296}, {size_bytes: 1073741824}]}
+  - {name: demo-2, personality: ami-dgx-h100, mode: qemu, class: demo, cpus: 2, memory_bytes: 1073741824, disks: [{size_bytes: 4294967296}, {size_bytes: 1073741824}]}
 LAB
-show sim up -f "$dir/lab.yaml" --dir "$dir/rack" --detach
-show sim status --dir "$dir/rack"
+show sim up -f "$dir/lab.yaml" --dir "$dir/rack" --detach -o table
 
 stage "The fleet server"
 "$m" server --listen 127.0.0.1:0 --data-dir "$dir/data" --ramdisk "$dir/boot.iso" --advertise-nodes https://10.0.2.2 2>"$dir/server.log" &
@@ -77,10 +76,10 @@ expect: {nvme: {count: 2}}
 burnin: none
 erase: {level: clear}
 F
-"$m" sim fleet-file --dir "$dir/rack" --class demo >>"$dir/fleet.yaml"
 
 stage "Enrol: reads only"
-show node enroll -f "$dir/fleet.yaml"
+show site apply -f "$dir/fleet.yaml"
+show node enroll -f "$dir/rack/nodes.yaml"
 
 stage "Inspect: boot the agent from virtual media; nothing is erased"
 show node inspect 'demo-[1-2]'
@@ -112,7 +111,7 @@ stage "Release: isolate, power off, clean"
 show lease release demo --yes
 show wait node/demo-1 --for state=available --timeout 20m
 show wait node/demo-2 --for state=available --timeout 20m
-show node list
+show node list -o table
 stage_end
 
 printf '\n'

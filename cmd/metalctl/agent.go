@@ -86,12 +86,22 @@ func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, 
 	}
 	err = agent.Run(ctx, agent.Config{
 		Credential: *cred, Home: home, Log: log, Identity: identityOf(inv, stages), Clock: boot.SetClock, PowerOff: boot.PowerOff,
-		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: log, LLDPWait: 3 * time.Second}}),
+		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: log, LLDPWait: lldpWait(inv.NICs)}}),
 	})
 	if err != nil {
 		log.Error("this boot's work is over", "err", err)
 		fmt.Fprintf(m.Console, "metalctl: %v\nThis machine waits to be powered off or booted again.\n", err)
 	}
+}
+
+// lldpWait is a little more than the 30 s at which switches speak by default (IEEE 802.1AB 9.2.5.7), where there is a card that may lead to one.
+func lldpWait(nics []fleet.NIC) time.Duration {
+	for _, n := range nics {
+		if n.Carrier && n.Driver != "virtio_net" {
+			return 32 * time.Second
+		}
+	}
+	return time.Second
 }
 
 func identityOf(inv fleet.Inventory, stages map[string]float64) agent.Identity {

@@ -71,6 +71,11 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 		if password, _, err = fleet.Get[string](s, passwordKey(id)); err != nil {
 			return err
 		}
+		if ca := node.BMC.TLS.CA; ca != "" {
+			if node.BMC.TLS.CAPEM, _, err = fleet.Get[string](s, fleet.KeyOf(fleet.KindCA, ca)); err != nil {
+				return err
+			}
+		}
 		session, _, err = fleet.Get[string](s, sessionKey(id))
 		if fleet.KindOf(err) == fleet.NotFound {
 			return nil

@@ -164,7 +164,9 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	loop := reconcile.New(&reconcile.Loop{
 		Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, Log: log,
-		Layout: layout,
+		Layout: layout, ForgetKeys: srv.ForgetKeys,
+		// The store is locked by this process, so that whoever held claims under this name before is gone.
+		Worker: "server",
 	})
 	fmt.Fprintf(p.stderr, "metalctl server at %s\n  token: %s\n  CA:    %s\n", srv.URL(), tokenFile, filepath.Join(cfg.DataDir, "ca.pem"))
 	g, ctx := errgroup.WithContext(ctx)

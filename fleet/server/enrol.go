@@ -63,10 +63,14 @@ func (s *Server) createNode(ctx context.Context, in *createNodeIn) (*createNodeO
 	if err := expected(&n); err != nil {
 		return nil, err
 	}
+	ca := n.BMC.TLS.CAPEM
+	if ca != "" {
+		n.BMC.TLS.CA, n.BMC.TLS.CAPEM = hashToken(ca), ""
+	}
 	if err := fits(&n); err != nil {
 		return nil, err
 	}
-	if err := s.commitNode(ctx, &n, fleet.NewSecret(req.Password)); err != nil {
+	if err := s.commitNode(ctx, &n, fleet.NewSecret(req.Password), ca); err != nil {
 		return nil, err
 	}
 	s.Log.Info("node enrolled", "node", n.ID, "name", n.Name, "bmc", n.BMC.Address)
@@ -234,12 +238,15 @@ func mapKeys[V any](m map[fleet.Key]V) func(func(fleet.Key) bool) {
 }
 
 // commitNode stores the node, its claims and its secret in one commit: two enrolments of one machine cannot both succeed.
-func (s *Server) commitNode(ctx context.Context, n *fleet.Node, password fleet.Secret) error {
+func (s *Server) commitNode(ctx context.Context, n *fleet.Node, password fleet.Secret, ca string) error {
 	key := fleet.KeyOf(fleet.KindNode, n.ID)
 	c := fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: n}, {Key: bmcSecretKey(n.ID), Value: password}}}
 	for k := range claims(n) {
 		c.If = append(c.If, fleet.Precondition{Key: k})
 		c.Writes = append(c.Writes, fleet.Write{Key: k, Value: n.ID})
+	}
+	if ca != "" {
+		c.Writes = append(c.Writes, fleet.Write{Key: fleet.KeyOf(fleet.KindCA, n.BMC.TLS.CA), Value: ca})
 	}
 	c.Events = []fleet.Event{nodeEvent(n, "node.enrolled", s.Now(), "enrolled by "+adminName+", BMC "+n.BMC.Address)}
 	_, err := s.Store.Commit(ctx, c)
