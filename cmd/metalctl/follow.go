@@ -155,16 +155,29 @@ func currentStep(op api.Operation) (name, stage, rate string) {
 	}
 	if pr := op.Progress; pr != nil && pr.Step == s.Name {
 		stage = pr.Stage
-		if pr.Total > 0 && pr.Done > 0 {
-			rate = fmt.Sprintf("%s of %s", bytesText(pr.Done), bytesText(pr.Total))
-			if secs := pr.At.Sub(s.StartedAt).Seconds(); secs >= 1 {
-				perSecond := float64(pr.Done) / secs
-				rate += fmt.Sprintf(", %s/s", bytesText(int64(perSecond)))
-				if left := float64(pr.Total-pr.Done) / perSecond; left >= 1 {
-					rate += fmt.Sprintf(", %s left", (time.Duration(left) * time.Second).String())
-				}
-			}
-		}
+		rate = rateText(pr.Done, pr.Total, pr.At.Sub(s.StartedAt))
 	}
 	return name, stage, rate
+}
+
+// countsBelow is the total under which progress counts things (parts, seconds, disks); above, bytes.
+const countsBelow = 64 << 10
+
+// rateText says how far a step is: "6 of 8" for counts; bytes, with the rate and the time that is left, else.
+func rateText(done, total int64, took time.Duration) string {
+	if total <= 0 || done <= 0 {
+		return ""
+	}
+	if total < countsBelow {
+		return fmt.Sprintf("%d of %d", done, total)
+	}
+	text := fmt.Sprintf("%s of %s", bytesText(done), bytesText(total))
+	if took >= time.Second {
+		perSecond := float64(done) / took.Seconds()
+		text += fmt.Sprintf(", %s/s", bytesText(int64(perSecond)))
+		if left := time.Duration(float64(total-done) / perSecond * float64(time.Second)); left >= time.Second {
+			text += fmt.Sprintf(", %s left", left.Truncate(time.Second))
+		}
+	}
+	return text
 }

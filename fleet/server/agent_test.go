@@ -204,7 +204,7 @@ func TestAgentLife(t *testing.T) {
 	must(t, err)
 	shown, err := w.client.Operation(context.Background(), op, 0)
 	must(t, err)
-	if shown.Progress == nil || shown.Percent != 75 {
+	if shown.Progress == nil || shown.Percent != 70.7 {
 		t.Errorf("got percent %v, progress %v", shown.Percent, shown.Progress)
 	}
 	_, err = a.call(http.MethodPost, api.AgentProgressPath, fleet.Progress{Operation: "another"}, nil)

@@ -108,7 +108,7 @@ func TestOperations(t *testing.T) {
 	must(t, err)
 	op, err := w.client.Operation(ctx, id, time.Millisecond)
 	must(t, err)
-	if op.State != fleet.OperationRunning || op.Percent != 50 {
+	if op.State != fleet.OperationRunning || op.Percent != 41.4 {
 		t.Errorf("got %s", asJSON(t, op))
 	}
 	over := make(chan api.Operation, 1)

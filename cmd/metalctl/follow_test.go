@@ -1,0 +1,78 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+func TestRateText(t *testing.T) {
+	for name, c := range map[string]struct {
+		done, total int64
+		took        time.Duration
+		want        string
+	}{
+		"parts":                      {6, 8, 10 * time.Second, "6 of 8"},
+		"the largest count":          {1, 65535, time.Minute, "1 of 65535"},
+		"bytes before a second":      {1 << 20, 1 << 30, 900 * time.Millisecond, "1.05 MB of 1.07 GB"},
+		"bytes":                      {500_000_000, 2_000_000_000, 10 * time.Second, "500 MB of 2 GB, 50 MB/s, 30s left"},
+		"the last bytes":             {1_999_999_999, 2_000_000_000, 10 * time.Second, "2 GB of 2 GB, 200 MB/s"},
+		"no total":                   {5, 0, time.Second, ""},
+		"nothing done":               {0, 1 << 30, time.Second, ""},
+		"less than nothing was said": {-5, 8, time.Second, ""},
+	} {
+		if got := rateText(c.done, c.total, c.took); got != c.want {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// TestFollowPiped: without a terminal there is a line for each change of step or stage, and one each 15 seconds besides.
+func TestFollowPiped(t *testing.T) {
+	start := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	now := start
+	var out bytes.Buffer
+	f := newFollower(&out)
+	f.now = func() time.Time { return now }
+	op := api.Operation{Operation: fleet.Operation{ID: "o1", NodeName: "n1", Use: "clean", State: fleet.OperationRunning, StartedAt: start,
+		Steps: []fleet.StepRun{{Name: "inventory", State: fleet.StepStarted, StartedAt: start}, {Name: "erase-disks", State: fleet.StepPending}}}}
+	f.show([]api.Operation{op})
+	for range 40 { // 20 seconds of the same
+		now = now.Add(500 * time.Millisecond)
+		f.show([]api.Operation{op})
+	}
+	op.Percent, op.Steps[0].State = 12.5, fleet.StepFinished
+	op.Steps[1] = fleet.StepRun{Name: "erase-disks", State: fleet.StepStarted, Try: 2, StartedAt: now}
+	op.Progress = &fleet.Progress{Step: "erase-disks", Stage: "zeroes", Done: 1 << 30, Total: 4 << 30, At: now.Add(2 * time.Second)}
+	f.show([]api.Operation{op})
+	op.State, op.Percent, op.EndedAt = fleet.OperationDone, 100, now.Add(3*time.Second)
+	f.show([]api.Operation{op})
+	f.show([]api.Operation{op})
+	want := `n1         clean    [....................]   0%  0s       inventory
+n1         clean    [....................]   0%  15s      inventory
+n1         clean    [###.................]  12%  20s      erase-disks (try 2) zeroes 1.07 GB of 4.29 GB, 537 MB/s, 6s left
+n1         clean    [####################] 100%  23s      done
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestBarEscapes: what a BMC or an agent says cannot move the cursor, and a percentage out of range cannot break the bar.
+func TestBarEscapes(t *testing.T) {
+	op := api.Operation{Operation: fleet.Operation{NodeName: "n1", Use: "clean", State: fleet.OperationRunning,
+		Steps: []fleet.StepRun{{Name: "erase-disks", State: fleet.StepStarted}}}, Percent: 900,
+		Progress: &fleet.Progress{Step: "erase-disks", Stage: "a\x1b[2Jb"}}
+	got := bar(op, time.Now())
+	if strings.ContainsRune(got, 0x1b) || !strings.Contains(got, `a\x1b[2Jb`) || !strings.Contains(got, "["+strings.Repeat("#", 20)+"]") {
+		t.Errorf("got %q", got)
+	}
+}
