@@ -83,6 +83,9 @@ type BMC struct {
 	Firmware string `json:"firmware,omitempty"`
 	Serial   string `json:"serial,omitempty"`
 	UUID     string `json:"uuid,omitempty"`
+	// MediaSlot and MediaParameters are what the last insertion of a boot medium found to work: the next one starts there.
+	MediaSlot       string   `json:"media_slot,omitempty"`
+	MediaParameters []string `json:"media_parameters,omitempty"`
 	// BootMethod says what would be used to boot the machine, and why, in words.
 	BootMethod string `json:"boot_method,omitempty"`
 }

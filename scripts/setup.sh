@@ -2,9 +2,9 @@
 # Installs what building, the demo and the tests need on Debian 12, and says what it installs. Does nothing where all is there.
 set -eu
 want="gcc libc6-dev make git ca-certificates
-qemu-system-x86 qemu-utils ovmf
-systemd-boot-efi systemd-boot mmdebstrap mtools dosfstools e2fsprogs gdisk zstd xz-utils
-iproute2 openssh-client python3-sushy swtpm"
+qemu-system-x86 qemu-utils ovmf systemd-boot-efi
+mmdebstrap mtools dosfstools e2fsprogs gdisk xorriso zstd xz-utils util-linux
+iproute2 openssh-client openssl python3-sushy"
 missing=
 for p in $want; do
 	dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null | grep -q '^installed$' || missing="$missing $p"

@@ -6,8 +6,8 @@ go=${GO:-go}
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 "$go" build -o bin/test-report ./scripts/test-report || exit 1
-# Reasons that may skip in CI: what runs in make test-long or make bench only, and fuzz corpora need no flag.
-allow='long:,bench:,hardware:'
+# Reasons that may skip in CI: what runs in make test-long or make bench only, and tests that only run as another test's child.
+allow='long:,bench:,child:,hardware:,peer:'
 "$go" test -race -p 2 -timeout 40m -json ./... >"$report" 2>&1 &
 pid=$!
 tail -f --pid=$pid "$report" 2>/dev/null | bin/test-report -allow "$allow"

@@ -24,7 +24,7 @@ import (
 // target, METALCTL_BENCH_MIB the image's size and METALCTL_BENCH_RUNS how often each is run, one after the other in turn; medians count.
 func TestBench(t *testing.T) {
 	if os.Getenv("METALCTL_BENCH") != "1" {
-		t.Skip("METALCTL_BENCH=1 runs it")
+		t.Skip("bench: METALCTL_BENCH=1 runs it")
 	}
 	b := newBench(t)
 	raw := b.rawImage()

@@ -159,11 +159,11 @@ func TestLldpdIsUnderstood(t *testing.T) {
 	}
 	daemon, err := exec.LookPath("lldpd")
 	if err != nil {
-		t.Skip("lldpd is not installed (Debian package lldpd)")
+		t.Skip("peer: lldpd is not installed (Debian package lldpd); it would start with every machine that has it, so that make test does not install it")
 	}
 	control, err := exec.LookPath("lldpcli")
 	if err != nil {
-		t.Skip("lldpcli is not installed (Debian package lldpd)")
+		t.Skip("peer: lldpcli is not installed (Debian package lldpd)")
 	}
 	nodes, switches := wires(t, 1)
 	// The daemon starts in this thread's namespace. -d keeps it in front, -C names where its chassis comes from.

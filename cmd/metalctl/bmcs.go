@@ -87,6 +87,7 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 	}
 	opts := b.options(node.BMC, fleet.NewSecret(password))
 	opts.Auth, opts.Quirk, opts.Session = redfish.ParseAuthMode(node.BMC.Auth), node.BMC.Quirk, decodeSession(session)
+	opts.Learned = redfish.Learned{Slot: node.BMC.MediaSlot, Parameters: node.BMC.MediaParameters}
 	opts.OnSession = func(s redfish.SavedSession) { b.saveSession(id, s) }
 	opts.Trace = func(c redfish.Call) { b.trace(id, c) }
 	bmc, err := redfish.Dial(ctx, node.BMC.Address, opts)
@@ -230,16 +231,13 @@ func (b *bmcs) Enroll(ctx context.Context, m fleet.BMC, password fleet.Secret) (
 
 // Breaker implements server.Credentials.
 func (b *bmcs) Breaker(id fleet.NodeID) string {
-	b.mu.Lock()
-	o := b.open[id]
-	b.mu.Unlock()
 	var n fleet.Node
 	err := b.store.View(context.Background(), func(s fleet.Snapshot) (err error) {
 		n, _, err = fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id))
 		return err
 	})
-	if err != nil || o == nil {
-		return ""
+	if err != nil {
+		return "" // a node that is gone has no credential
 	}
 	st := b.breakers.For(n.BMC.Address, n.BMC.User).State()
 	if !st.Open {
@@ -301,7 +299,7 @@ func (b *bmcs) dial(ctx context.Context, id fleet.NodeID) (vmedia.Controller, er
 	if err != nil {
 		return vmedia.Controller{}, err
 	}
-	c := bmcController{bmc, b.plain}
+	c := bmcController{bmc: bmc, plain: b.plain, learned: func(ctx context.Context, l redfish.Learned) { b.saveLearned(ctx, id, l) }}
 	return vmedia.Controller{Power: c, Media: c, Boot: c, Identity: c}, nil
 }
 
@@ -312,42 +310,6 @@ func (b *bmcs) BootProgress(ctx context.Context, id fleet.NodeID) (string, error
 		return "", err
 	}
 	return bmc.BootProgress(ctx)
-}
-
-// bmcController shows a redfish.BMC as provision/vmedia wants it.
-type bmcController struct {
-	bmc *redfish.BMC
-	// plain gives a medium's http address, or "" where the server serves none.
-	plain func(string) string
-}
-
-func (c bmcController) Power(ctx context.Context) (string, error) {
-	st, err := c.bmc.Power(ctx)
-	return string(st), err
-}
-
-func (c bmcController) SetPower(ctx context.Context, action string) error {
-	return c.bmc.SetPower(ctx, redfish.Action(action))
-}
-
-func (c bmcController) InsertMedia(ctx context.Context, url string, caPEM []byte) (vmedia.Inserted, error) {
-	m, err := c.bmc.InsertMedia(ctx, redfish.MediaRequest{URL: url, CAPEM: caPEM})
-	// Plain http is for BMCs that cannot do https: the node's record then says that its boot path is unauthenticated.
-	if plain := c.plain(url); fleet.CodeOf(err) == "MC-BMC-NO-MEDIA" && plain != "" {
-		m, err = c.bmc.InsertMedia(ctx, redfish.MediaRequest{URL: plain})
-	}
-	return vmedia.Inserted{Method: string(m.Method), Slot: m.URI, Target: string(m.Target), Verified: m.CertificateVerified}, err
-}
-
-func (c bmcController) EjectMedia(ctx context.Context) error { return c.bmc.EjectMedia(ctx) }
-
-func (c bmcController) SetBootOnce(ctx context.Context, target, mode string) error {
-	return c.bmc.SetBootOnce(ctx, redfish.Target(target), redfish.Mode(mode))
-}
-
-func (c bmcController) Identity(ctx context.Context) (vmedia.Machine, error) {
-	id, err := c.bmc.Identity(ctx)
-	return vmedia.Machine{Vendor: id.Vendor, Model: id.Model, Serial: id.Serial, UUID: id.UUID, Firmware: id.BIOSVersion, Power: string(id.PowerState)}, err
 }
 
 // SerialTail implements reconcile.Evidence; serial consoles are not recorded by this server.

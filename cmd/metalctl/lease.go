@@ -203,9 +203,11 @@ func followLease(ctx context.Context, p *program, cl *api.Client, l api.Lease, w
 			if err != nil {
 				return l, fmt.Errorf("follow lease %s: %w", l.ID, err)
 			}
-			ops = append(ops, op)
+			if releasing := want == fleet.LeaseReleased; releasing == (op.Use == "release") {
+				ops = append(ops, op)
+			}
 		}
-		if len(ops) == len(l.Members) {
+		if len(ops) > 0 {
 			f.show(ops)
 		}
 		if l.State == want {

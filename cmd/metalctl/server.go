@@ -196,15 +196,20 @@ func imageSources(srv *server.Server) func(fleet.OperationID, fleet.Image) ([]st
 }
 
 func serverCheck(p *program) *cobra.Command {
-	var dataDir, keyFile string
+	var file, dataDir, keyFile string
 	c := &cobra.Command{
 		Use: "check", Short: "Check the store of a stopped server for consistency", Args: exactly(), Example: "  metalctl server check --data-dir /var/lib/metalctl",
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg := defaultServerConfig()
+			cfg, err := loadServerConfig(file)
+			if err != nil {
+				return err
+			}
 			if dataDir != "" {
 				cfg.DataDir = dataDir
 			}
-			cfg.KeyFile = keyFile
+			if keyFile != "" {
+				cfg.KeyFile = keyFile
+			}
 			if err := cfg.check(); err != nil {
 				return err
 			}
@@ -226,6 +231,7 @@ func serverCheck(p *program) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringVar(&file, "config", "", "configuration file of the server")
 	c.Flags().StringVar(&dataDir, "data-dir", "", "folder of the store")
 	c.Flags().StringVar(&keyFile, "key-file", "", "file with the key that seals secrets")
 	return c

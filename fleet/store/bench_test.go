@@ -130,7 +130,7 @@ func rawPut(tb testing.TB, dir string, n int) float64 {
 // It asserts nothing: METALCTL_BENCH=1 go test -run TestBench -v ./fleet/store
 func TestBench(t *testing.T) {
 	if os.Getenv("METALCTL_BENCH") == "" {
-		t.Skip("set METALCTL_BENCH=1 to measure")
+		t.Skip("bench: set METALCTL_BENCH=1 to measure")
 	}
 	var ratios []float64
 	for round := range 3 {

@@ -25,7 +25,7 @@ const childEnv = "METALCTL_STORE_CHILD"
 func TestChildWriter(t *testing.T) {
 	dir := os.Getenv(childEnv)
 	if dir == "" {
-		t.Skip("runs as the child of TestKilledWriter")
+		t.Skip("child: runs as the child of TestKilledWriter")
 	}
 	db, err := store.Open(dir, store.Options{Key: contract.TestKey(), Limits: store.Limits{Events: 50}})
 	if err != nil {

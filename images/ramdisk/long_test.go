@@ -16,7 +16,7 @@ import (
 func needLong(t *testing.T) {
 	t.Helper()
 	if os.Getenv("METALCTL_LONG") != "1" {
-		t.Skip("takes minutes; set METALCTL_LONG=1")
+		t.Skip("long: takes minutes; set METALCTL_LONG=1")
 	}
 }
 
