@@ -20,6 +20,19 @@ type Inventory struct {
 	Missing   []Missing  `json:"missing"`
 }
 
+// WouldErase lists the disks that accept would agree to: all that could hold data, but not the boot medium, nor what is removable or read-only, nor
+// what has no serial number to be known by. What is shown, what is agreed to and what is compared come from here.
+func (i Inventory) WouldErase() []AcceptedDevice {
+	var out []AcceptedDevice
+	for _, d := range i.Disks {
+		if d.BootMedium || d.Removable || d.ReadOnly || d.Serial == "" || d.SizeBytes == 0 {
+			continue
+		}
+		out = append(out, AcceptedDevice{Serial: d.Serial, Model: d.Model, SizeBytes: d.SizeBytes})
+	}
+	return out
+}
+
 // System is the machine's identity. UUID is in the byte order that SMBIOS 2.6 and Redfish show.
 type System struct {
 	Vendor   string `json:"vendor"`

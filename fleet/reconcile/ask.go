@@ -153,7 +153,7 @@ func (l *Loop) listed(ctx context.Context, id fleet.NodeID, verb fleet.Verb) (*f
 
 // chooseDevices is what accept agrees to: every device that would be erased, or just the named ones.
 func chooseDevices(n *fleet.Node, inv *fleet.Inventory, serials []string) ([]fleet.AcceptedDevice, error) {
-	all := WouldErase(*inv)
+	all := inv.WouldErase()
 	if len(serials) == 0 {
 		if len(all) == 0 {
 			return nil, fleet.Errorf(fleet.Conflict, "MC-ACCEPT-NONE", "the inventory of %s shows no disk that could be accepted", n.Name).
@@ -198,18 +198,27 @@ func burnable(v *view) error {
 	return err
 }
 
-// Plan says what would run for a use, and why; it has no side effects.
-func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, use string) (api.Plan, error) {
+// Plan says what would run for a use, and why; it has no side effects. Its digest is that of the verb that is asked with the same settings.
+func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.Plan, error) {
 	power := l.power(ctx, id)
 	v, err := l.look(ctx, id)
 	if err != nil {
 		return api.Plan{}, err
 	}
-	p, err := step.Compose(step.Use(use), l.planFacts(v, power), step.Request{})
+	if step.Use(q.Use) == step.Clean && v.node.v.State == fleet.Managed { // accept begins it, and what it would agree to is what would be erased
+		inv, err := l.inventory(ctx, v.node.v)
+		if err != nil {
+			return api.Plan{}, err
+		}
+		if v.node.v.Accepted, err = chooseDevices(v.node.v, inv, q.Devices); err != nil {
+			return api.Plan{}, err
+		}
+	}
+	p, err := step.Compose(step.Use(q.Use), l.planFacts(v, power), step.Request{OutOfBand: q.OutOfBand, AllowReboot: q.AllowReboot})
 	if err != nil {
 		return api.Plan{}, err
 	}
-	out := api.Plan{Use: use, Digest: p.Digest, Reboots: p.Reboots, Destroys: p.Destroys, Erases: p.Erases}
+	out := api.Plan{Use: q.Use, Digest: p.Digest, Reboots: p.Reboots, Destroys: p.Destroys, Erases: p.Erases}
 	for _, s := range p.Steps {
 		out.Steps = append(out.Steps, api.PlannedStep{Name: s.Name, Side: s.Side, Why: s.Why, Destroys: s.Destroys, Params: s.Params})
 	}

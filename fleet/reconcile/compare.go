@@ -81,7 +81,7 @@ func compareDevices(n fleet.Node, inv fleet.Inventory, add func(code, component 
 	have := map[string]bool{}
 	var more []string
 	unexpected := 0
-	for _, d := range WouldErase(inv) {
+	for _, d := range inv.WouldErase() {
 		have[d.Serial] = true
 		if accepted(n, d.Serial) {
 			continue
@@ -118,19 +118,6 @@ func accepted(n fleet.Node, serial string) bool {
 		}
 	}
 	return false
-}
-
-// WouldErase lists the disks that accept would agree to: all that could hold data, but not the boot medium, nor what is removable or read-only, nor
-// what has no serial number to be known by.
-func WouldErase(inv fleet.Inventory) []fleet.AcceptedDevice {
-	var out []fleet.AcceptedDevice
-	for _, d := range inv.Disks {
-		if d.BootMedium || d.Removable || d.ReadOnly || d.Serial == "" || d.SizeBytes == 0 {
-			continue
-		}
-		out = append(out, fleet.AcceptedDevice{Serial: d.Serial, Model: d.Model, SizeBytes: d.SizeBytes})
-	}
-	return out
 }
 
 // countOf counts by PCI class what has no list of its own yet: 0302 is a 3D controller and 0300 a VGA one; NVIDIA's GPUs (10de) are either. 0207 is an

@@ -100,7 +100,7 @@ func (s *Server) getNode(ctx context.Context, in *Item) (*tagged[api.Node], erro
 		if err != nil {
 			return nil, err
 		}
-		v.WouldErase = wouldErase(inv)
+		v.WouldErase = inv.WouldErase()
 	}
 	return tag(v, v.Revision), nil
 }

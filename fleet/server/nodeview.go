@@ -78,17 +78,6 @@ func factVerbs(n *fleet.Node, last fleet.OperationState) []fleet.Verb {
 	return out
 }
 
-// wouldErase lists the disks that accept would agree to: those that can be told apart and written.
-func wouldErase(inv fleet.Inventory) []fleet.AcceptedDevice {
-	var out []fleet.AcceptedDevice
-	for _, d := range inv.Disks {
-		if d.Serial != "" && d.SizeBytes > 0 && !d.BootMedium && !d.Removable && !d.ReadOnly {
-			out = append(out, fleet.AcceptedDevice{Serial: d.Serial, Model: d.Model, SizeBytes: d.SizeBytes})
-		}
-	}
-	return out
-}
-
 var (
 	validLabelKey   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
 	validLabelValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._:-]{0,61}[A-Za-z0-9])?$`)
