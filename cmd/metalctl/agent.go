@@ -133,6 +133,8 @@ type processSpec struct {
 	System     fleet.System    `json:"system"`
 	Disks      []fleet.Disk    `json:"disks"`
 	NICs       []fleet.NIC     `json:"nics"`
+	// EFIVars is the folder of the machine's EFI variables.
+	EFIVars string `json:"efi_vars"`
 }
 
 func agentNoun(p *program) *cobra.Command {
@@ -191,7 +193,7 @@ func runProcessAgent(ctx context.Context, p *program) error {
 		opts.NICs = []fleet.NIC{}
 	}
 	inv := fleet.Inventory{System: spec.System, NICs: spec.NICs}
-	var funcs step.Funcs = agent.Steps(agent.Deps{Home: home, Inspect: opts})
+	var funcs step.Funcs = agent.Steps(agent.Deps{Home: home, Inspect: opts, Vars: spec.EFIVars})
 	err = agent.Run(ctx, agent.Config{
 		Credential: *cred, Home: home, Log: log, Identity: identityOf(inv, nil), Funcs: funcs,
 		PowerOff: func(context.Context) error { return nil },

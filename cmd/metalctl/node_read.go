@@ -40,7 +40,7 @@ func nodeInventory(p *program) *cobra.Command {
 }
 
 func nodePlan(p *program) *cobra.Command {
-	var use string
+	var q api.PlanQuery
 	c := &cobra.Command{
 		Use: "plan NODE --use USE", Short: "Print what would run, why, and how many reboots it costs; changes nothing", Args: exactly("NODE"),
 		Example: "  metalctl node plan hgx-001 --use clean",
@@ -49,14 +49,18 @@ func nodePlan(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			plan, err := cl.NodePlan(c.Context(), args[0], use)
+			plan, err := cl.NodePlan(c.Context(), args[0], q)
 			if err != nil {
 				return err
 			}
 			return printPlan(p, args[0], plan)
 		},
 	}
-	c.Flags().StringVar(&use, "use", "clean", "inspect, clean, burn, deploy, rebuild, release or resume")
+	f := c.Flags()
+	f.StringVar(&q.Use, "use", "clean", "inspect, clean, burn, deploy, rebuild, release or resume")
+	f.StringSliceVar(&q.Devices, "device", nil, "serials that accept would agree to, for a clean of a managed node (default: all that node show lists)")
+	f.BoolVar(&q.OutOfBand, "out-of-band", false, "plan for an inspection through the BMC only")
+	f.BoolVar(&q.AllowReboot, "allow-reboot", false, "plan for an inspection that may restart the machine")
 	return c
 }
 

@@ -13,4 +13,5 @@ func addVerbs(root *cobra.Command, p *program) {
 		bmcNoun(p), ramdiskNoun(p), packNoun(p), simNoun(p), agentNoun(p), configVerb(p), capabilitiesVerb(p), versionVerb(p),
 	)
 	root.SetHelpCommand(helpVerb(p, root))
+	addCompletion(root, p)
 }

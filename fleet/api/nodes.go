@@ -135,9 +135,16 @@ func (c *Client) History(ctx context.Context, idOrName string, limit int) ([]fle
 }
 
 // NodePlan shows what would run, without side effects.
-func (c *Client) NodePlan(ctx context.Context, idOrName, use string) (Plan, error) {
+func (c *Client) NodePlan(ctx context.Context, idOrName string, q PlanQuery) (Plan, error) {
+	v := url.Values{"use": {q.Use}, "device": q.Devices}
+	if q.OutOfBand {
+		v.Set("out_of_band", "true")
+	}
+	if q.AllowReboot {
+		v.Set("allow_reboot", "true")
+	}
 	var p Plan
-	return p, c.get(ctx, nodePath(idOrName, "plan"), url.Values{"use": {use}}, &p)
+	return p, c.get(ctx, nodePath(idOrName, "plan"), v, &p)
 }
 
 // Explain says what the node waits for and what unsticks it.

@@ -19,6 +19,14 @@ type VerbAccepted struct {
 	Node      Node              `json:"node"`
 }
 
+// PlanQuery says what to plan for. Devices, OutOfBand and AllowReboot are what the verb would be asked with: the plan's digest covers them.
+type PlanQuery struct {
+	Use string
+	// Devices are the serials that accept would agree to; empty means all. They count for a clean of a managed node, which is what accept begins.
+	Devices                []string
+	OutOfBand, AllowReboot bool
+}
+
 // Explain says what a node waits for, since when, until when, and what unsticks it.
 type Explain struct {
 	Node  string      `json:"node"`

@@ -101,7 +101,7 @@ func TestVerbsRefuse(t *testing.T) {
 
 func TestPlanDigestIsKept(t *testing.T) {
 	w := contract.NewWorld(t)
-	p, err := w.Loop.Plan(t.Context(), w.Node, "inspect")
+	p, err := w.Loop.Plan(t.Context(), w.Node, api.PlanQuery{Use: "inspect"})
 	if err != nil || p.Reboots != 1 {
 		t.Fatalf("plan %+v, %v", p, err)
 	}

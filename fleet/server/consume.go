@@ -32,7 +32,7 @@ type Work interface {
 
 // Plans says what would run and what is waited for. It has no side effects.
 type Plans interface {
-	Plan(ctx context.Context, id fleet.NodeID, use string) (api.Plan, error)
+	Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.Plan, error)
 	// Waits says in words what the node waits for, or "".
 	Waits(id fleet.NodeID) string
 }

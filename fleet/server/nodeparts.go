@@ -145,7 +145,10 @@ func (s *Server) oldestEvent(ctx context.Context) (int64, error) {
 
 type planIn struct {
 	Item
-	Use string `query:"use" required:"true" enum:"inspect,clean,burn,deploy,rebuild,release,resume" doc:"what the plan is for"`
+	Use         string   `query:"use" required:"true" enum:"inspect,clean,burn,deploy,rebuild,release,resume" doc:"what the plan is for"`
+	Device      []string `query:"device,explode" maxItems:"1000" doc:"serials that accept would agree to; none means all"`
+	OutOfBand   bool     `query:"out_of_band" doc:"inspect through the BMC alone"`
+	AllowReboot bool     `query:"allow_reboot" doc:"restart a running machine"`
 }
 
 func (s *Server) planNode(ctx context.Context, in *planIn) (*plain[api.Plan], error) {
@@ -153,7 +156,7 @@ func (s *Server) planNode(ctx context.Context, in *planIn) (*plain[api.Plan], er
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.engine.Plans.Plan(ctx, n.ID, in.Use)
+	p, err := s.engine.Plans.Plan(ctx, n.ID, api.PlanQuery{Use: in.Use, Devices: in.Device, OutOfBand: in.OutOfBand, AllowReboot: in.AllowReboot})
 	return &plain[api.Plan]{p}, err
 }
 

@@ -406,8 +406,8 @@ func (e *fakeEngine) UserData(ctx context.Context, id fleet.NodeID, _ int64) ([]
 	return []byte(userData), nil
 }
 
-func (e *fakeEngine) Plan(_ context.Context, _ fleet.NodeID, use string) (api.Plan, error) {
-	return api.Plan{Use: use, Digest: "sha256:00", Steps: []api.PlannedStep{{Name: "power-on", Side: "out-of-band", Why: "because"}}, Reboots: 1}, nil
+func (e *fakeEngine) Plan(_ context.Context, _ fleet.NodeID, q api.PlanQuery) (api.Plan, error) {
+	return api.Plan{Use: q.Use, Digest: "sha256:00", Steps: []api.PlannedStep{{Name: "power-on", Side: "out-of-band", Why: "because"}}, Reboots: 1}, nil
 }
 
 func (e *fakeEngine) Waits(fleet.NodeID) string { return "a person" }

@@ -44,12 +44,12 @@ func TestVerbs(t *testing.T) {
 	if e.Step != "inventory" || e.Until.IsZero() || e.Hold == nil || len(e.Next) < 2 || e.Next[0].Command != "metalctl node unhold n1" || e.Waits != "a person" {
 		t.Errorf("got %s", asJSON(t, e))
 	}
-	p, err := w.client.NodePlan(ctx, "n1", "clean")
+	p, err := w.client.NodePlan(ctx, "n1", api.PlanQuery{Use: "clean"})
 	must(t, err)
 	if p.Use != "clean" || p.Reboots != 1 {
 		t.Errorf("got %s", asJSON(t, p))
 	}
-	if _, err := w.client.NodePlan(ctx, "n1", "cook"); fleet.KindOf(err) != fleet.Invalid {
+	if _, err := w.client.NodePlan(ctx, "n1", api.PlanQuery{Use: "cook"}); fleet.KindOf(err) != fleet.Invalid {
 		t.Errorf("got %v", err)
 	}
 	_, err = w.client.Inventory(ctx, "n1")
