@@ -61,16 +61,6 @@ func (m *machine) eraseDisks(ctx context.Context, c step.Call) (step.Outcome, er
 	for _, f := range report.Faults {
 		out.Faults = append(out.Faults, m.eraseFault(f))
 	}
-	// A boot medium is passed over; where its serial was accepted, somebody believes that it is erased.
-	for _, d := range present {
-		if d.BootMedium && acceptedSerial(p.Accepted, d.Serial) {
-			out.Faults = append(out.Faults, m.eraseFault(disk.Fault{Code: "MC-ERASE-FAILED", Path: d.Path, Serial: d.Serial, Message: "accepted, but it is what the agent was booted from: not touched"}))
-		}
-	}
-	if err == nil && len(out.Faults) > 0 {
-		err = fleet.Errorf(fleet.Broken, "MC-ERASE-INCOMPLETE", "%d disks are erased, %d faults stand against calling the node clean", len(report.Evidence), len(out.Faults)).
-			WithHint("metalctl node inspect NODE shows what is there; metalctl node accept NODE agrees to it")
-	}
 	return out, err
 }
 

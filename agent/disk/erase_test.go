@@ -274,7 +274,7 @@ func TestOnlyWhatWasAcceptedIsErased(t *testing.T) {
 		got[f.Serial] = f.Code
 	}
 	if diff := cmp.Diff(got, map[string]string{"NEW": "MC-ERASE-UNEXPECTED", "": "MC-ERASE-MISSING", "MOUNTED": "MC-DISK-BUSY", "GONE": "MC-ERASE-MISSING",
-		"SMALLER": "MC-ERASE-IDENTITY", "TWIN": "MC-ERASE-IDENTITY"}, cmp.FilterPath(func(p cmp.Path) bool { return p.String() == `[""]` }, cmp.Ignore())); diff != "" {
+		"BOOT": "MC-ERASE-FAILED", "SMALLER": "MC-ERASE-IDENTITY", "TWIN": "MC-ERASE-IDENTITY"}, cmp.FilterPath(func(p cmp.Path) bool { return p.String() == `[""]` }, cmp.Ignore())); diff != "" {
 		t.Error(diff)
 	}
 	for _, d := range present {
@@ -300,5 +300,61 @@ func TestAMountedDiskIsRefused(t *testing.T) {
 	}
 	if _, err := WriteImage(t.Context(), dev, fixed("x"), Options{}); fleet.CodeOf(err) != "MC-DISK-BUSY" {
 		t.Errorf("write: %v, want MC-DISK-BUSY", err)
+	}
+}
+
+func TestAnNVMeDriveWithOtherNamespacesThanAcceptedIsNotTouched(t *testing.T) {
+	const size = 8 << 20
+	one := Accepted{Serial: "N", SizeBytes: size}
+	for _, c := range []struct {
+		name     string
+		accepted []Accepted
+		sizes    []int64
+		erased   int
+	}{
+		{"as accepted", []Accepted{one, one}, []int64{size, size}, 2},
+		{"accepted without a size", []Accepted{{Serial: "N"}}, []int64{size}, 1},
+		{"a namespace was added", []Accepted{one}, []int64{size, size}, 0},
+		{"a namespace was added, and no size was accepted", []Accepted{{Serial: "N"}}, []int64{size, size}, 0},
+		{"a namespace grew", []Accepted{one, one}, []int64{size, 2 * size}, 0},
+		{"a namespace is gone", []Accepted{one, one}, []int64{size}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var present []Device
+			for _, n := range c.sizes {
+				dev := dirtyDisk(t, int(n))
+				dev.Serial, dev.Transport = "N", "nvme"
+				present = append(present, dev)
+			}
+			plan, faults := choose(c.accepted, present)
+			erased := 0
+			for _, g := range plan {
+				erased += len(g)
+			}
+			if erased != c.erased || (c.erased == 0) != (len(faults) == len(present)) {
+				t.Errorf("%d are erased, want %d; faults %+v", erased, c.erased, faults)
+			}
+			for _, f := range faults {
+				if f.Code != "MC-ERASE-UNEXPECTED" || f.Serial != "N" {
+					t.Errorf("fault %+v", f)
+				}
+			}
+		})
+	}
+}
+
+func TestADiskWhoseWorkerPanicsIsNotClean(t *testing.T) {
+	a, b := dirtyDisk(t, 8<<20), dirtyDisk(t, 8<<20)
+	a.Serial, b.Serial = "A", "B"
+	report, err := EraseAll(t.Context(), []Accepted{{Serial: "A"}, {Serial: "B"}}, []Device{a, b}, EraseOptions{Progress: func(d Device, _ Progress) {
+		if d.Serial == "A" {
+			panic("progress of a defect")
+		}
+	}})
+	if fleet.CodeOf(err) != "MC-ERASE-INCOMPLETE" || len(report.Evidence) != 1 || report.Evidence[0].Serial != "B" {
+		t.Fatalf("got %+v, %v", report, err)
+	}
+	if f := report.Faults; len(f) != 1 || f[0].Serial != "A" || f[0].Code != "MC-ERASE-FAILED" || !strings.Contains(f[0].Message, "progress of a defect") {
+		t.Errorf("faults %+v", f)
 	}
 }

@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +44,7 @@ func EraseAll(ctx context.Context, accepted []Accepted, present []Device, o Eras
 	for _, group := range plan {
 		wg.Go(func() {
 			for _, dev := range group {
-				ev, err := Erase(ctx, dev, o)
+				ev, err := eraseGuarded(ctx, dev, o)
 				mu.Lock()
 				if err == nil {
 					report.Evidence = append(report.Evidence, ev)
@@ -61,6 +62,17 @@ func EraseAll(ctx context.Context, accepted []Accepted, present []Device, o Eras
 		return report, fmt.Errorf("erase disks: %w", err)
 	}
 	return report, report.err()
+}
+
+// eraseGuarded is Erase whose panic is an error: of a disk whose worker panicked nobody knows how far it came, and the other disks' workers go on.
+func eraseGuarded(ctx context.Context, dev Device, o EraseOptions) (ev Evidence, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fleet.Errorf(fleet.Broken, "MC-ERASE-FAILED", "a defect in the agent: erasing %s panicked: %v\n%s", dev, p, debug.Stack()).
+				WithHint("metalctl node clean NODE; please report the stack")
+		}
+	}()
+	return Erase(ctx, dev, o)
 }
 
 func faultOf(dev Device, err error) Fault {
@@ -86,18 +98,24 @@ func (r EraseReport) err() error {
 func choose(accepted []Accepted, present []Device) ([][]Device, []Fault) {
 	var faults []Fault
 	groups, order := map[string][]Device{}, []string{}
+	changed := changedNamespaces(accepted, present)
 	for _, dev := range dedupe(present) {
 		fault := func(code, format string, args ...any) {
 			faults = append(faults, Fault{code, dev.Path, dev.Serial, fmt.Sprintf(format, args...)})
 		}
 		i := slices.IndexFunc(accepted, func(a Accepted) bool { return a.Serial != "" && a.Serial == dev.Serial })
 		switch {
+		case dev.BootMedium && i >= 0:
+			// It is passed over, but somebody believes that it is erased.
+			fault("MC-ERASE-FAILED", "accepted, but it is what the agent was booted from: not touched")
 		case dev.BootMedium:
 			// What the agent runs from is no disk of the node; it was never offered for acceptance.
 		case i < 0 && dev.ReadOnly && dev.Removable:
 			// A virtual CD of the BMC.
 		case i < 0:
 			fault("MC-ERASE-UNEXPECTED", "nobody accepted that this disk is erased: not touched")
+		case dev.Transport == "nvme" && changed[dev.Serial] != "":
+			fault("MC-ERASE-UNEXPECTED", "%s: not touched", changed[dev.Serial])
 		case accepted[i].SizeBytes != 0 && accepted[i].SizeBytes != dev.SizeBytes && dev.Transport != "nvme":
 			fault("MC-ERASE-IDENTITY", "accepted with %d bytes, it has %d: not touched", accepted[i].SizeBytes, dev.SizeBytes)
 		case accepted[i].Model != "" && accepted[i].Model != dev.Model:
@@ -129,6 +147,38 @@ func choose(accepted []Accepted, present []Device) ([][]Device, []Fault) {
 		plan = append(plan, groups[serial])
 	}
 	return plan, faults
+}
+
+// changedNamespaces says, by serial, which NVMe drives have other namespaces than were accepted. A drive's namespaces share its serial, so only their
+// number and the sum of their sizes tell that one was added, removed or resized.
+func changedNamespaces(accepted []Accepted, present []Device) map[string]string {
+	type drive struct {
+		count   int
+		bytes   int64
+		unsized bool
+	}
+	agreed, here := map[string]drive{}, map[string]drive{}
+	for _, a := range accepted {
+		d := agreed[a.Serial]
+		agreed[a.Serial] = drive{d.count + 1, d.bytes + a.SizeBytes, d.unsized || a.SizeBytes == 0}
+	}
+	for _, dev := range dedupe(present) {
+		if dev.Transport == "nvme" {
+			d := here[dev.Serial]
+			here[dev.Serial] = drive{d.count + 1, d.bytes + dev.SizeBytes, false}
+		}
+	}
+	out := map[string]string{}
+	for serial, h := range here {
+		a := agreed[serial]
+		switch {
+		case h.count > a.count:
+			out[serial] = fmt.Sprintf("the drive has %d namespaces, %d were accepted", h.count, a.count)
+		case !a.unsized && h.bytes != a.bytes:
+			out[serial] = fmt.Sprintf("the drive's namespaces have %d bytes, %d were accepted", h.bytes, a.bytes)
+		}
+	}
+	return out
 }
 
 // dedupe drops second paths to the same disk and orders by path.
