@@ -70,12 +70,15 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 // TestScripts runs what users type against a real server and a rack of process machines. Besides testscript's own commands there are:
 //
 //	server [file]          starts a server and points METALCTL_SERVER and its like at it; file is its configuration
-//	rack [file]            starts a rack in $WORK/rack from a lab file, or with one machine n1 that has a disk of 64 MiB
+//	rack [file]            starts a rack in $WORK/rack from a lab file, or with one machine n1 that has a disk of 256 MiB
 //	exits N metalctl …     runs a command and wants exactly that exit code
 //	only-reads MACHINE     wants nothing but reads and the session's login and logout in the BMC's log so far
 //	no-reset MACHINE       wants no power action and no boot override in it
 //	digest FILE            keeps a file's digest, or wants it unchanged the second time
-//	fill FILE SIZE         makes a file of that many bytes that say where they stand
+//	system FILE            makes a small raw image that boots under UEFI, as far as anybody looks
+//	qcow2 FILE KIND        makes a qcow2 image: plain, backing, data-file or encrypted
+//	fill FILE SIZE         makes a file of that many bytes, or writes them to the beginning of one
+//	cut FILE SIZE          drops that many bytes from a file's end
 //	until RE metalctl …    repeats a command until its output matches
 func TestScripts(t *testing.T) {
 	if _, err := os.Stat(ramdisk.DefaultStub); err != nil {
@@ -107,7 +110,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
-			"no-reset": scriptNoReset, "digest": scriptDigest, "fill": scriptFill, "until": scriptUntil,
+			"no-reset": scriptNoReset, "digest": scriptDigest, "until": scriptUntil,
+			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut,
 		},
 	})
 }
@@ -186,7 +190,7 @@ func scriptServer(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func scriptRack(ts *testscript.TestScript, neg bool, args []string) {
-	lab := rack.Lab{Machines: []rack.MachineSpec{{Name: "n1", Disks: []rack.DiskSpec{{SizeBytes: 64 << 20}}}}}
+	lab := rack.Lab{Machines: []rack.MachineSpec{{Name: "n1", Disks: []rack.DiskSpec{{SizeBytes: 256 << 20}}}}}
 	if len(args) > 0 {
 		file := ts.MkAbs(args[0])
 		b, err := os.ReadFile(file)
@@ -272,19 +276,6 @@ func scriptDigest(ts *testscript.TestScript, neg bool, args []string) {
 	case old != "" && neg && old == got:
 		ts.Fatalf("%s did not change", args[0])
 	}
-}
-
-func scriptFill(ts *testscript.TestScript, neg bool, args []string) {
-	size, err := strconv.ParseInt(args[1], 10, 64)
-	ts.Check(err)
-	var b bytes.Buffer
-	for int64(b.Len()) < size {
-		fmt.Fprintf(&b, "%015x\n", b.Len())
-	}
-	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_CREATE|os.O_WRONLY, 0o600)
-	ts.Check(err)
-	_, err = f.WriteAt(b.Bytes()[:size], 0)
-	ts.Check(errors.Join(err, f.Close()))
 }
 
 func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
