@@ -85,20 +85,24 @@ func (o *Origin) probe(ctx context.Context) error {
 func contentRange(s string) (from, total int64, err error) {
 	span, ok := strings.CutPrefix(s, "bytes ")
 	ends, all, ok2 := strings.Cut(span, "/")
-	first, _, ok3 := strings.Cut(ends, "-")
+	first, last, ok3 := strings.Cut(ends, "-")
+	bad := fmt.Errorf("a Content-Range of %q", s)
 	if !ok || !ok2 || !ok3 {
-		return 0, 0, fmt.Errorf("a Content-Range of %q", s)
+		return 0, 0, bad
 	}
-	from, err = strconv.ParseInt(first, 10, 64)
-	if err == nil {
-		if total, err = strconv.ParseInt(all, 10, 64); all == "*" {
-			total, err = -1, nil
-		}
+	a, err1 := strconv.ParseUint(first, 10, 63)
+	b, err2 := strconv.ParseUint(last, 10, 63)
+	if err1 != nil || err2 != nil || b < a {
+		return 0, 0, bad
 	}
-	if err != nil || from < 0 {
-		return 0, 0, fmt.Errorf("a Content-Range of %q", s)
+	if all == "*" {
+		return int64(a), -1, nil
 	}
-	return from, total, nil
+	n, err := strconv.ParseUint(all, 10, 63)
+	if err != nil || n <= b {
+		return 0, 0, bad
+	}
+	return int64(a), int64(n), nil
 }
 
 // get sends one request; answers other than 200, 206 and 416 are errors.
@@ -262,6 +266,12 @@ func (s *originStream) Read(p []byte) (int, error) {
 }
 
 func (s *originStream) read(p []byte) (int, error) {
+	if s.o.size >= 0 { // an answer that goes on behind the file's end is not read there
+		if s.off >= s.o.size {
+			return 0, io.EOF
+		}
+		p = p[:min(int64(len(p)), s.o.size-s.off)]
+	}
 	s.stall.Reset(s.o.policy.stall())
 	n, err := s.body.Read(p)
 	s.stall.Stop()
