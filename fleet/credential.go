@@ -63,7 +63,7 @@ type BootNetwork struct {
 	Gateway6  string   `json:"gateway6,omitempty" yaml:"gateway6,omitempty"`
 	Routes    []Route  `json:"routes,omitempty" yaml:"routes,omitempty"`
 	DNS       []string `json:"dns,omitempty" yaml:"dns,omitempty"`
-	// Proxy is an http, https or socks5 URL for the agent's calls to servers and images.
+	// Proxy is an http, https or socks5 URL without user or password, for the agent's calls to servers and images.
 	Proxy string `json:"proxy,omitempty" yaml:"proxy,omitempty"`
 }
 
@@ -216,6 +216,8 @@ func (n *BootNetwork) Validate(at string) []FieldError {
 		u, err := url.Parse(n.Proxy)
 		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "socks5") {
 			f.addf(at+".proxy", "is not an http, https or socks5 URL")
+		} else if u.User != nil {
+			f.addf(at+".proxy", "holds a user or password, which would stand in the node's record; let the proxy know its clients by their addresses")
 		}
 	}
 	return f

@@ -54,15 +54,15 @@ func open(address string, opts Options) (*BMC, error) {
 	u, err := url.Parse(strings.TrimSpace(address))
 	switch {
 	case err != nil || u.Host == "" && u.Scheme != "http":
-		return nil, fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC address %q is not https://HOST[:PORT]", printable(address, 80)).
+		return nil, fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC address %q is not https://HOST[:PORT]", printable(fleet.WithoutUser(address), 80)).
 			WithHint("write it as https://10.0.0.11")
 	case u.Scheme != "https":
-		return nil, fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC address %q has scheme %q; passwords are only sent by https", printable(u.Redacted(), 80), printable(u.Scheme, 10)).
+		return nil, fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC address %q has scheme %q; passwords are only sent by https", printable(fleet.WithoutUser(address), 80), printable(u.Scheme, 10)).
 			WithHint("write it as https://%s", u.Host)
 	case u.User != nil:
 		return nil, fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC address carries a user; give --user and --password-file instead")
 	case strings.Trim(u.Path, "/") != "" && strings.Trim(u.Path, "/") != "redfish/v1" && strings.Trim(u.Path, "/") != "redfish", u.RawQuery != "", u.Fragment != "":
-		return nil, fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC address %q has a path; only https://HOST[:PORT] is wanted", printable(address, 80))
+		return nil, fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC address %q has a path; only https://HOST[:PORT] is wanted", printable(fleet.WithoutUser(address), 80))
 	}
 	u = &url.URL{Scheme: u.Scheme, Host: u.Host}
 	w, err := newWire(u, opts.Trust)
