@@ -112,6 +112,58 @@ func TestPlanDigestIsKept(t *testing.T) {
 	wantState(t, w, fleet.Managed)
 }
 
+// TestAcceptRunsWhatWasShown: the first plan that is shown for accept names the devices, and its digest is the one that accept takes.
+func TestAcceptRunsWhatWasShown(t *testing.T) {
+	for name, c := range map[string]struct {
+		devices []string
+		erases  int
+	}{"all that are listed": {nil, 2}, "one of them": {[]string{"ROOT-1"}, 1}} {
+		t.Run(name, func(t *testing.T) {
+			w := contract.NewWorld(t)
+			ask(t, w, "inspect", api.NodeVerb{})
+			p, err := w.Loop.Plan(t.Context(), w.Node, api.PlanQuery{Use: "clean", Devices: c.devices})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(p.Erases) != c.erases {
+				t.Errorf("the plan names %v, want %d devices", p.Erases, c.erases)
+			}
+			if n, _ := w.Read(); len(n.Accepted) > 0 {
+				t.Fatal("showing a plan accepted devices")
+			}
+			refused(t, w, "accept", api.NodeVerb{Devices: []string{"DATA-1"}, Plan: p.Digest}, "MC-PLAN-DIGEST")
+			ask(t, w, "accept", api.NodeVerb{Devices: c.devices, Plan: p.Digest})
+			if _, op := w.Read(); op.Plan != p.Digest {
+				t.Errorf("ran %s, shown was %s", op.Plan, p.Digest)
+			}
+		})
+	}
+	w := contract.NewWorld(t)
+	ask(t, w, "inspect", api.NodeVerb{})
+	if _, err := w.Loop.Plan(t.Context(), w.Node, api.PlanQuery{Use: "clean", Devices: []string{"CD"}}); fleet.CodeOf(err) != "MC-ACCEPT-SERIAL" {
+		t.Errorf("a plan for a device that accept refuses: %v", err)
+	}
+}
+
+// TestInspectRunsWhatWasShown: what is allowed to the verb is shown with it.
+func TestInspectRunsWhatWasShown(t *testing.T) {
+	for name, q := range map[string]api.PlanQuery{"through the BMC": {OutOfBand: true}, "with a restart": {AllowReboot: true}} {
+		t.Run(name, func(t *testing.T) {
+			w := contract.NewWorld(t)
+			w.Machine.Reboot()
+			q.Use = "inspect"
+			p, err := w.Loop.Plan(t.Context(), w.Node, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ask(t, w, "inspect", api.NodeVerb{OutOfBand: q.OutOfBand, AllowReboot: q.AllowReboot, Plan: p.Digest})
+			if _, op := w.Read(); op == nil || op.Plan != p.Digest || len(op.Steps) != len(p.Steps) {
+				t.Errorf("ran %+v, shown was %+v", op, p)
+			}
+		})
+	}
+}
+
 // TestAcceptOfOneDevice: the other is not touched, is a fault, and keeps the node from being handed out.
 func TestAcceptOfOneDevice(t *testing.T) {
 	w := contract.NewWorld(t)

@@ -273,6 +273,7 @@ func (fakeImages) CheckOrigin(_ context.Context, img fleet.Image, _ fleet.Site) 
 
 // fakeEngine does what it is told in the store, like the real one, but at once.
 type fakeEngine struct {
+	planned api.PlanQuery // the newest plan that was asked for
 	s       *Server
 	mu      sync.Mutex // guards the rest
 	tasks   map[fleet.NodeID]*api.Task
@@ -407,6 +408,7 @@ func (e *fakeEngine) UserData(ctx context.Context, id fleet.NodeID, _ int64) ([]
 }
 
 func (e *fakeEngine) Plan(_ context.Context, _ fleet.NodeID, q api.PlanQuery) (api.Plan, error) {
+	e.planned = q
 	return api.Plan{Use: q.Use, Digest: "sha256:00", Steps: []api.PlannedStep{{Name: "power-on", Side: "out-of-band", Why: "because"}}, Reboots: 1}, nil
 }
 

@@ -49,6 +49,12 @@ func TestVerbs(t *testing.T) {
 	if p.Use != "clean" || p.Reboots != 1 {
 		t.Errorf("got %s", asJSON(t, p))
 	}
+	q := api.PlanQuery{Use: "inspect", Devices: []string{"A,1", "B"}, OutOfBand: true, AllowReboot: true}
+	_, err = w.client.NodePlan(ctx, "n1", q)
+	must(t, err)
+	if diff := cmp.Diff(q, w.engine.planned); diff != "" {
+		t.Error(diff)
+	}
 	if _, err := w.client.NodePlan(ctx, "n1", api.PlanQuery{Use: "cook"}); fleet.KindOf(err) != fleet.Invalid {
 		t.Errorf("got %v", err)
 	}
