@@ -240,7 +240,7 @@ var Codes = map[string]Page{
 	"MC-PLAN-PARAMS":        {"a step's parameters are too large", "The journal takes 32 KiB for a step. Shorten network data, SSH keys or metadata; user-data may have 16 MiB."},
 	"MC-PLAN-USE":           {"there is no such plan", "Plans are for: inspect, clean, burn, deploy, rebuild, release, resume. metalctl capabilities lists the steps that this server knows."},
 	"MC-READY-OFF":          {"the machine is off after it was started", "It went off by itself: no boot loader was found, the system shut down, or somebody switched it off. Look at its console, then: metalctl node retry NODE"},
-	"MC-READY-TIMEOUT":      {"the tenant's system did not show itself", "The machine is on, but neither the BMC nor the console showed a running system in time. Look at the console: a boot loader or an image that does not fit. Then: metalctl node retry NODE"},
+	"MC-READY-TIMEOUT":      {"the tenant's system did not show itself", "The machine is on, but its BMC did not tell of a running system in time. Look at the console: a boot loader or an image that does not fit. Then: metalctl node retry NODE"},
 	"MC-STEP-ASK":           {"a person must say how to go on", "The server stopped while a step ran that must not simply be done again. Look at the machine, then: metalctl node retry NODE or metalctl node abort NODE"},
 	"MC-STEP-CANCELLED":     {"a step was stopped", "An abort, the server's end, or a claim that could not be renewed ended it. It is taken up again where that is right; else: metalctl node retry NODE"},
 	"MC-STEP-EVIDENCE":      {"a step shows too much", "Evidence has at most 4 KiB; more belongs into an attachment. This is a mistake of the program, please report it."},

@@ -37,7 +37,7 @@ const (
 type Ready string
 
 const (
-	// ReadyOS: the operating system runs, by the BMC's BootProgress or serial evidence, else power on for a time.
+	// ReadyOS: the operating system runs, by the BMC's BootProgress, else power on for a time.
 	ReadyOS Ready = "os-running"
 	// ReadyPhoneHome: the system calls back with a one-use secret; only where a network names a reachable endpoint.
 	ReadyPhoneHome Ready = "phone-home"

@@ -311,6 +311,3 @@ func (b *bmcs) BootProgress(ctx context.Context, id fleet.NodeID) (string, error
 	}
 	return bmc.BootProgress(ctx)
 }
-
-// SerialTail implements reconcile.Evidence; serial consoles are not recorded by this server.
-func (b *bmcs) SerialTail(context.Context, fleet.NodeID) ([]byte, error) { return nil, nil }

@@ -200,3 +200,18 @@ func TestFailedDeploymentFailsTheLease(t *testing.T) {
 	ask(t, w, "clear-fault", api.NodeVerb{FaultCode: "MC-FAULT-DEPLOY", FaultComponent: "plan/deploy"})
 	leased(t, w, nil)
 }
+
+// silentBMC follows no boot.
+type silentBMC struct{}
+
+func (silentBMC) BootProgress(context.Context, fleet.NodeID) (string, error) { return "", nil }
+
+// TestReadyByPowerAlone: where the BMC does not tell, the proof says how weak it is, and of nothing that nobody looks at.
+func TestReadyByPowerAlone(t *testing.T) {
+	w := available(t)
+	w.Loop.Evidence, w.Loop.PowerOnFor = silentBMC{}, 0
+	id := leased(t, w, nil)
+	if proof := readLease(t, w, id).Members[0].Proof; !strings.Contains(proof, "power stayed on") || strings.Contains(proof, "console") {
+		t.Errorf("the proof is %q", proof)
+	}
+}

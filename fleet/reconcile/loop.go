@@ -25,12 +25,10 @@ type Machine interface {
 	PowerState(ctx context.Context, id fleet.NodeID) (string, error)
 }
 
-// Evidence is what shows that a tenant's system runs. Either may say nothing: "" and nil.
+// Evidence is what shows that a tenant's system runs; it may say nothing: "".
 type Evidence interface {
 	// BootProgress is Redfish's BootProgress.LastState.
 	BootProgress(ctx context.Context, id fleet.NodeID) (string, error)
-	// SerialTail is the end of the serial console's log.
-	SerialTail(ctx context.Context, id fleet.NodeID) ([]byte, error)
 }
 
 // Loop moves nodes and leases. Its exported fields are set before Run and not changed afterwards.
@@ -67,7 +65,7 @@ type Loop struct {
 	ClaimTTL, CallDeadline time.Duration
 	// Period is how often everything is looked at without a bell; Tick how often a waiting step looks again.
 	Period, Tick time.Duration
-	// ReadyTick is how often BMC and console are asked whether the tenant's system runs.
+	// ReadyTick is how often the BMC is asked whether the tenant's system runs.
 	ReadyTick time.Duration
 	// Parallel is how many nodes may be worked on at once.
 	Parallel int

@@ -80,18 +80,6 @@ func TestBootVerdict(t *testing.T) {
 	}
 }
 
-func TestLoginLine(t *testing.T) {
-	for tail, want := range map[string]string{
-		"": "", "booting\n[ 1.0] x\n": "", "Debian GNU/Linux 12 n1 ttyS0\n\nn1 login: ": "n1 login:",
-		"x\n[  9.9] cloud-init[500]: Cloud-init v. 22.4 finished at Sat\n": "[  9.9] cloud-init[500]: Cloud-init v. 22.4 finished at Sat",
-		"the word login: in a sentence of a log\n":                         "",
-	} {
-		if got := loginLine([]byte(tail)); got != want {
-			t.Errorf("%q: %q, want %q", tail, got, want)
-		}
-	}
-}
-
 func FuzzParseInventory(f *testing.F) {
 	f.Add([]byte(`{"version":1,"system":{"uuid":"x"},"disks":[{"serial":"A","size_bytes":1}]}`))
 	f.Add([]byte(`{"disks":null,"pci":[{}]}`))

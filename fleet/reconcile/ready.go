@@ -1,11 +1,9 @@
 package reconcile
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -47,7 +45,7 @@ func shown(r fleet.Ready, by string) step.Outcome {
 	return step.Outcome{Evidence: map[string]string{"ready": string(r), "by": by}}
 }
 
-// awaitOS takes the best evidence that there is: the BMC's BootProgress, the serial console, else power that stays on.
+// awaitOS takes the best evidence that there is: the BMC's BootProgress, else power that stays on.
 func (l *Loop) awaitOS(ctx context.Context, c step.Call) (step.Outcome, error) {
 	began := l.Now()
 	var onSince time.Time
@@ -58,18 +56,13 @@ func (l *Loop) awaitOS(ctx context.Context, c step.Call) (step.Outcome, error) {
 		progress := ""
 		if l.Evidence != nil {
 			ask, cancel := context.WithTimeout(ctx, l.CallDeadline)
-			// A BMC that cannot tell leaves the other evidence.
-			p, err := l.Evidence.BootProgress(ask, c.Node)
-			if err == nil {
+			// A BMC that cannot tell leaves the power.
+			if p, err := l.Evidence.BootProgress(ask, c.Node); err == nil {
 				progress = p
 			}
-			tail, err := l.Evidence.SerialTail(ask, c.Node)
 			cancel()
 			if progress == "OSRunning" {
 				return shown(fleet.ReadyOS, "BootProgress is OSRunning"), nil
-			}
-			if line := loginLine(tail); err == nil && line != "" {
-				return shown(fleet.ReadyOS, "the serial console shows: "+line), nil
 			}
 		}
 		now := l.Now()
@@ -85,7 +78,7 @@ func (l *Loop) awaitOS(ctx context.Context, c step.Call) (step.Outcome, error) {
 		}
 		// A BMC that follows the boot is believed: what it calls an earlier stage is not ready, however long the power is on.
 		if !onSince.IsZero() && now.Sub(onSince) >= l.PowerOnFor && !follows(progress) {
-			return shown(fleet.ReadyOS, fmt.Sprintf("power stayed on for %s; neither BootProgress nor the serial console says more", l.PowerOnFor)), nil
+			return shown(fleet.ReadyOS, fmt.Sprintf("power stayed on for %s; BootProgress says no more", l.PowerOnFor)), nil
 		}
 		c.Progress("waiting for the operating system", int64(now.Sub(began)/time.Second), 0)
 		select {
@@ -105,15 +98,4 @@ func follows(p string) bool {
 		return false
 	}
 	return true
-}
-
-// loginLine finds what only a system that is up prints.
-func loginLine(tail []byte) string {
-	for line := range bytes.Lines(tail) {
-		s := strings.TrimSpace(string(line))
-		if strings.HasSuffix(s, " login:") || strings.Contains(s, "Cloud-init v.") && strings.Contains(s, " finished at ") || strings.Contains(s, "Reached target multi-user.target") {
-			return cut(s, 160)
-		}
-	}
-	return ""
 }
