@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/metalctl/metalctl/fleet"
 )
 
 // tree writes files below a temporary folder and returns it.
@@ -173,6 +177,48 @@ func TestGuard(t *testing.T) {
 				t.Errorf("shell: allowed %v, panic %v, console %q", c.allowed, c.sent, b.String())
 			}
 		})
+	}
+}
+
+func TestKeepBeginsAgainAfterAPanic(t *testing.T) {
+	var b bytes.Buffer
+	calls := 0
+	err := Keep(t.Context(), slog.New(slog.NewTextHandler(&b, nil)), "renewing", func(context.Context) error {
+		if calls++; calls == 1 {
+			panic("index out of range")
+		}
+		return io.ErrUnexpectedEOF
+	})
+	if !errors.Is(err, io.ErrUnexpectedEOF) || calls != 2 {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+	for _, w := range []string{"renewing", "index out of range", "boot_test.go"} {
+		if !strings.Contains(b.String(), w) {
+			t.Errorf("the log lacks %q: %s", w, b.String())
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var p *Panic
+	if err := Keep(ctx, slog.New(slog.DiscardHandler), "x", func(context.Context) error { panic("over") }); !errors.As(err, &p) || p.Reason != "over" {
+		t.Errorf("after the end of the context: %v", err)
+	}
+}
+
+func TestAPanicOfADHCPAnswerLeavesTheMachineUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var b bytes.Buffer
+	asked := 0
+	s := &NetworkState{Link: "lo", cfg: &fleet.BootNetwork{}, log: slog.New(slog.NewTextHandler(&b, nil))}
+	err := Keep(ctx, s.log, "the second lease", s.second(func(context.Context, string, *lease) (*lease, error) {
+		if asked++; asked == 1 {
+			panic("a malformed answer")
+		}
+		cancel()
+		return nil, errors.New("no server")
+	}))
+	if err != nil || asked != 2 || !strings.Contains(b.String(), "a malformed answer") {
+		t.Errorf("asked %d times, %v: %s", asked, err, b.String())
 	}
 }
 

@@ -63,7 +63,11 @@ func (c *Console) Add(spec string) error {
 	}
 	l := &line{make(chan []byte, queued), f}
 	c.lines[name] = l
-	go l.run()
+	go func() {
+		// A panic loses one piece of text; it is not told, because this is where it would be.
+		for Catch(func() error { l.run(); return nil }) != nil {
+		}
+	}()
 	return nil
 }
 

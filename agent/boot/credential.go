@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,8 +22,8 @@ const stubCredential = "/.extra/credentials/node.cred"
 // mediaWait is how long a virtual CD may take to appear.
 const mediaWait = 60 * time.Second
 
-// ReadCredential returns the credential of this boot: from the boot loader, or else from the first CD or USB disk that carries the
-// label METALCTL. The error is of kind NotFound when there is none, and Invalid when there is one that cannot be used.
+// ReadCredential returns the credential of this boot: from the boot loader, or else from the CD or USB disk that carries the label
+// METALCTL. The error is of kind NotFound when there is none, Invalid when there is one that cannot be used, and Conflict when two differ.
 func ReadCredential(ctx context.Context) (*fleet.Credential, error) {
 	ctx, cancel := context.WithTimeout(ctx, mediaWait)
 	defer cancel()
@@ -54,17 +56,28 @@ func readCredential(ctx context.Context, root string, every time.Duration) (*fle
 	}
 }
 
-// scanMedia looks for the credential on CDs and removable or USB disks; nil, nil: no medium has one.
+// scanMedia looks for the credential on CDs and then on removable or USB disks; nil, nil: no medium has one. Two media with different credentials are an
+// error of kind Conflict: nobody knows which one this boot is meant to have.
 func scanMedia(root string) (*fleet.Credential, error) {
 	disks, err := filepath.Glob(filepath.Join(root, "sys/block/*"))
 	if err != nil {
 		return nil, err
 	}
+	cd := func(disk string) int {
+		if strings.HasPrefix(filepath.Base(disk), "sr") {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(disks, func(a, b string) int { return cmp.Compare(cd(a), cd(b)) })
+	var found *fleet.Credential
+	var on, text string
 	for _, disk := range disks {
 		if !isMedium(disk) {
 			continue
 		}
-		f, err := os.Open(filepath.Join(root, "dev", filepath.Base(disk)))
+		device := filepath.Join("/dev", filepath.Base(disk))
+		f, err := os.Open(filepath.Join(root, device))
 		if err != nil {
 			continue // no medium in the drive
 		}
@@ -77,9 +90,19 @@ func scanMedia(root string) (*fleet.Credential, error) {
 		if errors.Is(err, fleet.ErrNoCredential) {
 			continue
 		}
-		return c, err
+		if err != nil {
+			return nil, fmt.Errorf("on %s: %w", device, err)
+		}
+		switch same := strings.TrimRight(string(b), " "); {
+		case found == nil:
+			found, on, text = c, device, same
+		case same != text:
+			return nil, fleet.Errorf(fleet.Conflict, "MC-BOOT-CREDENTIAL", "%s and %s carry different credentials (for %s, boot %d, and for %s, boot %d)", on, device,
+				found.Node, found.Generation, c.Node, c.Generation).
+				WithHint("take the medium of an earlier boot out of the machine, then: metalctl node retry NODE")
+		}
 	}
-	return nil, nil
+	return found, nil
 }
 
 // isMedium tells CDs and what is removable or on USB from the machine's own disks, which may hold anything.

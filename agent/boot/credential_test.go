@@ -51,6 +51,10 @@ func TestReadCredential(t *testing.T) {
 		{"the medium was not made for a node", map[string]string{"sys/block/sr0/removable": "1", "dev/sr0": medium("METALCTL", blank)}, "", fleet.NotFound},
 		{"a drive without a medium", map[string]string{"sys/block/sr0/removable": "1"}, "", fleet.NotFound},
 		{"a medium that ends early", map[string]string{"sys/block/sr0/removable": "1", "dev/sr0": "short"}, "", fleet.NotFound},
+		{"a CD and a USB disk agree", map[string]string{"sys/block/sda/removable": "1", "dev/sda": medium("METALCTL", sample(t, "n5")),
+			"sys/block/sr0/removable": "1", "dev/sr0": medium("METALCTL", sample(t, "n5"))}, "n5", 0},
+		{"a CD and a USB disk are for different nodes", map[string]string{"sys/block/sda/removable": "1", "dev/sda": medium("METALCTL", sample(t, "n6")),
+			"sys/block/sr0/removable": "1", "dev/sr0": medium("METALCTL", sample(t, "n7"))}, "", fleet.Conflict},
 		{"it is damaged", map[string]string{".extra/credentials/node.cred": "{"}, "", fleet.Invalid},
 		{"nothing", nil, "", fleet.NotFound},
 	} {
@@ -66,6 +70,15 @@ func TestReadCredential(t *testing.T) {
 				t.Errorf("got %+v, %v; want %s", got, err, c.node)
 			}
 		})
+	}
+}
+
+func TestTwoMediaThatDifferAreBothNamed(t *testing.T) {
+	root := tree(t, map[string]string{"sys/block/sda/removable": "1", "dev/sda": medium("METALCTL", sample(t, "old")),
+		"sys/block/sr1/removable": "1", "dev/sr1": medium("METALCTL", sample(t, "new"))})
+	c, err := scanMedia(root)
+	if c != nil || err == nil || !strings.Contains(err.Error(), "/dev/sr1 and /dev/sda") {
+		t.Errorf("got %+v, %v", c, err)
 	}
 }
 

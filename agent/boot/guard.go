@@ -2,8 +2,10 @@ package boot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime/debug"
 	"time"
 )
@@ -52,4 +54,51 @@ func Guard(ctx context.Context, g Guarded, f func() error) (err error) {
 		err = fmt.Errorf("the agent panicked: %s", r.Reason)
 	}()
 	return f()
+}
+
+// Panic is the error that Catch makes of a panic.
+type Panic struct {
+	Reason, Stack string
+}
+
+func (p *Panic) Error() string { return "panic: " + p.Reason }
+
+// Catch calls f and returns its error, or a *Panic. Guard covers one goroutine only, and a panic on any other one ends PID 1 and with it the machine:
+// what runs on a goroutine of its own goes through Catch or Keep.
+func Catch(f func() error) (err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = &Panic{fmt.Sprint(reason), string(debug.Stack())}
+		}
+	}()
+	return f()
+}
+
+// keepWait is the pause before what panicked is begun again.
+const keepWait = time.Second
+
+// Keep calls f until it comes back without a panic, and returns what it returned. Every panic is logged, which reports it, and f begins again after a pause,
+// until ctx ends: the machine cannot do without what f does.
+func Keep(ctx context.Context, log *slog.Logger, what string, f func(context.Context) error) error {
+	for {
+		err := Catch(func() error { return f(ctx) })
+		if !logPanic(log, what, err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(keepWait):
+		}
+	}
+}
+
+// logPanic reports whether err is a panic, and logs it if so.
+func logPanic(log *slog.Logger, what string, err error) bool {
+	var p *Panic
+	if !errors.As(err, &p) {
+		return false
+	}
+	log.Error("a defect in the agent", "what", what, "err", p, "stack", p.Stack)
+	return true
 }

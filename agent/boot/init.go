@@ -122,7 +122,7 @@ func (m *Machine) load(ctx context.Context, names []string) {
 			if ctx.Err() != nil {
 				return nil
 			}
-			if err := m.Modules.Load(name); err != nil && !isNotFound(err) {
+			if err := Catch(func() error { return m.Modules.Load(name) }); err != nil && !logPanic(m.Log, "loading "+name, err) && !isNotFound(err) {
 				m.Log.Warn("kernel module not loaded", "module", name, "err", err)
 			}
 			return nil
@@ -135,10 +135,12 @@ func (m *Machine) load(ctx context.Context, names []string) {
 // button is pressed, until ctx ends.
 func (m *Machine) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.obey(ctx) })
-	g.Go(func() error { return reap(ctx, "/proc", os.Getpid(), wait4) })
+	g.Go(func() error { return Keep(ctx, m.Log, "obeying the power button", m.obey) })
+	g.Go(func() error {
+		return Keep(ctx, m.Log, "reaping orphans", func(ctx context.Context) error { return reap(ctx, "/proc", os.Getpid(), wait4) })
+	})
 	if m.Modules != nil {
-		g.Go(func() error { return m.hotplug(ctx) })
+		g.Go(func() error { return Keep(ctx, m.Log, "watching devices", m.hotplug) })
 	}
 	return g.Wait()
 }

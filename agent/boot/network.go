@@ -165,7 +165,9 @@ func (s *NetworkState) dynamic(ctx context.Context, tops []string) error {
 					return nil
 				}
 				for ctx.Err() == nil {
-					l, err := request(ctx, link, nil)
+					var l *lease
+					err := Catch(func() (err error) { l, err = request(ctx, link, nil); return err })
+					logPanic(s.log, "asking for a lease", err)
 					if err == nil {
 						won(link, l)
 						return nil
@@ -188,7 +190,10 @@ func (s *NetworkState) dynamic(ctx context.Context, tops []string) error {
 		g.Go(try(request6))
 		// A router's advertisement gives an address without DHCP (RFC 4862); in a namespace there may be one from the start.
 		g.Go(func() error {
-			if poll(ctx, linkPoll, func() bool { a, err := addresses(link); return err == nil && len(a) > 0 && hasCarrier(link) }) == nil {
+			err := Catch(func() error {
+				return poll(ctx, linkPoll, func() bool { a, err := addresses(link); return err == nil && len(a) > 0 && hasCarrier(link) })
+			})
+			if !logPanic(s.log, "waiting for an address", err) && err == nil {
 				won(link, nil)
 			}
 			return nil
@@ -270,10 +275,20 @@ func (s *NetworkState) Run(ctx context.Context) error {
 	}
 	var g errgroup.Group
 	g.Go(func() error {
-		s.lease.keep(ctx, s.Link, s.cfg, s.log, request)
-		return nil
+		return Keep(ctx, s.log, "renewing the lease", func(ctx context.Context) error {
+			s.lease.keep(ctx, s.Link, s.cfg, s.log, request)
+			return nil
+		})
 	})
-	g.Go(func() error {
+	g.Go(func() error { return Keep(ctx, s.log, "the second lease", s.second(other)) })
+	err := g.Wait()
+	<-ctx.Done()
+	return err
+}
+
+// second asks once for a lease of the other IP version and keeps it.
+func (s *NetworkState) second(other func(context.Context, string, *lease) (*lease, error)) func(context.Context) error {
+	return func(ctx context.Context) error {
 		l, err := other(ctx, s.Link, nil)
 		if err == nil {
 			err = l.apply(s.Link, s.cfg)
@@ -285,10 +300,7 @@ func (s *NetworkState) Run(ctx context.Context) error {
 		s.log.Info("second network lease", "link", s.Link, "address", l.prefixes[0])
 		l.keep(ctx, s.Link, s.cfg, s.log, other)
 		return nil
-	})
-	err := g.Wait()
-	<-ctx.Done()
-	return err
+	}
 }
 
 // WriteResolvConf writes the DNS servers for the resolver, whole or not at all. Only PID 1 calls it for /etc/resolv.conf: in a

@@ -31,7 +31,12 @@ func (m *Machine) obey(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { watchButtons(ctx, "/sys/class/input", "/dev/input", m.Log, pressed) })
+	wg.Go(func() {
+		_ = Keep(ctx, m.Log, "watching power buttons", func(ctx context.Context) error { // it has no error but a panic, which was logged
+			watchButtons(ctx, "/sys/class/input", "/dev/input", m.Log, pressed)
+			return nil
+		})
+	})
 	var err error
 	select {
 	case <-ctx.Done():
@@ -83,7 +88,9 @@ func watchButtons(ctx context.Context, class, dev string, log *slog.Logger, pres
 				defer f.Close()
 				stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
 				defer stop()
-				if readButton(f) == nil {
+				err := Catch(func() error { return readButton(f) })
+				logPanic(log, "reading the power button", err)
+				if err == nil {
 					select {
 					case pressed <- struct{}{}:
 					default:

@@ -33,7 +33,8 @@ func (m *Machine) Shell(ctx context.Context) {
 		wg.Go(func() {
 			defer cancel()
 			s := shell{out: m.Console, root: "/", load: m.loadNamed}
-			s.run(ctx, f)
+			err := Catch(func() error { s.run(ctx, f); return nil })
+			logPanic(m.Log, "the shell", err)
 		})
 	}
 	wg.Wait()

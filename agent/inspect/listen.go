@@ -35,7 +35,7 @@ func listen(ctx context.Context, names []string, wait time.Duration, on func(con
 	var group sync.WaitGroup
 	for _, name := range names {
 		group.Go(func() {
-			n, err := on(ctx, name)
+			n, err := caught(ctx, name, on)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -48,6 +48,16 @@ func listen(ctx context.Context, names []string, wait time.Duration, on func(con
 	}
 	group.Wait()
 	return heard, failed
+}
+
+// caught calls on; a panic over a neighbour's frame is an error of that interface.
+func caught(ctx context.Context, name string, on func(context.Context, string) (*fleet.Neighbor, error)) (n *fleet.Neighbor, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			n, err = nil, fmt.Errorf("a defect in the agent: listening on %s panicked: %v", name, p)
+		}
+	}()
+	return on(ctx, name)
 }
 
 // listenOn returns nil, nil when nothing was heard until ctx ended.

@@ -193,3 +193,15 @@ func TestLldpdIsUnderstood(t *testing.T) {
 		t.Errorf("heard %+v, failed %v; lldpd says:\n%s", heard, failed, says.String())
 	}
 }
+
+func TestAPanicOverAFrameIsAnErrorOfThatInterface(t *testing.T) {
+	heard, failed := listen(t.Context(), []string{"a", "b"}, time.Minute, func(_ context.Context, name string) (*fleet.Neighbor, error) {
+		if name == "a" {
+			panic("slice bounds out of range")
+		}
+		return &fleet.Neighbor{}, nil
+	})
+	if _, ok := heard["b"]; !ok || len(heard) != 1 || failed["a"] == nil || !strings.Contains(failed["a"].Error(), "slice bounds") {
+		t.Errorf("heard %v, failed %v", heard, failed)
+	}
+}
