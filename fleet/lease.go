@@ -45,6 +45,10 @@ const (
 	ReadyNow Ready = "now"
 )
 
+// MaxUserData is the most bytes of user-data that a lease may have: what a config drive carries with everything else on it. OpenStack's own limit is
+// 64 KiB before base64.
+const MaxUserData = 1 << 20
+
 // LeaseRequest is what a tenant asks for; it does not change afterwards.
 type LeaseRequest struct {
 	Nodes            []string          `json:"nodes"`
@@ -60,7 +64,7 @@ type LeaseRequest struct {
 	Until time.Time `json:"until,omitzero"`
 	// GraceSeconds keeps the disks untouched after the end; 0 means none.
 	GraceSeconds int64 `json:"grace_seconds"`
-	// WipeData lets deploying and rebuilding write data disks too; otherwise only the root disk is touched.
+	// WipeData lets deploying erase every accepted disk before the image is written; otherwise, and at a rebuild, only the root disk is touched.
 	WipeData bool `json:"wipe_data,omitempty"`
 	// DeadlineSeconds bounds allocating and deploying; 0 means the server's default.
 	DeadlineSeconds int64 `json:"deadline_seconds,omitempty"`

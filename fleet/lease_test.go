@@ -1,7 +1,9 @@
 package fleet
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -97,5 +99,15 @@ func TestLeaseMember(t *testing.T) {
 	}
 	if m := l.Member("n3"); m != nil {
 		t.Errorf("got %+v for a node that is no member", m)
+	}
+}
+
+// TestUserDataLimitIsOne: the pages say the limit that is kept.
+func TestUserDataLimitIsOne(t *testing.T) {
+	want := fmt.Sprintf("%d MiB", MaxUserData>>20)
+	for _, code := range []string{"MC-LEASE-USERDATA", "MC-PLAN-PARAMS"} {
+		if text := Codes[code].Text; !strings.Contains(text, want) {
+			t.Errorf("%s does not name the limit of %s: %q", code, want, text)
+		}
 	}
 }

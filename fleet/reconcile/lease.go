@@ -16,7 +16,6 @@ import (
 const epochKey fleet.Key = fleet.KindMeta + "/allocation-epoch"
 
 const (
-	maxUserData   = 16 << 20
 	maxMembers    = 256
 	claimedNodes  = 40 // as many node records are preconditions of a claim, too; a commit takes 64 keys
 	leaseDeadline = 4 * time.Hour
@@ -36,8 +35,8 @@ func (d *draft) wrong(field, format string, args ...any) {
 // CreateLease checks a request whole, claims every node in one record, and begins. Nothing is claimed where anything is wrong.
 func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (fleet.Lease, error) {
 	userData := ""
-	if len(r.UserData) > maxUserData {
-		return fleet.Lease{}, fleet.Errorf(fleet.Invalid, "MC-LEASE-USERDATA", "user-data has %d bytes, at most %d are taken", len(r.UserData), maxUserData)
+	if len(r.UserData) > fleet.MaxUserData {
+		return fleet.Lease{}, fleet.Errorf(fleet.Invalid, "MC-LEASE-USERDATA", "user-data has %d bytes, at most %d are taken", len(r.UserData), fleet.MaxUserData)
 	}
 	if r.Ready == "" {
 		r.Ready = fleet.ReadyOS

@@ -33,6 +33,11 @@ func TestLeaseRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	big := request(nil)
+	big.UserData = make([]byte, fleet.MaxUserData+1)
+	if _, err := w.Loop.CreateLease(t.Context(), big, "tester"); fleet.CodeOf(err) != "MC-LEASE-USERDATA" {
+		t.Errorf("too much user-data: %v", err)
+	}
 	leased(t, w, nil)
 	if _, err := w.Loop.CreateLease(t.Context(), request(nil), "tester"); fleet.CodeOf(err) != "MC-LEASE-TAKEN" {
 		t.Errorf("a second lease of one node: %v", err)

@@ -137,9 +137,6 @@ type createLeaseIn struct {
 	Body           api.LeaseCreate
 }
 
-// maxUserData is what a config drive can carry with everything else on it; OpenStack's own limit is 64 KiB before base64.
-const maxUserData = 1 << 20
-
 func (s *Server) createLease(ctx context.Context, in *createLeaseIn) (*accepted[api.Lease], error) {
 	req := in.Body
 	var f faultList
@@ -151,7 +148,7 @@ func (s *Server) createLease(ctx context.Context, in *createLeaseIn) (*accepted[
 	f.check(req.MinReady >= 0 && req.MinReady <= len(req.Nodes), "min_ready", fmt.Sprintf("is not between 0 and the %d nodes", len(req.Nodes)))
 	f.check(slices.Contains([]fleet.Ready{"", fleet.ReadyOS, fleet.ReadyPhoneHome, fleet.ReadyNow}, req.Ready), "ready", "is none of os-running, phone-home, now")
 	f.check(req.Until.IsZero() || req.Until.After(s.Now()), "until", "is in the past")
-	f.check(len(req.UserData) <= maxUserData, "user_data", fmt.Sprintf("has more than %d bytes", maxUserData))
+	f.check(len(req.UserData) <= fleet.MaxUserData, "user_data", fmt.Sprintf("has more than %d bytes", fleet.MaxUserData))
 	if err := f.err("the lease"); err != nil {
 		return nil, err
 	}
