@@ -21,6 +21,10 @@ type feed struct {
 	cancel context.CancelFunc
 }
 
+// feedBlocks is how many blocks are read, hashed and used at the same time. Only the pool makes the reader wait, so that the hash has work while
+// the disk stalls and the disk while the hash does.
+const feedBlocks = 8
+
 // newFeed starts reading src. stop must be called; it waits until nothing of the feed runs any more.
 func newFeed(ctx context.Context, src Source, img Image, blockBytes int) (*feed, error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -29,8 +33,8 @@ func newFeed(ctx context.Context, src Source, img Image, blockBytes int) (*feed,
 		cancel()
 		return nil, err
 	}
-	f := &feed{img: img, blocks: make(chan *block, 2), cancel: cancel}
-	p := newPool(8, blockBytes)
+	f := &feed{img: img, blocks: make(chan *block, feedBlocks), cancel: cancel}
+	p := newPool(feedBlocks, blockBytes)
 	go func() {
 		f.failed = f.run(ctx, r, p)
 		close(f.blocks)
@@ -39,7 +43,7 @@ func newFeed(ctx context.Context, src Source, img Image, blockBytes int) (*feed,
 }
 
 func (f *feed) run(ctx context.Context, r io.ReadCloser, p *pool) error {
-	toHash, sum := make(chan *block, 2), make(chan string, 1)
+	toHash, sum := make(chan *block, feedBlocks), make(chan string, 1)
 	go func() {
 		h := sha256.New()
 		for b := range toHash {

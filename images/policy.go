@@ -28,6 +28,9 @@ type Policy struct {
 	Allow []netip.Prefix
 	// TLS verifies the origins; nil: the system's authorities.
 	TLS *tls.Config
+	// Proxy chooses the proxy of a request, as in http.Transport; nil: none is used. A proxy dials for us, so only its own address is held to Deny: it is for
+	// an origin that is trusted by its key, the agent's own server.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Header goes to the first origin only, never along a redirect to another one.
 	Header http.Header
 	// Stall is how long no byte may come before the connection counts as broken; 0: 30 s.
@@ -119,7 +122,8 @@ func (p Policy) denied(addr netip.Addr) string {
 	return ""
 }
 
-// client follows redirects only as far as the policy goes and looks at every address that it dials. It uses no proxy: that would dial for it.
+// client follows redirects only as far as the policy goes and looks at every address that it dials. Without p.Proxy it uses no
+// proxy, whatever the environment says: that would dial for it.
 func (p Policy) client() *http.Client {
 	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 15 * time.Second,
 		Control: func(_, address string, _ syscall.RawConn) error {
@@ -134,7 +138,7 @@ func (p Policy) client() *http.Client {
 			return nil
 		}}
 	return &http.Client{
-		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: p.TLS, TLSHandshakeTimeout: 15 * time.Second,
+		Transport: &http.Transport{Proxy: p.Proxy, DialContext: dialer.DialContext, TLSClientConfig: p.TLS, TLSHandshakeTimeout: 15 * time.Second,
 			ResponseHeaderTimeout: 30 * time.Second, DisableCompression: true, ForceAttemptHTTP2: false, MaxIdleConnsPerHost: 2,
 			MaxResponseHeaderBytes: 64 << 10, ReadBufferSize: 256 << 10, IdleConnTimeout: 30 * time.Second},
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {

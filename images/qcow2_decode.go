@@ -188,17 +188,18 @@ const maxWindowSpan = 8 << 20
 
 // window gives the pass's bytes at rising offsets.
 type window struct {
-	f    *feed
-	size int64
-	buf  []byte
-	off  int64 // of buf[0] in the file
+	f      *feed
+	size   int64
+	memory []byte // buf is the end of it
+	buf    []byte
+	off    int64 // of buf[0] in the file
 }
 
 // at returns n bytes from off, good until the next call. off never falls.
 func (w *window) at(off, n int64) ([]byte, error) {
 	if skip := off - w.off; skip > 0 {
 		k := min(skip, int64(len(w.buf)))
-		w.buf = append(w.buf[:0], w.buf[k:]...)
+		w.buf = w.buf[k:]
 		w.off += k
 	}
 	for w.off+int64(len(w.buf)) < off+n {
@@ -214,7 +215,13 @@ func (w *window) at(off, n int64) ([]byte, error) {
 			k := min(off-w.off, int64(len(data)))
 			w.off, data = w.off+k, data[k:]
 		}
-		w.buf = append(w.buf, data...)
+		// What was passed over is dropped only where room is needed, not at every step.
+		if len(w.buf)+len(data) > cap(w.buf) {
+			w.memory = append(append(w.memory[:0], w.buf...), data...)
+			w.buf = w.memory
+		} else {
+			w.buf = append(w.buf, data...)
+		}
 		b.release()
 	}
 	from := off - w.off

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,12 +33,14 @@ func TestBench(t *testing.T) {
 	dd := func(name string, args ...string) step {
 		return step{name, func() error { return b.tool("dd", append([]string{"bs=4M", "status=none"}, args...)...) }}
 	}
-	b.compare("raw, sha256 beside it", []step{
+	medians := b.compare("raw, sha256 beside it", []step{
 		b.write(raw),
-		dd("dd oflag=direct", "if="+raw, "of="+b.target, "oflag=direct", "conv=notrunc,fsync"),
+		dd("dd oflag=direct, no digest", "if="+raw, "of="+b.target, "oflag=direct", "conv=notrunc,fsync"),
 		b.qemuImg("raw", raw),
+		b.decodeOnly(raw),
 	})
-	b.compare("read back, sha256 beside it", []step{b.readBack(raw), dd("dd iflag=direct", "if="+b.target, "of=/dev/null", "iflag=direct", "count="+strconv.FormatInt(b.bytes>>22, 10))})
+	b.boundBy(medians[0], medians[3], "hashing")
+	b.compare("read back, sha256 beside it", []step{b.readBack(raw), dd("dd iflag=direct, no digest", "if="+b.target, "of=/dev/null", "iflag=direct", "count="+strconv.FormatInt(b.bytes>>22, 10))})
 	for _, c := range []struct{ format, tool, unpack string }{{"raw.zst", "zstd", "zstd -dc"}, {"raw.gz", "gzip", "gzip -dc"}, {"raw.xz", "xz", "xz -dc"}} {
 		if !b.wants(c.format) {
 			continue
@@ -56,7 +60,7 @@ func TestBench(t *testing.T) {
 			}},
 			b.decodeOnly(packed),
 		})
-		b.boundBy(medians[0], medians[2])
+		b.boundBy(medians[0], medians[2], "decoding and hashing")
 		if err := os.Remove(packed); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +77,7 @@ func TestBench(t *testing.T) {
 			t.Fatal(err)
 		}
 		medians := b.compare(c.name, []step{b.write(packed), b.qemuImg("qcow2", packed), b.decodeOnly(packed)})
-		b.boundBy(medians[0], medians[2])
+		b.boundBy(medians[0], medians[2], "decoding and hashing")
 	}
 }
 
@@ -198,7 +202,7 @@ func (b *bench) bound(path string) (images.Image, Content) {
 
 func (b *bench) decodeOnly(path string) step {
 	_, content := b.bound(path)
-	return step{"metalctl, decoding only", func() error {
+	return step{"metalctl, hash and decode only", func() error {
 		_, err := content(b.t.Context(), func(e images.Extent) error { e.Release(); return nil })
 		return err
 	}}
@@ -218,37 +222,63 @@ func (b *bench) qemuImg(format, path string) step {
 	}}
 }
 
-// compare runs the steps in turn and prints the medians and their relation to the first one's.
-func (b *bench) compare(title string, steps []step) []time.Duration {
-	times := make([][]time.Duration, len(steps))
-	for range b.runs {
-		for i, s := range steps {
+// taken is what one run cost.
+type taken struct{ wall, cpu time.Duration }
+
+// compare runs the steps in turn and prints medians: of the wall time, of the cores' time (user and system, this process and its children), and of the
+// relation of the first one's wall time to the others' in the same round.
+func (b *bench) compare(title string, steps []step) []taken {
+	rounds := make([][]taken, b.runs)
+	for i := range rounds {
+		for _, s := range steps {
 			unix.Sync()
-			start := time.Now()
+			runtime.GC()
+			cpu, start := cpuTime(b.t), time.Now()
 			if err := s.run(); err != nil {
 				b.t.Fatalf("%s: %v", s.name, err)
 			}
-			times[i] = append(times[i], time.Since(start))
+			rounds[i] = append(rounds[i], taken{time.Since(start), cpuTime(b.t) - cpu})
 		}
 	}
-	medians := make([]time.Duration, len(steps))
+	medians := make([]taken, len(steps))
 	for i, s := range steps {
-		slices.Sort(times[i])
-		medians[i] = times[i][b.runs/2]
-		fmt.Printf("%-28s %-28s %8.2f s %7.0f MB/s", title, s.name, medians[i].Seconds(), float64(b.bytes)/1e6/medians[i].Seconds())
+		m := taken{median(rounds, func(r []taken) time.Duration { return r[i].wall }), median(rounds, func(r []taken) time.Duration { return r[i].cpu })}
+		medians[i] = m
+		fmt.Printf("%-28s %-34s %7.2f s %6.0f MB/s  cores %5.2f s", title, s.name, m.wall.Seconds(), float64(b.bytes)/1e6/m.wall.Seconds(), m.cpu.Seconds())
 		if i > 0 {
-			fmt.Printf("   metalctl runs at %3.0f %% of it", 100*medians[i].Seconds()/medians[0].Seconds())
+			fmt.Printf("   metalctl runs at %3.0f %% of it", 100*median(rounds, func(r []taken) float64 { return float64(r[i].wall) / float64(r[0].wall) }))
 		}
 		fmt.Println()
 	}
 	return medians
 }
 
-// boundBy says what a write waits for.
-func (b *bench) boundBy(whole, decode time.Duration) {
-	what := "the disk"
-	if decode*10 >= whole*8 {
-		what = "the cores that decode"
+func median[T cmp.Ordered](rounds [][]taken, of func([]taken) T) T {
+	all := make([]T, len(rounds))
+	for i, r := range rounds {
+		all[i] = of(r)
 	}
-	fmt.Printf("%-28s bound by %s (decoding alone takes %.0f %% of the time)\n", "", what, 100*decode.Seconds()/whole.Seconds())
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+func cpuTime(t *testing.T) time.Duration {
+	var sum time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if err := unix.Getrusage(who, &u); err != nil {
+			t.Fatal(err)
+		}
+		sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	return sum
+}
+
+// boundBy says what a write waits for: what takes at least four fifths of its time when done alone.
+func (b *bench) boundBy(whole, alone taken, what string) {
+	by := "the disk"
+	if alone.wall*10 >= whole.wall*8 {
+		by = what
+	}
+	fmt.Printf("%-28s bound by %s (%s alone takes %.0f %% of the time)\n", "", by, what, 100*alone.wall.Seconds()/whole.wall.Seconds())
 }

@@ -142,6 +142,7 @@ const readBlock = 4 << 20
 
 func readAhead(ctx context.Context, h *handle, off, n int64) *ahead {
 	const depth = 4
+	makeRoom(depth)
 	ctx, cancel := context.WithCancel(ctx)
 	a := &ahead{slots: make(chan *readSlot, depth), free: make(chan []byte, depth), cancel: cancel}
 	for range depth {

@@ -159,6 +159,7 @@ func newWriter(ctx context.Context, h *handle, o Options) *writer {
 	if n <= 0 {
 		n = 4
 	}
+	makeRoom(n)
 	w := &writer{h: h, img: o.Image, head: alignedBytes(headBytes), digests: o.Image.ContentSHA256() == "",
 		work: make(chan images.Extent), progress: newMeter("write", o.Image.VirtualSizeBytes, o)}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
