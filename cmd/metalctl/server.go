@@ -39,6 +39,7 @@ writes the admin token to DATA_DIR/admin.token and its authority's certificate t
 				return err
 			}
 			over.onto(c, &cfg)
+			cfg.trustClock = over.trustClock
 			if err := cfg.check(); err != nil {
 				return err
 			}
@@ -60,6 +61,7 @@ writes the admin token to DATA_DIR/admin.token and its authority's certificate t
 	f.StringVar(&over.PowerOnFor, "power-on-for", "", "how long a machine must stay on to count as running where nothing better shows it (default 3m)")
 	f.StringVar(&over.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&over.LogFormat, "log-format", "", "text or json (default text)")
+	f.BoolVar(&over.trustClock, "trust-clock", false, "believe a clock that jumped by more than a day while no server ran; give it once, after looking at the clock")
 	c.AddCommand(serverCheck(p))
 	return c
 }
@@ -164,7 +166,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	loop := reconcile.New(&reconcile.Loop{
 		Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, Log: log,
-		Layout: layout, ForgetKeys: srv.ForgetKeys,
+		Layout: layout, ForgetKeys: srv.ForgetKeys, TrustWall: cfg.trustClock,
 		// The store is locked by this process, so that whoever held claims under this name before is gone.
 		Worker: "server",
 	})

@@ -33,6 +33,9 @@ type serverConfig struct {
 	PowerOnFor string `yaml:"power_on_for"`
 	LogLevel   string `yaml:"log_level"`
 	LogFormat  string `yaml:"log_format"`
+
+	// trustClock is a flag alone: a person gives it for one start.
+	trustClock bool
 }
 
 func defaultServerConfig() serverConfig {

@@ -1,37 +1,134 @@
 package reconcile
 
 import (
+	"context"
 	"sync"
 	"time"
+
+	"github.com/metalctl/metalctl/fleet"
 )
 
 // trusted keeps two clocks: the wall clock, which people and NTP set, and the time since the process began, which nobody sets. Nothing ends on a clock
-// that stepped: what has an end is over only when both say so.
+// that stepped: what has an end is over only when both say so. Across a restart the wall clock is the only one there is, so it is compared with what
+// the last process saw: for up to downtimeMost it is believed, and of a longer jump nothing is, so that what has an end ends late and not early.
 type trusted struct {
 	mu    sync.Mutex
 	wall  time.Time     // guarded by mu: where it began
 	mono  time.Duration // guarded by mu
 	drift time.Duration // guarded by mu: the wall clock's last known distance from the other
+
+	resumed bool // guarded by mu: the last process's record was looked at
+	kept    time.Duration
+	keeps   bool // guarded by mu, as kept: when the record was last written, and whether it was
 }
 
-// stepAt is the drift from which on the wall clock is said to have stepped; NTP slews less than 0.05 %.
-const stepAt = 5 * time.Second
+// clockKey is the key of what a server that is started anew must know of time.
+const clockKey fleet.Key = fleet.KindMeta + "/clock"
+
+// clockRecord is what the clocks said when both were last seen.
+type clockRecord struct {
+	// Seen is the time that both agreed on, Wall what the wall clock said then.
+	Seen time.Time `json:"seen"`
+	Wall time.Time `json:"wall"`
+}
+
+const (
+	// stepAt is the drift from which on the wall clock is said to have stepped; NTP slews less than 0.05 %.
+	stepAt = 5 * time.Second
+	// downtimeMost is the longest time without a server that the wall clock alone is believed.
+	downtimeMost = 24 * time.Hour
+	// clockPeriod is how often the record is written.
+	clockPeriod = time.Minute
+)
 
 func (t *trusted) start(wall time.Time, mono time.Duration) { t.wall, t.mono = wall.Round(0), mono }
+
+// resume goes on from what the last process saw, and says by how much the wall clock jumped meanwhile if that is not believed.
+func (t *trusted) resume(last clockRecord) (jumped time.Duration) {
+	gap := t.wall.Sub(last.Wall)
+	if gap < 0 || gap > downtimeMost {
+		jumped, gap = gap, 0
+	}
+	wall := t.wall
+	t.wall = last.Seen.Round(0).Add(gap)
+	t.drift = wall.Sub(t.wall)
+	return jumped
+}
 
 // earlier returns the earlier of the two clocks' times, and how far the wall clock has stepped since the last call (0 for a drift below stepAt).
 func (t *trusted) earlier(wall time.Time, mono time.Duration) (now time.Time, stepped time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	other := t.wall.Add(mono - t.mono)
-	drift := wall.Round(0).Sub(other)
+	now, drift := t.both(wall, mono)
 	if d := drift - t.drift; d >= stepAt || d <= -stepAt {
 		stepped, t.drift = d, drift
 	}
-	if drift > 0 {
-		return other, stepped
+	return now, stepped
+}
+
+// both compares the clocks; mu is held.
+func (t *trusted) both(wall time.Time, mono time.Duration) (now time.Time, drift time.Duration) {
+	other := t.wall.Add(mono - t.mono)
+	if drift = wall.Round(0).Sub(other); drift > 0 {
+		return other, drift
 	}
-	return wall.Round(0), stepped
+	return wall.Round(0), drift
+}
+
+// later returns the later of the two clocks' times: an end that is counted from it comes late rather than early.
+func (t *trusted) later(wall time.Time, mono time.Duration) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return latest(wall.Round(0), t.wall.Add(mono-t.mono))
+}
+
+// anchor reads once what the last process saw of time.
+func (l *Loop) anchor(s fleet.Snapshot) error {
+	l.clock.mu.Lock()
+	defer l.clock.mu.Unlock()
+	if l.clock.resumed {
+		return nil
+	}
+	d, err := maybe[clockRecord](s, clockKey)
+	if err != nil {
+		return err
+	}
+	l.clock.resumed = true
+	if d.v == nil || l.TrustWall {
+		return nil
+	}
+	if jumped := l.clock.resume(*d.v); jumped != 0 {
+		l.Log.Warn("the clock is not believed: it jumped while no server ran. Leases and graces end late by that much; if it is right, start once with --trust-clock",
+			"last", d.v.Wall, "by", jumped)
+	}
+	return nil
+}
+
+// sure is the time that has passed for certain: what ends, and what it ends destroys, is judged by it.
+func (l *Loop) sure() time.Time {
+	l.clock.mu.Lock()
+	defer l.clock.mu.Unlock()
+	now, _ := l.clock.both(l.Now(), l.Mono())
+	return now.UTC()
+}
+
+// keepClock records, once a minute and when the wall clock was set, what a next process must know of time.
+func (l *Loop) keepClock(ctx context.Context, stepped bool) error {
+	mono, wall := l.Mono(), l.Now()
+	l.clock.mu.Lock()
+	due := stepped || !l.clock.keeps || mono-l.clock.kept >= clockPeriod
+	l.clock.mu.Unlock()
+	if !due {
+		return nil
+	}
+	rec := clockRecord{Seen: l.sure(), Wall: wall.UTC().Round(0)}
+	if _, err := l.Store.Commit(ctx, fleet.Change{Writes: []fleet.Write{{Key: clockKey, Value: rec}}}); err != nil {
+		return err
+	}
+	l.clock.mu.Lock()
+	defer l.clock.mu.Unlock()
+	l.clock.kept, l.clock.keeps = mono, true
+	return nil
 }
 
 func latest(a, b time.Time) time.Time {

@@ -28,7 +28,7 @@ func (l *Loop) complete(v *view) error {
 	n.ClearFault(planFault(use), planComponent(use))
 	f := v.guards(fleet.VerbDone)
 	if use == step.Release && v.lease.v != nil && f.LeaseGrantsGrace {
-		v.lease.v.GraceEnds = latest(v.lease.v.GraceEnds, v.now.Add(seconds(v.lease.v.Request.GraceSeconds)))
+		v.lease.v.GraceEnds = latest(v.lease.v.GraceEnds, v.late.Add(seconds(v.lease.v.Request.GraceSeconds)))
 	}
 	member := v.member()
 	if err := v.move(fleet.VerbDone, f, "the plan", "every step of "+op.Use+" finished"); err != nil {

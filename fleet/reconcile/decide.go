@@ -75,7 +75,7 @@ func Decide(n fleet.Node, op *fleet.Operation, lease *fleet.Lease, f Facts, now 
 		}
 		return Move{Kind: Plan, Use: step.Release, Why: "the node goes back"}
 	case fleet.Grace:
-		return decideGrace(n, lease, now)
+		return decideGrace(n, lease, f.Sure, now)
 	}
 	return Move{Kind: Rest}
 }
@@ -121,7 +121,7 @@ func heldBy(n fleet.Node) string {
 	return fmt.Sprintf("held by %s (%s): metalctl node unhold %s", n.Hold.By, n.Hold.Reason, n.Name)
 }
 
-func decideGrace(n fleet.Node, lease *fleet.Lease, now time.Time) Move {
+func decideGrace(n fleet.Node, lease *fleet.Lease, sure, now time.Time) Move {
 	switch {
 	case lease == nil:
 		return Move{Kind: EndGrace, Why: "its lease is gone"}
@@ -131,8 +131,8 @@ func decideGrace(n fleet.Node, lease *fleet.Lease, now time.Time) Move {
 		return Move{Kind: Rest, Why: heldBy(n)}
 	case n.Protected:
 		return Move{Kind: Rest, Why: "protected, so nothing is erased: metalctl node unprotect " + n.Name}
-	case now.Before(lease.GraceEnds):
-		return Move{Kind: Wait, Until: lease.GraceEnds, Why: "grace until " + lease.GraceEnds.UTC().Format(time.RFC3339) + ": metalctl lease extend " + string(lease.ID)}
+	case sure.Before(lease.GraceEnds):
+		return Move{Kind: Wait, Until: now.Add(lease.GraceEnds.Sub(sure)), Why: "grace until " + lease.GraceEnds.UTC().Format(time.RFC3339) + ": metalctl lease extend " + string(lease.ID)}
 	}
 	return Move{Kind: EndGrace, Why: "the grace time is over"}
 }

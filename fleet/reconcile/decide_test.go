@@ -88,6 +88,7 @@ func TestDecide(t *testing.T) {
 			if c.now.IsZero() {
 				c.now = t0
 			}
+			c.facts.Sure = c.now
 			got := Decide(n, c.op, c.lease, c.facts, c.now)
 			if got.Kind != c.want || c.use != "" && got.Use != c.use {
 				t.Errorf("got %s (%s), want %s %s", got.Kind, got.Why, c.want, c.use)

@@ -14,6 +14,8 @@ type Facts struct {
 	// AgentUp and AgentSince are about the agent of the node's present boot generation.
 	AgentUp    bool
 	AgentSince time.Time
+	// Sure is the time that has passed by every clock, whatever the wall clock was set to. What ends and destroys is judged by it.
+	Sure time.Time
 }
 
 // guards gathers what the lifecycle's guards look at, for a verb. What only the wish knows is added by the caller.
@@ -51,7 +53,7 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 		// A lease that was never ready left nothing worth keeping; one that came back from its grace time did.
 		f.LeaseGrantsGrace = l.Request.GraceSeconds > 0 && (l.Fault == "" || !l.GraceEnds.IsZero()) && n.Dirty == fleet.Dirty(l.ID)
 		f.LeaseExtended = l.State == fleet.LeaseDeploying || l.State == fleet.LeaseActive
-		f.GraceOver = !f.LeaseExtended && !v.now.Before(l.GraceEnds)
+		f.GraceOver = !f.LeaseExtended && !v.sure.Before(l.GraceEnds)
 	}
 	return f
 }

@@ -33,12 +33,11 @@ func (l *Loop) leases(ctx context.Context) {
 
 // TickLeases makes every move that leases are due, until each of them rests.
 func (l *Loop) TickLeases(ctx context.Context) error {
-	now, stepped := l.clock.earlier(l.Now(), l.Mono())
-	if stepped != 0 {
-		l.Log.Warn("the clock was set; no lease ends before both clocks say so", "by", stepped)
-	}
 	var ids []fleet.LeaseID
 	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+		if err := l.anchor(s); err != nil {
+			return err
+		}
 		leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
 		for _, x := range leases {
 			if !x.State.Over() {
@@ -49,6 +48,13 @@ func (l *Loop) TickLeases(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	now, stepped := l.clock.earlier(l.Now(), l.Mono())
+	if stepped != 0 {
+		l.Log.Warn("the clock was set; no lease ends before both clocks say so", "by", stepped)
+	}
+	if err := l.keepClock(ctx, stepped != 0); err != nil {
+		return fmt.Errorf("record the time: %w", err)
 	}
 	for _, id := range ids {
 		for moved := true; moved && ctx.Err() == nil; {

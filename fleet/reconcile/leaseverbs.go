@@ -15,6 +15,9 @@ func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fle
 		nodes := map[fleet.NodeID]*fleet.Node{}
 		err := l.Store.View(ctx, func(s fleet.Snapshot) error {
 			var err error
+			if err = l.anchor(s); err != nil {
+				return err
+			}
 			if d, err = load[fleet.Lease](s, leaseKey(id)); err != nil {
 				return err
 			}
@@ -115,7 +118,7 @@ func (l *Loop) ExtendLease(ctx context.Context, id fleet.LeaseID, r api.LeaseExt
 				if m.State == fleet.MemberReplaced {
 					continue
 				}
-				if n == nil || n.State != fleet.Grace || n.Lease != id || !now.Before(x.GraceEnds) {
+				if n == nil || n.State != fleet.Grace || n.Lease != id || !l.sure().Before(x.GraceEnds) {
 					return nil, fleet.Errorf(fleet.Conflict, "MC-LEASE-GRACE", "the lease is over: %s is not waiting in grace any more", m.Name)
 				}
 			}

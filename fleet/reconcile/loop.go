@@ -55,7 +55,10 @@ type Loop struct {
 
 	Now func() time.Time
 	// Mono is time since some moment that a set clock does not change; nil means since New.
-	Mono  func() time.Duration
+	Mono func() time.Duration
+	// TrustWall says that a person vouches for the wall clock at this start: it is not compared with what the last process saw.
+	TrustWall bool
+
 	NewID func() string
 	Log   *slog.Logger
 

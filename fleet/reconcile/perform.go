@@ -50,8 +50,9 @@ func (l *Loop) Once(ctx context.Context, id fleet.NodeID) (Move, error) {
 }
 
 func (l *Loop) decide(v *view) Move {
-	n := v.node.v
-	return Decide(*n, v.op.v, v.lease.v, l.facts(n), v.now)
+	f := l.facts(v.node.v)
+	f.Sure = v.sure
+	return Decide(*v.node.v, v.op.v, v.lease.v, f, v.now)
 }
 
 // again makes a move on what is read afresh, and nothing where the decision has become another meanwhile.

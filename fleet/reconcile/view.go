@@ -75,7 +75,10 @@ func (d doc[T]) put(c *fleet.Change) error {
 
 // view is everything about one node at one revision, and what a move makes of it.
 type view struct {
-	now   time.Time
+	now time.Time
+	// sure is the time that has passed for certain, and late the later of the clocks: ends are judged by the one and counted from the other.
+	sure, late time.Time
+
 	node  doc[fleet.Node]
 	op    doc[fleet.Operation] // the node's operation
 	last  *fleet.Operation     // the newest that has ended
@@ -91,7 +94,10 @@ type view struct {
 }
 
 func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
-	v := &view{now: l.Now().UTC()}
+	if err := l.anchor(s); err != nil {
+		return nil, err
+	}
+	v := &view{now: l.Now().UTC(), sure: l.sure(), late: l.clock.later(l.Now(), l.Mono()).UTC()}
 	var err error
 	if v.node, err = load[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id)); err != nil {
 		if fleet.KindOf(err) == fleet.NotFound {
