@@ -125,16 +125,31 @@ func decideGrace(n fleet.Node, lease *fleet.Lease, sure, now time.Time) Move {
 	switch {
 	case lease == nil:
 		return Move{Kind: EndGrace, Why: "its lease is gone"}
-	case lease.State == fleet.LeaseDeploying || lease.State == fleet.LeaseActive:
+	case extended(lease, n.ID):
 		return Move{Kind: ComeBack, Why: "the lease was extended"}
 	case n.Hold != nil:
 		return Move{Kind: Rest, Why: heldBy(n)}
 	case n.Protected:
 		return Move{Kind: Rest, Why: "protected, so nothing is erased: metalctl node unprotect " + n.Name}
 	case sure.Before(lease.GraceEnds):
-		return Move{Kind: Wait, Until: now.Add(lease.GraceEnds.Sub(sure)), Why: "grace until " + lease.GraceEnds.UTC().Format(time.RFC3339) + ": metalctl lease extend " + string(lease.ID)}
+		return Move{Kind: Wait, Until: now.Add(lease.GraceEnds.Sub(sure)), Why: graceWhy(lease)}
 	}
 	return Move{Kind: EndGrace, Why: "the grace time is over"}
+}
+
+func graceWhy(l *fleet.Lease) string {
+	why := "grace until " + l.GraceEnds.UTC().Format(time.RFC3339)
+	if l.State == fleet.LeaseReleased {
+		why += ": metalctl lease extend " + string(l.ID)
+	}
+	return why
+}
+
+// extended reports whether the lease was extended in its grace time and this member is to come back: extending marks it so. That a lease goes on
+// says nothing about a member that was given back alone.
+func extended(l *fleet.Lease, id fleet.NodeID) bool {
+	m := l.Member(id)
+	return m != nil && (m.State == fleet.MemberReserved || m.State == fleet.MemberDeploying) && (l.State == fleet.LeaseDeploying || l.State == fleet.LeaseActive)
 }
 
 // uses says which plan a verb begins; verbs that are not here begin none.

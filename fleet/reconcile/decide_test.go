@@ -77,7 +77,9 @@ func TestDecide(t *testing.T) {
 		"grace over":                    {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0}, want: EndGrace},
 		"grace over, held":              {state: fleet.Grace, node: hold, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0}, want: Rest},
 		"grace over, protected":         {state: fleet.Grace, node: func(n *fleet.Node) { n.Protected = true }, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0}, want: Rest},
-		"grace, lease extended":         {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseDeploying, GraceEnds: t0.Add(time.Hour)}, want: ComeBack},
+		"grace, lease extended":         {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseDeploying, GraceEnds: t0.Add(time.Hour), Members: []fleet.Member{{Node: "n", State: fleet.MemberReserved}}}, want: ComeBack},
+		"grace, given back alone":       {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseActive, GraceEnds: t0.Add(time.Hour), Members: []fleet.Member{{Node: "n", State: fleet.MemberReleased}}}, want: Wait},
+		"grace over, given back alone":  {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseActive, GraceEnds: t0, Members: []fleet.Member{{Node: "n", State: fleet.MemberReleased}}}, want: EndGrace},
 		"grace of a lease that is gone": {state: fleet.Grace, want: EndGrace},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,7 +176,7 @@ func TestDecideLease(t *testing.T) {
 		"one ready suffices":            {state: fleet.LeaseDeploying, members: two(fleet.MemberReady, fleet.MemberFailed), node: node(fleet.Active), change: func(l *fleet.Lease) { l.Request.MinReady = 1 }, want: LeaseVerb, verb: "ready"},
 		"member failed":                 {state: fleet.LeaseDeploying, members: member(fleet.MemberFailed), node: node(fleet.Allocated), want: LeaseVerb, verb: "release", fault: true},
 		"deadline":                      {state: fleet.LeaseDeploying, members: member(fleet.MemberDeploying), node: node(fleet.Deploying), change: func(l *fleet.Lease) { l.Request.DeadlineSeconds = 60 }, want: LeaseVerb, verb: "release", fault: true},
-		"comes back from grace":         {state: fleet.LeaseDeploying, members: member(fleet.MemberReleased), node: node(fleet.Grace), change: func(l *fleet.Lease) { l.GraceEnds = t0.Add(time.Hour) }, want: LeaseRest},
+		"comes back from grace":         {state: fleet.LeaseDeploying, members: member(fleet.MemberReserved), node: node(fleet.Grace), change: func(l *fleet.Lease) { l.GraceEnds = t0.Add(time.Hour) }, want: LeaseRest},
 		"active":                        {state: fleet.LeaseActive, members: member(fleet.MemberReady), node: node(fleet.Active), want: LeaseRest},
 		"active, a late member":         {state: fleet.LeaseActive, members: two(fleet.MemberReserved, fleet.MemberReady), node: node(fleet.Allocated), want: MemberDeploy},
 		"its time is over":              {state: fleet.LeaseActive, members: member(fleet.MemberReady), node: node(fleet.Active), change: func(l *fleet.Lease) { l.Request.Until = t0 }, want: LeaseVerb, verb: "release"},

@@ -52,7 +52,7 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 	if l := v.lease.v; l != nil {
 		// A lease that was never ready left nothing worth keeping; one that came back from its grace time did.
 		f.LeaseGrantsGrace = l.Request.GraceSeconds > 0 && (l.Fault == "" || !l.GraceEnds.IsZero()) && n.Dirty == fleet.Dirty(l.ID)
-		f.LeaseExtended = l.State == fleet.LeaseDeploying || l.State == fleet.LeaseActive
+		f.LeaseExtended = n.State == fleet.Grace && extended(l, n.ID)
 		f.GraceOver = !f.LeaseExtended && !v.sure.Before(l.GraceEnds)
 	}
 	return f

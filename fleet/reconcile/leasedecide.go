@@ -68,17 +68,13 @@ func need(l fleet.Lease) int {
 	return n
 }
 
-func alive(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) (alive, ready int, failure string) {
+func alive(l fleet.Lease) (alive, ready int, failure string) {
 	for _, m := range l.Members {
 		switch m.State {
 		case fleet.MemberReady:
 			alive, ready = alive+1, ready+1
 		case fleet.MemberReserved, fleet.MemberDeploying:
 			alive++
-		case fleet.MemberReleased:
-			if n := nodes[m.Node]; n != nil && n.Lease == l.ID && (n.State == fleet.Grace || n.State == fleet.Resuming) {
-				alive++ // on its way back
-			}
 		case fleet.MemberFailed:
 			if failure == "" {
 				failure = fmt.Sprintf("%s: %s", m.Name, m.Proof)
@@ -89,12 +85,12 @@ func alive(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) (alive, ready int,
 }
 
 // hopeless says why too few members can become ready, or "".
-func hopeless(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) string {
+func hopeless(l fleet.Lease, now time.Time) string {
 	deadline := l.CreatedAt.Add(leaseDeadline)
 	if l.Request.DeadlineSeconds > 0 {
 		deadline = l.CreatedAt.Add(seconds(l.Request.DeadlineSeconds))
 	}
-	a, ready, failure := alive(l, nodes)
+	a, ready, failure := alive(l)
 	switch {
 	case a < need(l):
 		return fmt.Sprintf("%d of the %d members that are needed can become ready; %s", a, need(l), failure)
@@ -105,7 +101,7 @@ func hopeless(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) 
 }
 
 func decideAllocating(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) LeaseMove {
-	if why := hopeless(l, nodes, now); why != "" {
+	if why := hopeless(l, now); why != "" {
 		for _, n := range nodes {
 			if n.Lease == l.ID {
 				return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: why, Fault: true}
@@ -136,10 +132,10 @@ func nextDeploy(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
 }
 
 func decideDeploying(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) LeaseMove {
-	if why := hopeless(l, nodes, now); why != "" {
+	if why := hopeless(l, now); why != "" {
 		return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: why, Fault: true}
 	}
-	if _, ready, _ := alive(l, nodes); ready >= need(l) {
+	if _, ready, _ := alive(l); ready >= need(l) {
 		return LeaseMove{Kind: LeaseVerb, Verb: "ready", Why: fmt.Sprintf("%d members are ready", ready)}
 	}
 	return nextDeploy(l, nodes)

@@ -123,6 +123,11 @@ func (l *Loop) ExtendLease(ctx context.Context, id fleet.LeaseID, r api.LeaseExt
 				}
 			}
 			x.Request.Until, x.WarnedAt, x.Fault = r.Until, time.Time{}, ""
+			for i := range x.Members {
+				if m := &x.Members[i]; m.State != fleet.MemberReplaced {
+					m.State, m.Since = fleet.MemberReserved, now
+				}
+			}
 			return moveLease(x, "extend", now, "extended in its grace time by "+by)
 		}
 		x.Request.Until, x.WarnedAt = r.Until, time.Time{}
