@@ -79,7 +79,7 @@ func leaseCreate(p *program) *cobra.Command {
 	f.DurationVar(&o.grace, "grace", 72*time.Hour, "how long the disks stay untouched after the end; 0 for none")
 	f.DurationVar(&o.deadline, "deadline", 0, "how long allocating and deploying may take (default: the server's)")
 	f.IntVar(&o.minReady, "min-ready", 0, "this many ready nodes suffice (default: all)")
-	f.BoolVar(&o.wipeData, "wipe-data", false, "write data disks, too; otherwise only the root disk is touched")
+	f.BoolVar(&o.wipeData, "wipe-data", false, "erase every accepted disk before the image is written; otherwise only the root disk is touched")
 	f.BoolVar(&o.noWait, "no-wait", false, "do not follow the deployment")
 	return c
 }

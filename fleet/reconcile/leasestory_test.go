@@ -220,3 +220,26 @@ func TestReadyByPowerAlone(t *testing.T) {
 		t.Errorf("the proof is %q", proof)
 	}
 }
+
+// TestDataDisksAreWipedOnlyWhenAsked: deploying touches the root disk alone, unless the lease says so; a rebuild never touches more.
+func TestDataDisksAreWipedOnlyWhenAsked(t *testing.T) {
+	for name, wipe := range map[string]bool{"not asked": false, "asked": true} {
+		t.Run(name, func(t *testing.T) {
+			w := available(t)
+			w.Machine.Put("DATA-1", "somebody's data")
+			leased(t, w, func(r *fleet.LeaseRequest) { r.WipeData = wipe })
+			if got := w.Machine.Holds("DATA-1"); (got == "") != wipe {
+				t.Errorf("after deploying the data disk holds %q", got)
+			}
+			if got := w.Machine.Holds("ROOT-1"); got != "debian" {
+				t.Errorf("the root disk holds %q", got)
+			}
+			w.Machine.Put("DATA-1", "the tenant's data")
+			ask(t, w, "rebuild", api.NodeVerb{})
+			wantState(t, w, fleet.Active)
+			if got := w.Machine.Holds("DATA-1"); got != "the tenant's data" {
+				t.Errorf("after a rebuild the data disk holds %q", got)
+			}
+		})
+	}
+}

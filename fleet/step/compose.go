@@ -179,22 +179,23 @@ func (c *composer) clean(f PlanFacts) error {
 		return fleet.Errorf(fleet.Conflict, "MC-PLAN-INVENTORY", "nothing is known of %s, so nothing may be erased", f.Node.Name).
 			WithHint("metalctl node inspect %s", f.Node.Name)
 	}
-	level := f.Class.EraseLevel
-	if level == "" {
-		level = "clear"
-	}
-	p := EraseParams{Accepted: f.Node.Accepted, Level: level}
 	c.plan.Erases = f.Node.Accepted
 	c.boot(f, "no agent is up on the machine")
 	c.look("the devices are looked at once more before any is erased")
-	c.step(EraseDisks, fmt.Sprintf("%d accepted devices, at least %s", len(p.Accepted), level), p)
-	c.step(VerifyErase, "an erase counts when it was read back", p)
+	c.erase(f, "")
 	c.step(CleanBoot, "entries of earlier systems lead nowhere now", nil)
 	if f.Class.PowerOffAvailable {
 		c.step(AgentPowerOff, "the class wants available nodes off", nil)
 		c.step(PowerOff, "off is what the BMC reads back", PowerParams{WaitSeconds: 60})
 	}
 	return nil
+}
+
+// erase erases every accepted device to the level of the node's class, and proves it.
+func (c *composer) erase(f PlanFacts, why string) {
+	p := EraseParams{Accepted: f.Node.Accepted, Level: first(f.Class.EraseLevel, "clear")}
+	c.step(EraseDisks, fmt.Sprintf("%s%d accepted devices, at least %s", why, len(p.Accepted), p.Level), p)
+	c.step(VerifyErase, "an erase counts when it was read back", p)
 }
 
 // burnError is what composing a burn-in comes to: profiles arrive with the burn-in itself.
@@ -236,6 +237,9 @@ func (c *composer) deploy(f PlanFacts) error {
 	if !f.AgentUp {
 		c.boot(f, "no agent is up on the machine")
 		c.look("the machine was restarted")
+	}
+	if req.WipeData && c.plan.Use == Deploy {
+		c.erase(f, "the lease asks for wiped data disks: ")
 	}
 	c.step(WriteImage, fmt.Sprintf("the lease asks for image %s", f.Image.Name), image)
 	c.step(VerifyImage, "a write counts when it was read back", image)

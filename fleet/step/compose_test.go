@@ -55,6 +55,8 @@ func TestCompose(t *testing.T) {
 			"inventory compare-class erase-disks verify-erase clean-boot-entries agent-shutdown power-off", 0},
 		"deploy with the agent up":    {Deploy, up, Request{}, write, 1},
 		"deploy without an agent":     {Deploy, nil, Request{}, boot + " inventory compare-class " + write, 2},
+		"deploy that wipes data":      {Deploy, func(f *PlanFacts) { f.AgentUp, f.Lease.Request.WipeData = true, true }, Request{}, "erase-disks verify-erase " + write, 1},
+		"rebuild leaves data":         {Rebuild, func(f *PlanFacts) { f.AgentUp, f.Lease.Request.WipeData = true, true }, Request{}, write, 1},
 		"rebuild":                     {Rebuild, nil, Request{}, boot + " inventory compare-class " + write, 2},
 		"release":                     {Release, nil, Request{}, "isolate power-off", 0},
 		"release with a medium in":    {Release, func(f *PlanFacts) { f.Node.Boot.MediaID = "m" }, Request{}, "isolate power-off media-eject", 0},
