@@ -34,6 +34,7 @@ var Codes = map[string]Page{
 	"MC-FILE-YAML":    {"a file is not valid YAML, or has an unknown key or a wrong type", "The message names file, line and column. Keys are checked strictly, so that a misspelt one is found. Nothing of the file was applied."},
 	// images, agent/disk, agent/efi
 	"MC-CONFIGDRIVE-INVALID": {"the config drive cannot be built", "A field of it is missing or wrong; the message names each. Correct what the lease says (hostname, keys, network data) and try again."},
+	"MC-CONFIGDRIVE-STRAY":   {"another disk carries a config drive", "A disk beside the root disk has a file system labelled config-2 or CIDATA, and the deployed system could believe that one. The message names the place. Nothing of it was touched. Erase the disk: metalctl node accept NODE, then metalctl node clean NODE; or take it out."},
 	"MC-CONFIGDRIVE-SIZE":    {"the config drive is too large", "It has 64 MiB of room. The message says how large each part is. Let the user data fetch what is large from a server."},
 	"MC-DISK-BUSY":           {"a disk is in use", "It, or a partition of it, is mounted, is swap, or is part of another device. Nothing was written. On a node this is a stack that assembled itself: metalctl node show NODE names it."},
 	"MC-DISK-CHANGED":        {"a disk has another size than before", "It was exchanged, or its namespaces were changed. Nothing was written. Look again: metalctl node inspect NODE"},
@@ -132,6 +133,7 @@ var Codes = map[string]Page{
 	"MC-RAMDISK-STUB":       {"the ramdisk has no usable EFI stub", "systemd-stub for x86-64 starts the kernel. apt-get install systemd-boot-efi"},
 	// agents and their sessions
 	"MC-AGENT-CERT":       {"the agent's session is not known", "The call carries no client certificate of this server's authority, or one of another key than registered. The agent registers again by itself. If it goes on, the server was restored from another store; boot the node again: metalctl node retry NODE"},
+	"MC-AGENT-EXPIRED":    {"the boot token is too old", "The machine came up long after its boot medium was made: a token that nobody spent ends with the medium. Boot it from a fresh one: metalctl node retry NODE"},
 	"MC-AGENT-GENERATION": {"a newer boot of the machine has begun", "Each boot gets a new generation and a new token, and ends the ones before. An agent of an older boot is told so and stops. If the old machine still runs, power it off: metalctl node power off NODE"},
 	"MC-AGENT-IDENTITY":   {"another machine booted than was enrolled", "UUID or serial that the agent read differ from what the BMC said at enrolment: a cable or a BMC address leads to another machine, or the board was replaced. Nothing was done on it. Look at metalctl node show NODE; after a repair, forget and enrol the node again."},
 	"MC-AGENT-PROGRESS":   {"progress of another operation", "An agent told of a step that does not run on its node now. It was ignored; a newer plan has begun."},
@@ -241,6 +243,7 @@ var Codes = map[string]Page{
 	"MC-PLAN-USE":           {"there is no such plan", "Plans are for: inspect, clean, burn, deploy, rebuild, release, resume. metalctl capabilities lists the steps that this server knows."},
 	"MC-READY-OFF":          {"the machine is off after it was started", "It went off by itself: no boot loader was found, the system shut down, or somebody switched it off. Look at its console, then: metalctl node retry NODE"},
 	"MC-READY-TIMEOUT":      {"the tenant's system did not show itself", "The machine is on, but its BMC did not tell of a running system in time. Look at the console: a boot loader or an image that does not fit. Then: metalctl node retry NODE"},
+	"MC-RETIRE-MEDIA":       {"not every medium is recorded as destroyed", "A node that may hold data is retired by a record of destroyed media only where they are all that it has: every disk that was accepted and every disk of its newest inventory. The message names those that are missing. metalctl node inventory NODE lists the disks; then: metalctl node retire NODE --destroyed SERIAL,SERIAL"},
 	"MC-STEP-ASK":           {"a person must say how to go on", "The server stopped while a step ran that must not simply be done again. Look at the machine, then: metalctl node retry NODE or metalctl node abort NODE"},
 	"MC-STEP-CANCELLED":     {"a step was stopped", "An abort, the server's end, or a claim that could not be renewed ended it. It is taken up again where that is right; else: metalctl node retry NODE"},
 	"MC-STEP-EVIDENCE":      {"a step shows too much", "Evidence has at most 4 KiB; more belongs into an attachment. This is a mistake of the program, please report it."},

@@ -20,7 +20,7 @@ import (
 // bmcs opens the BMCs of nodes for the server and keeps them: one session per BMC, one breaker per credential, for the whole process.
 type bmcs struct {
 	store    fleet.Store
-	timeline fleet.Timeline
+	timeline timelines
 	breakers *redfish.Breakers
 	log      *slog.Logger
 	now      func() time.Time
@@ -32,6 +32,12 @@ type bmcs struct {
 	open map[fleet.NodeID]*openBMC
 }
 
+// timelines keeps what is said to BMCs, and drops it with the node.
+type timelines interface {
+	fleet.Timeline
+	ForgetTimeline(fleet.NodeID) error
+}
+
 // openBMC is one BMC; its mutex keeps two workers from opening it at once.
 type openBMC struct {
 	mu   sync.Mutex
@@ -39,7 +45,7 @@ type openBMC struct {
 	node fleet.Node
 }
 
-func newBMCs(st fleet.Store, tl fleet.Timeline, log *slog.Logger) *bmcs {
+func newBMCs(st fleet.Store, tl timelines, log *slog.Logger) *bmcs {
 	return &bmcs{store: st, timeline: tl, breakers: redfish.NewBreakers(), log: log, now: time.Now, open: map[fleet.NodeID]*openBMC{}}
 }
 
@@ -143,8 +149,31 @@ func (b *bmcs) saveSession(id fleet.NodeID, s redfish.SavedSession) {
 		}
 		w.Value = fleet.NewSecret(string(j))
 	}
-	if _, err := b.store.Commit(ctx, fleet.Change{Writes: []fleet.Write{w}}); err != nil {
+	// A node that is forgotten meanwhile leaves no secret behind.
+	err := b.withNode(ctx, id, func(rev fleet.Revision) error {
+		_, err := b.store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: fleet.KeyOf(fleet.KindNode, id), Revision: rev}}, Writes: []fleet.Write{w}})
+		return err
+	})
+	if err != nil && fleet.KindOf(err) != fleet.NotFound {
 		b.log.Warn("session not recorded; a crash now would leave it on the BMC until it times out", "node", id, "err", err)
+	}
+}
+
+// withNode calls commit with the revision of the node's record, again where the record changed meanwhile; NotFound where there is none.
+func (b *bmcs) withNode(ctx context.Context, id fleet.NodeID, commit func(fleet.Revision) error) error {
+	for try := 1; ; try++ {
+		var rev fleet.Revision
+		err := b.store.View(ctx, func(s fleet.Snapshot) error {
+			r, err := s.Get(fleet.KeyOf(fleet.KindNode, id))
+			rev = r.Revision
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err = commit(rev); fleet.CodeOf(err) != "MC-STORE-STALE" || try == 20 {
+			return err
+		}
 	}
 }
 
@@ -258,6 +287,16 @@ func (b *bmcs) CredentialChanged(id fleet.NodeID) {
 	})
 	if err == nil { // a node that is gone has no breaker to close
 		b.breakers.For(n.BMC.Address, n.BMC.User).Reset()
+	}
+}
+
+// Forgotten implements server.Credentials.
+func (b *bmcs) Forgotten(id fleet.NodeID) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	b.drop(ctx, id) // its calls still go to the timeline
+	if err := b.timeline.ForgetTimeline(id); err != nil {
+		b.log.Warn("the timeline of a forgotten node is left", "node", id, "err", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -135,6 +136,9 @@ func (s *Server) register(ctx context.Context, reg *api.Register, remote string)
 			s.tokenReused(n, c, remote)
 			verdict = errRevoked(n)
 			return nil
+		case n.Boot.AgentKey == "" && s.Now().Sub(n.Boot.IssuedAt) > s.cfg.MediaLife:
+			return fleet.Errorf(fleet.Denied, "MC-AGENT-EXPIRED", "the boot token of %s was issued at %s and good for %s", n.Name, n.Boot.IssuedAt.Format(time.RFC3339), s.cfg.MediaLife).
+				WithHint("boot the node again: metalctl node retry %s", n.Name)
 		}
 		if err := s.sameMachine(n, reg); err != nil {
 			s.otherMachine(n, c, err)
@@ -208,7 +212,8 @@ func (s *Server) tokenReused(n *fleet.Node, c *fleet.Change, remote string) {
 	s.Log.Warn("boot token used twice", "node", n.ID, "generation", n.Boot.Generation, "remote", remote)
 }
 
-// sameMachine compares what the agent read from its machine with enrolment. What is not known is not compared.
+// sameMachine compares what the agent read from its machine with enrolment. Nothing may differ, and where enrolment knows a UUID that tells machines
+// apart, a serial number or a MAC address, at least one must agree: a machine that shows nothing is nobody.
 func (s *Server) sameMachine(n *fleet.Node, reg *api.Register) error {
 	e := fleet.Errorf(fleet.Denied, "MC-AGENT-IDENTITY", "the machine that booted is not %s", n.Name).
 		WithHint("look at the cabling and the BMC's address: metalctl node show %s", n.Name)
@@ -223,6 +228,29 @@ func (s *Server) sameMachine(n *fleet.Node, reg *api.Register) error {
 	differs("serial", reg.Serial, n.Expect.Serial)
 	differs("serial", reg.Serial, n.BMC.Serial)
 	if len(e.Fields) > 0 {
+		return e
+	}
+	known, agrees := false, false
+	weigh := func(field, got, want string) {
+		got, want = strings.ToLower(strings.TrimSpace(got)), strings.ToLower(strings.TrimSpace(want))
+		if slices.Contains(notUnique, want) {
+			return
+		}
+		known = true
+		agrees = agrees || got == want || field == "uuid" && swappedUUID(got) == want
+	}
+	weigh("uuid", reg.UUID, n.Expect.UUID)
+	weigh("uuid", reg.UUID, n.BMC.UUID)
+	weigh("serial", reg.Serial, n.Expect.Serial)
+	weigh("serial", reg.Serial, n.BMC.Serial)
+	for _, p := range n.Ports {
+		if p.MAC != "" {
+			known = true
+			agrees = agrees || slices.ContainsFunc(reg.MACs, func(m fleet.MAC) bool { return strings.EqualFold(string(m), string(p.MAC)) })
+		}
+	}
+	if known && !agrees {
+		e.Fields = []fleet.FieldError{{Field: "uuid", Message: "neither UUID nor serial number nor a MAC address is one that was enrolled"}}
 		return e
 	}
 	return nil

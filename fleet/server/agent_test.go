@@ -27,8 +27,10 @@ type fakeAgent struct {
 	cred *fleet.Credential
 	key  *ecdsa.PrivateKey
 	csr  string
-	http *http.Client
-	last api.Registered
+	// serial is what the machine's firmware says.
+	serial string
+	http   *http.Client
+	last   api.Registered
 }
 
 // boot issues a medium for the node, reads its credential from the ISO as the ramdisk would, and makes an agent of it.
@@ -50,6 +52,9 @@ func (w *world) agent(cred *fleet.Credential) *fakeAgent {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	must(w.t, err)
 	a := &fakeAgent{w: w, cred: cred, key: key, csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))}
+	if n, _, err := w.node(context.Background(), cred.Node); err == nil {
+		a.serial = n.BMC.Serial
+	}
 	a.connect(nil)
 	w.t.Cleanup(func() { a.http.CloseIdleConnections() })
 	return a
@@ -127,7 +132,7 @@ func (a *fakeAgent) call(method, path string, in, out any) (int, error) {
 }
 
 func (a *fakeAgent) request() api.Register {
-	return api.Register{Version: api.AgentVersion, Node: fleet.NodeID(a.cred.Node), Generation: a.cred.Generation, Token: a.cred.Token.Reveal(), CSR: a.csr,
+	return api.Register{Version: api.AgentVersion, Node: fleet.NodeID(a.cred.Node), Generation: a.cred.Generation, Token: a.cred.Token.Reveal(), CSR: a.csr, Serial: a.serial,
 		Boot: api.AgentBootInfo{Program: "test", SecureBoot: "off", Uptime: 3}}
 }
 

@@ -65,6 +65,8 @@ type Credentials interface {
 	Breaker(id fleet.NodeID) string
 	// CredentialChanged closes the breaker and ends sessions made with the old credential.
 	CredentialChanged(id fleet.NodeID)
+	// Forgotten lets go of the BMC of a node whose record is gone: its session ends, and so does what is remembered of its calls.
+	Forgotten(id fleet.NodeID)
 }
 
 // Powerer reads and sets a machine's power. State is "on", "off" or a transition as the BMC names it.

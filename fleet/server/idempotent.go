@@ -31,6 +31,8 @@ type keptAnswer struct {
 	Status  int               `json:"status"`
 	Header  map[string]string `json:"header,omitempty"`
 	Body    []byte            `json:"body,omitempty"`
+	// TooLarge: the answer was given, and was too large to be kept.
+	TooLarge bool `json:"too_large,omitempty"`
 }
 
 type instanceKey struct{}
@@ -98,6 +100,14 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, body [
 	case kept.Request != request:
 		s.refuse(w, r, fleet.Errorf(fleet.Conflict, "MC-API-IDEMPOTENCY", "the Idempotency-Key was used for another request").WithHint("use a new key for a new request"))
 		return
+	case kept.TooLarge:
+		where := kept.Header["Location"]
+		if where != "" {
+			w.Header().Set("Location", where)
+		}
+		s.refuse(w, r, fleet.Errorf(fleet.Conflict, "MC-API-IDEMPOTENCY", "the request with this Idempotency-Key is done already; its answer (status %d) was too large to be kept", kept.Status).
+			WithHint("read what became of it at %s", firstWord(where, r.URL.Path)))
+		return
 	case kept.Status != 0:
 		for k, v := range kept.Header {
 			w.Header().Set(k, v)
@@ -134,7 +144,7 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, body [
 				}
 			}
 			if rec.body.Len() > maxAnswer {
-				mine.Body = nil
+				mine.Body, mine.TooLarge = nil, true
 			}
 			write.Value = mine
 		}
@@ -149,6 +159,16 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, body [
 	}()
 	next.ServeHTTP(rec, r)
 	done = true
+}
+
+// firstWord is the first of the texts that is not empty.
+func firstWord(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
 }
 
 func (s *Server) keptAnswer(ctx context.Context, key fleet.Key) (kept keptAnswer, rev fleet.Revision, err error) {

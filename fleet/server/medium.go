@@ -75,14 +75,21 @@ func (s *Server) PlainAddress(address string) string {
 	return u.String()
 }
 
-// Expire ends the address of the node's medium. The session of an agent that it booted goes on. It is idempotent.
+// Expire ends the address of the node's medium, and its token where no agent has spent it. The session of an agent that it booted goes on. It is
+// idempotent.
 func (s *Server) Expire(ctx context.Context, id fleet.NodeID) error {
 	err := s.updateNode(ctx, id, func(n *fleet.Node, c *fleet.Change) error {
-		if n.Boot.MediaID == "" {
+		unspent := n.Boot.TokenHash != "" && n.Boot.AgentKey == ""
+		if n.Boot.MediaID == "" && !unspent {
 			return errUnchanged
 		}
-		c.Writes = append(c.Writes, fleet.Write{Key: mediumClaim(n.Boot.MediaID)}, fleet.Write{Key: bootSecretKey(id)})
+		if n.Boot.MediaID != "" {
+			c.Writes = append(c.Writes, fleet.Write{Key: mediumClaim(n.Boot.MediaID)}, fleet.Write{Key: bootSecretKey(id)})
+		}
 		n.Boot.MediaID = ""
+		if unspent {
+			n.Boot.TokenHash = ""
+		}
 		return nil
 	})
 	s.media.drop(id)

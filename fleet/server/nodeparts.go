@@ -245,6 +245,9 @@ type setPowerIn struct {
 	Body api.Power
 }
 
+// setPower sets the power by hand. It does not come between the steps of a plan: where one runs or waits it is refused, and what began meanwhile is told.
+// A hold keeps plans away, so that hold and then power is the tool of a person who works on the machine. At the BMC it takes its turn with all
+// others that write there.
 func (s *Server) setPower(ctx context.Context, in *setPowerIn) (*plain[api.Power], error) {
 	n, _, err := s.node(ctx, in.ID)
 	if err != nil {
@@ -254,17 +257,47 @@ func (s *Server) setPower(ctx context.Context, in *setPowerIn) (*plain[api.Power
 	switch {
 	case !slices.Contains([]string{"on", "off", "cycle", "shutdown"}, action):
 		return nil, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "action is none of on, off, cycle, shutdown")
-	case n.Protected && action != "on":
-		return nil, fleet.Errorf(fleet.Refused, "MC-NODE-PROTECTED", "the node %s is protected: it is not switched off", n.Name).WithHint("metalctl node unprotect %s", n.Name)
-	case n.Hold != nil:
-		return nil, fleet.Errorf(fleet.Refused, "MC-NODE-HELD", "the node %s is held by %s: %s", n.Name, n.Hold.By, n.Hold.Reason).WithHint("metalctl node unhold %s", n.Name)
-	case n.Operation != "":
-		return nil, fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "the operation %s works on %s and needs its power as it is", n.Operation, n.Name).WithHint("metalctl node abort %s", n.Name)
+	}
+	if _, busy := s.powering.LoadOrStore(n.ID, action); busy {
+		return nil, fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "somebody sets the power of %s right now", n.Name).WithHint("metalctl node power status %s", n.Name)
+	}
+	defer s.powering.Delete(n.ID)
+	// The look and the record of the deed are one commit: a plan that began before it is seen.
+	err = s.updateNode(ctx, n.ID, func(n *fleet.Node, c *fleet.Change) error {
+		if n.Protected && action != "on" {
+			return fleet.Errorf(fleet.Refused, "MC-NODE-PROTECTED", "the node %s is protected: it is not switched off", n.Name).WithHint("metalctl node unprotect %s", n.Name)
+		}
+		if op := planOf(n); op != "" {
+			return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "the operation %s works on %s and needs its power as it is", op, n.Name).WithHint("metalctl node abort %s", n.Name)
+		}
+		c.Events = append(c.Events, nodeEvent(n, "node.power", s.Now(), "power "+action+" asked by "+adminName))
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	// A caller that goes away does not leave a machine half way.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), powerSetLimit)
 	defer cancel()
 	s.note(n.ID, 0, "state", "power "+action+" asked by "+adminName)
 	state, err := s.Power.SetPower(ctx, n.ID, action)
-	return &plain[api.Power]{api.Power{State: state, Action: action}}, err
+	if err != nil {
+		return nil, err
+	}
+	if n, _, err = s.node(ctx, string(n.ID)); err != nil {
+		return nil, err
+	}
+	if op := planOf(&n); op != "" {
+		return nil, fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "the power of %s is set (%s), and meanwhile the operation %s began, which it may have disturbed", n.Name, state, op).
+			WithHint("metalctl operation show %s; to keep plans away next time: metalctl node hold %s --reason TEXT", op, n.Name)
+	}
+	return &plain[api.Power]{api.Power{State: state, Action: action}}, nil
+}
+
+// planOf is the operation that runs on the node or was asked for, or "".
+func planOf(n *fleet.Node) fleet.OperationID {
+	if n.Operation == "" && n.Wish != nil {
+		return n.Wish.Operation
+	}
+	return n.Operation
 }

@@ -184,7 +184,7 @@ func (s *Server) updateNodeAt(ctx context.Context, id fleet.NodeID, ifMatch stri
 
 // ForgetKeys are the records that go with a forgotten node: its secrets and what it claimed for itself alone.
 func (s *Server) ForgetKeys(n fleet.Node) []fleet.Key {
-	keys := []fleet.Key{claimName(n.Name), claimAddress(n.BMC.Address), bmcSecretKey(n.ID), bootSecretKey(n.ID)}
+	keys := []fleet.Key{claimName(n.Name), claimAddress(n.BMC.Address), bmcSecretKey(n.ID), sessionSecretKey(n.ID), bootSecretKey(n.ID)}
 	if uuid := uniqueUUID(n); uuid != "" {
 		keys = append(keys, claimUUID(uuid))
 	}
@@ -210,6 +210,7 @@ func (s *Server) ask(ctx context.Context, n *fleet.Node, verb string, v api.Node
 		s.presence.forget(n.ID)
 		s.progress.forget(n.ID)
 		s.media.drop(n.ID)
+		s.Credentials.Forgotten(n.ID)
 	}
 	return op, err
 }

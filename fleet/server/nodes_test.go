@@ -69,7 +69,12 @@ func TestEnrolReadForget(t *testing.T) {
 	}
 	_, _, generation, err := w.Issue(ctx, got.ID)
 	must(t, err)
+	_, err = w.db.Commit(ctx, fleet.Change{Writes: []fleet.Write{{Key: fleet.Key("secret/node/" + got.ID + "/session"), Value: fleet.NewSecret("a session")}}})
+	must(t, err)
 	must(t, w.client.ForgetNode(ctx, "hgx-001"))
+	if len(w.bmcs.gone) != 1 || w.bmcs.gone[0] != got.ID {
+		t.Errorf("the BMC of the forgotten node is not let go: %v", w.bmcs.gone)
+	}
 	_, err = w.client.Node(ctx, "hgx-001")
 	wantCode(t, err, fleet.NotFound, "MC-NODE-UNKNOWN")
 	// Nothing of it is left: not its secrets, its claims, or its medium.

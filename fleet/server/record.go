@@ -22,6 +22,11 @@ func claimUUID(uuid string) fleet.Key {
 // bmcSecretKey is where the password of a node's BMC is kept, encrypted.
 func bmcSecretKey(id fleet.NodeID) fleet.Key { return fleet.Key("secret/node/" + string(id) + "/bmc") }
 
+// sessionSecretKey is where whoever opens BMCs keeps the session at a node's BMC.
+func sessionSecretKey(id fleet.NodeID) fleet.Key {
+	return fleet.Key("secret/node/" + string(id) + "/session")
+}
+
 // siteKey is the one record of the site.
 const siteKey fleet.Key = "site/site"
 

@@ -86,6 +86,7 @@ type Server struct {
 	process  string          // tells this process from earlier ones
 	// durations is filled by observe.
 	durations *prometheus.HistogramVec
+	powering  sync.Map   // node ids whose power is being set by hand
 	uploads   sync.Mutex // one upload or removal of image files at a time changes the folder's names
 
 	listener, bootListener                   net.Listener

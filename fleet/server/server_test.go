@@ -210,6 +210,8 @@ type fakeBMCs struct {
 	changed  []fleet.NodeID
 	power    string
 	acts     []string
+	during   func() // runs while power is being set
+	gone     []fleet.NodeID
 }
 
 func (f *fakeBMCs) Enroll(_ context.Context, bmc fleet.BMC, password fleet.Secret) (Learned, error) {
@@ -240,6 +242,12 @@ func (f *fakeBMCs) CredentialChanged(id fleet.NodeID) {
 	f.changed = append(f.changed, id)
 }
 
+func (f *fakeBMCs) Forgotten(id fleet.NodeID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone = append(f.gone, id)
+}
+
 func (f *fakeBMCs) PowerState(context.Context, fleet.NodeID) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -247,6 +255,9 @@ func (f *fakeBMCs) PowerState(context.Context, fleet.NodeID) (string, error) {
 }
 
 func (f *fakeBMCs) SetPower(_ context.Context, _ fleet.NodeID, action string) (string, error) {
+	if f.during != nil {
+		f.during()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.acts = append(f.acts, action)

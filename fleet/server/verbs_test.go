@@ -38,7 +38,7 @@ func TestVerbs(t *testing.T) {
 		wantCode(t, err, fleet.NotFound, "MC-API-VERB")
 	}
 	_, err = w.client.SetPower(ctx, "n1", "off")
-	wantCode(t, err, fleet.Refused, "MC-NODE-HELD")
+	wantCode(t, err, fleet.Conflict, "MC-NODE-BUSY") // the hold stops steps, and one has begun
 	e, err := w.client.Explain(ctx, "n1")
 	must(t, err)
 	if e.Step != "inventory" || e.Until.IsZero() || e.Hold == nil || len(e.Next) < 2 || e.Next[0].Command != "metalctl node unhold n1" || e.Waits != "a person" {
