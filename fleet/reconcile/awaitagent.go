@@ -84,7 +84,7 @@ func BootVerdict(n fleet.Node, layout MediaLayout, entries []fleet.TimelineEntry
 	switch {
 	case read == 0:
 		return fleet.Errorf(fleet.Broken, "MC-BOOT-MEDIA-UNREAD", "the boot medium was never read: the BMC did not mount it, or cannot reach the server%s", serial).
-			WithHint("check that the BMC reaches the server's listen_boot address: %s", look)
+			WithHint("check that the BMC reaches the server's advertise address, or listen_boot where it cannot do https: %s", look)
 	case last <= header:
 		return fleet.Errorf(fleet.Broken, "MC-BOOT-FIRMWARE", "the BMC mounted the medium and read its headers up to byte %d, but the firmware never booted from it%s", last, serial).
 			WithHint("check the boot order and Secure Boot in the firmware: %s", look)

@@ -76,6 +76,14 @@ func TestBootVerdict(t *testing.T) {
 			if fleet.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.text) || fleet.HintOf(err) == "" {
 				t.Errorf("%s: %v", fleet.CodeOf(err), err)
 			}
+			if c.code == "MC-BOOT-MEDIA-UNREAD" {
+				for _, text := range []string{fleet.HintOf(err), fleet.Codes[c.code].Text} {
+					// https is the way that is taken first.
+					if a, b := strings.Index(text, "advertise"), strings.Index(text, "listen_boot"); a < 0 || b < a {
+						t.Errorf("leads to the wrong address first: %q", text)
+					}
+				}
+			}
 		})
 	}
 }
