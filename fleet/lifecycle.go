@@ -165,7 +165,8 @@ var (
 var Lifecycle = []Transition{
 	{[]State{Enrolled}, VerbInspect, guardHarmless, Inspecting, 0, "first contact must do no harm: a running machine is not restarted unasked"},
 	{[]State{Enrolled, Managed}, VerbAdopt, guardAdopt, Active, MarkDirty | StaleBurn | LoseIsolation, "a machine that already works for a tenant is observed, not touched"},
-	{[]State{Enrolled, Managed, Retired}, VerbForget, guardNotOurs, Forgotten, 0, "the record is dropped and nothing is touched"},
+	{[]State{Enrolled, Managed}, VerbForget, guardNotOurs, Forgotten, 0, "the record is dropped and nothing is touched"},
+	{[]State{Retired}, VerbForget, guardClean, Forgotten, 0, "it holds nothing any more: the record is dropped"},
 	{[]State{Inspecting}, VerbDone, guardStayed, Available, 0, "an available node that still matches stays available"},
 	{[]State{Inspecting}, VerbDone, guardElse, Managed, 0, "what was found waits for a person to accept it"},
 	{[]State{Inspecting}, VerbAbort, guardKnown, Managed, 0, "an aborted inspection makes nothing better"},

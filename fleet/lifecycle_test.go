@@ -198,6 +198,9 @@ func (s *search) move(w world, tr Transition, f Facts) {
 	if tr.To == Retired && n.data != 0 && !f.Destroyed {
 		s.t.Errorf("%v retires a node that holds data of %b, and no media were recorded as destroyed: %+v", tr, n.data, w)
 	}
+	if tr.To == Retired && f.Destroyed {
+		n.data = 0 // what held it is no more
+	}
 	if tr.To == Forgotten && n.data&(dataL1|dataL2) != 0 {
 		s.t.Errorf("%v forgets a node that holds a tenant's data: %+v", tr, w)
 	}

@@ -22,7 +22,10 @@ func (l *Loop) Ask(ctx context.Context, id fleet.NodeID, verb string, p api.Node
 	case string(fleet.VerbAbort):
 		op, err = l.abort(ctx, id, p, by)
 	case string(fleet.VerbRetire), string(fleet.VerbForget), string(fleet.VerbAdopt):
-		err = l.update(ctx, id, func(v *view) error { return l.atOnce(v, fleet.Verb(verb), p, by) })
+		var d *destruction
+		if d, err = l.destroyed(ctx, id, fleet.Verb(verb), p.Destroyed); err == nil {
+			err = l.update(ctx, id, func(v *view) error { return l.atOnce(v, fleet.Verb(verb), d, by) })
+		}
 	default:
 		op, err = l.wish(ctx, id, fleet.Verb(verb), p, by)
 	}
@@ -107,7 +110,7 @@ func (v *view) askable(verb fleet.Verb, f fleet.Facts) error {
 	n := v.node.v
 	if n.Protected {
 		switch verb {
-		case fleet.VerbRelease, fleet.VerbRebuild, fleet.VerbClean, fleet.VerbAccept:
+		case fleet.VerbRelease, fleet.VerbRebuild, fleet.VerbClean, fleet.VerbAccept, fleet.VerbRetire:
 			return fleet.Errorf(fleet.Refused, "MC-NODE-PROTECTED", "%s is protected against %s", n.Name, verb).WithHint("metalctl node unprotect %s", n.Name)
 		}
 	}
@@ -121,10 +124,17 @@ func (v *view) askable(verb fleet.Verb, f fleet.Facts) error {
 	if v.op.v != nil && (verb != fleet.VerbRelease || n.State == fleet.Releasing) {
 		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "%s runs on %s", v.op.v.Use, n.Name).WithHint("metalctl operation show %s, or: metalctl node abort %s", v.op.v.ID, n.Name)
 	}
-	if _, err := fleet.Move(n.State, verb, f); err != nil {
-		return fmt.Errorf("%s: %w", n.Name, err)
+	_, err := fleet.Move(n.State, verb, f)
+	switch {
+	case err == nil:
+		return nil
+	case fleet.CodeOf(err) == "MC-NODE-GUARD" && verb == fleet.VerbInspect: // inspect has that one guard
+		return fleet.Errorf(fleet.Refused, "MC-NODE-RUNNING", "%s is running, and an inspection from inside would restart it", n.Name).
+			WithHint("metalctl node inspect %s --out-of-band, or --allow-reboot, or power it off first", n.Name)
+	case fleet.HintOf(err) == "":
+		return fleet.Errorf(fleet.Conflict, fleet.CodeOf(err), "%s: %w", n.Name, err).WithHint("metalctl node explain %s", n.Name)
 	}
-	return nil
+	return fmt.Errorf("%s: %w", n.Name, err)
 }
 
 // noPlan refuses a verb of the table that needs a plan which nothing composes, and one that is no verb at all.

@@ -43,10 +43,12 @@ func (v *view) changeFact(verb string, p api.NodeVerb, by string) error {
 }
 
 // atOnce does the verbs of the table that need no plan.
-func (l *Loop) atOnce(v *view, verb fleet.Verb, p api.NodeVerb, by string) error {
+func (l *Loop) atOnce(v *view, verb fleet.Verb, d *destruction, by string) error {
 	n := v.node.v
-	if verb == fleet.VerbRetire && len(p.Destroyed) > 0 {
-		n.Destroyed = p.Destroyed
+	if d != nil && !n.Protected && n.Hold == nil {
+		if err := d.record(n); err != nil {
+			return err
+		}
 	}
 	f := v.guards(verb)
 	if err := v.askable(verb, f); err != nil {

@@ -32,8 +32,9 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 		ClassMatches:  v.class.Name != "" && !classDiffers(n),
 		IdentityKnown: n.BMC.Serial != "" || n.BMC.UUID != "",
 		Lease:         n.Lease,
-		Destroyed:     len(n.Destroyed) > 0,
-		RootDiskOnly:  true,
+		// Only a record of every medium of the node is ever written.
+		Destroyed:    len(n.Destroyed) > 0,
+		RootDiskOnly: true,
 	}
 	blocks := fleet.BlocksAllocate
 	if verb == fleet.VerbDeploy || verb == fleet.VerbRebuild {

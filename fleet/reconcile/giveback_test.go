@@ -1,12 +1,15 @@
 package reconcile_test
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/metalctl/metalctl/fixtures/contract"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/reconcile"
 )
 
 // write puts a record as it is.
@@ -47,5 +50,70 @@ func TestGivingOneNodeBack(t *testing.T) {
 	w.Settle(3 * time.Hour)
 	if n := wantState(t, w, fleet.Available); n.Lease != "" || w.Machine.Holds("ROOT-1") != "" {
 		t.Errorf("lease %q, disk %q", n.Lease, w.Machine.Holds("ROOT-1"))
+	}
+}
+
+// TestRetireByDestruction: destroyed media count as proof only where they are all the media of the node.
+func TestRetireByDestruction(t *testing.T) {
+	w := contract.NewWorld(t)
+	ask(t, w, "inspect", api.NodeVerb{})
+	n := wantState(t, w, fleet.Managed)
+	n.Accepted = []fleet.AcceptedDevice{{Serial: "GONE-1"}}
+	n.Dirty = "l0"
+	write(t, w, fleet.KeyOf(fleet.KindNode, n.ID), n)
+	for _, serials := range [][]string{{"ANYTHING"}, {"ROOT-1", "DATA-1"}, {"ROOT-1", "GONE-1"}} {
+		_, err := w.Loop.Ask(t.Context(), w.Node, "retire", api.NodeVerb{Destroyed: serials}, "tester")
+		if fleet.CodeOf(err) != "MC-RETIRE-MEDIA" || fleet.KindOf(err) != fleet.Invalid {
+			t.Errorf("retired by %v: %v", serials, err)
+		}
+	}
+	_, err := w.Loop.Ask(t.Context(), w.Node, "retire", api.NodeVerb{Destroyed: []string{"ROOT-1"}}, "tester")
+	if err == nil || !strings.Contains(err.Error(), "GONE-1") || !strings.Contains(err.Error(), "DATA-1") {
+		t.Errorf("what is missing is not named: %v", err)
+	}
+	all := api.NodeVerb{Destroyed: []string{"ROOT-1", "DATA-1", "GONE-1"}}
+	ask(t, w, "protect", api.NodeVerb{})
+	if _, err := w.Loop.Ask(t.Context(), w.Node, "retire", all, "tester"); fleet.CodeOf(err) != "MC-NODE-PROTECTED" {
+		t.Errorf("a protected node: %v", err)
+	}
+	ask(t, w, "unprotect", api.NodeVerb{})
+	if _, err := w.Loop.Ask(t.Context(), w.Node, "forget", api.NodeVerb{}, "tester"); fleet.CodeOf(err) != "MC-NODE-GUARD" {
+		t.Errorf("a node with a tenant's data was forgotten: %v", err)
+	}
+	ask(t, w, "retire", all)
+	wantState(t, w, fleet.Retired)
+	if _, err := w.Loop.Ask(t.Context(), w.Node, "forget", api.NodeVerb{}, "tester"); err != nil {
+		t.Errorf("a node whose media are destroyed cannot be forgotten: %v", err)
+	}
+}
+
+// refusing is a store that takes no change of one record.
+type refusing struct {
+	fleet.Store
+	key fleet.Key
+}
+
+func (r refusing) Commit(ctx context.Context, c fleet.Change) (fleet.Revision, error) {
+	for _, w := range c.Writes {
+		if w.Key == r.key {
+			return 0, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "this record is refused")
+		}
+	}
+	return r.Store.Commit(ctx, c)
+}
+
+// TestOneBrokenLeaseStopsNoOther goes on with the leases behind one that cannot be moved, and says which that is.
+func TestOneBrokenLeaseStopsNoOther(t *testing.T) {
+	w := contract.NewWorld(t)
+	for _, id := range []fleet.LeaseID{"l1", "l2"} {
+		write(t, w, fleet.KeyOf(fleet.KindLease, id), fleet.Lease{ID: id, State: fleet.LeasePending, CreatedAt: w.Clock})
+	}
+	l := loop(w, "a", func(l *reconcile.Loop) { l.Store = refusing{w.Store, "lease/l1"} })
+	err := l.TickLeases(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "l1") {
+		t.Errorf("the error does not name the lease: %v", err)
+	}
+	if x := readLease(t, w, "l2"); x.State == fleet.LeasePending {
+		t.Error("the lease behind a broken one was not moved")
 	}
 }

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -31,7 +32,7 @@ func (l *Loop) leases(ctx context.Context) {
 	}
 }
 
-// TickLeases makes every move that leases are due, until each of them rests.
+// TickLeases makes every move that leases are due, until each of them rests. One that fails stops no other.
 func (l *Loop) TickLeases(ctx context.Context) error {
 	var ids []fleet.LeaseID
 	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
@@ -56,14 +57,16 @@ func (l *Loop) TickLeases(ctx context.Context) error {
 	if err := l.keepClock(ctx, stepped != 0); err != nil {
 		return fmt.Errorf("record the time: %w", err)
 	}
+	var failed []error
 	for _, id := range ids {
 		for moved := true; moved && ctx.Err() == nil; {
 			if moved, err = l.moveLeaseOnce(ctx, id, now); err != nil {
-				return fmt.Errorf("lease %s: %w", id, err)
+				failed = append(failed, fmt.Errorf("lease %s: %w", id, err))
+				break
 			}
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // moveLeaseOnce makes the one next move of a lease and reports whether there was one.

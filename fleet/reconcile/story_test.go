@@ -78,7 +78,7 @@ func TestVerbsRefuse(t *testing.T) {
 	refused(t, w, "adopt", api.NodeVerb{}, "MC-NODE-GUARD")
 	refused(t, w, "inspect", api.NodeVerb{Plan: "sha256:another"}, "MC-PLAN-DIGEST")
 	w.Machine.Reboot()
-	refused(t, w, "inspect", api.NodeVerb{}, "MC-NODE-GUARD")
+	refused(t, w, "inspect", api.NodeVerb{}, "MC-NODE-RUNNING")
 	ask(t, w, "inspect", api.NodeVerb{OutOfBand: true})
 	if n := wantState(t, w, fleet.Managed); n.Inventory != "" || w.Machine.Running() == "" {
 		t.Error("a look through the BMC alone restarted the machine or made an inventory")
