@@ -69,9 +69,8 @@ func nodeVerbs(p *program) []*cobra.Command {
 }
 
 type verbOptions struct {
-	body                   api.NodeVerb
-	yes, dryRun, noWait    bool
-	selector, plan, reason string
+	body                api.NodeVerb
+	yes, dryRun, noWait bool
 }
 
 func nodeVerb(p *program, d verbDoc) *cobra.Command {
