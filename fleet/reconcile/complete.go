@@ -70,6 +70,9 @@ func (l *Loop) fail(v *view, m Move) error {
 	}
 	use := step.Use(op.Use)
 	p := *op.Steps[m.Index].Error
+	if mem := v.member(); use == step.Release && r.Name == step.PowerOff && mem != nil && mem.State != fleet.MemberReleased {
+		p.Detail = "the machine may still run and nothing else separates it, so its lease is not released: " + p.Detail
+	}
 	v.raise(use, p)
 	if err := v.giveUp(use, p.Detail); err != nil {
 		return err

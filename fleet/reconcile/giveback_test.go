@@ -10,6 +10,7 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 	"github.com/metalctl/metalctl/fleet/reconcile"
+	"github.com/metalctl/metalctl/fleet/step"
 )
 
 // write puts a record as it is.
@@ -115,5 +116,29 @@ func TestOneBrokenLeaseStopsNoOther(t *testing.T) {
 	}
 	if x := readLease(t, w, "l2"); x.State == fleet.LeasePending {
 		t.Error("the lease behind a broken one was not moved")
+	}
+}
+
+// TestReleasedMeansSeparated: where nothing but the power switch separates a node from others, its lease is released when the machine is off.
+func TestReleasedMeansSeparated(t *testing.T) {
+	w := available(t)
+	id := leased(t, w, nil)
+	w.Machine.Deny(step.PowerOff, fleet.Errorf(fleet.Denied, "MC-BMC-AUTH", "the BMC refuses"))
+	if _, err := w.Loop.ReleaseLease(t.Context(), id, "tester"); err != nil {
+		t.Fatal(err)
+	}
+	w.Settle(time.Hour)
+	n := wantState(t, w, fleet.Releasing)
+	l := readLease(t, w, id)
+	if l.State != fleet.LeaseReleasing || l.Members[0].State != fleet.MemberReleasing || w.Machine.Running() == "" {
+		t.Fatalf("lease %s, member %s, machine runs %q", l.State, l.Members[0].State, w.Machine.Running())
+	}
+	if x := n.Fault("MC-FAULT-RELEASE", "plan/release"); x == nil || !strings.Contains(x.Evidence, "may still run") || !strings.Contains(x.Evidence, "MC-BMC-AUTH") {
+		t.Errorf("faults %+v", n.Faults)
+	}
+	ask(t, w, "retry", api.NodeVerb{})
+	wantState(t, w, fleet.Available)
+	if l := readLease(t, w, id); l.State != fleet.LeaseReleased {
+		t.Errorf("lease %s", l.State)
 	}
 }

@@ -168,11 +168,21 @@ func (v *view) result(i int, r step.Result) error {
 			return fmt.Errorf("evidence of %s: %w", run.Name, err)
 		}
 		v.node.v.Isolated = seen.Isolated
-		if m := v.member(); m != nil {
-			v.setMember(m, fleet.MemberReleased, m.Proof)
+		if seen.Isolated {
+			v.separated()
 		}
 	}
+	if run.Name == step.PowerOff && step.Use(v.op.v.Use) == step.Release {
+		v.separated()
+	}
 	return nil
+}
+
+// separated: nothing connects the node with its tenant any more. Proven wires show it at once; where the site has none, a machine that is off does.
+func (v *view) separated() {
+	if m := v.member(); m != nil {
+		v.setMember(m, fleet.MemberReleased, m.Proof)
+	}
 }
 
 // dropClaim deletes the node's claim in this commit.

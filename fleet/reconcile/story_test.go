@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -269,10 +270,13 @@ func TestIsolationRequired(t *testing.T) {
 	}
 }
 
-// TestDeadBMCDoesNotDelayIsolation: the lease is released when its member is isolated, though the machine cannot be switched off.
+// TestDeadBMCDoesNotDelayIsolation: the lease is released when its member's wires are proven, though the machine cannot be switched off.
 func TestDeadBMCDoesNotDelayIsolation(t *testing.T) {
 	w := available(t)
 	id := leased(t, w, nil)
+	w.Loop.Funcs[step.Isolate] = func(context.Context, step.Call) (step.Outcome, error) {
+		return step.Outcome{Evidence: map[string]any{"isolated": true}}, nil
+	}
 	w.Machine.Deny(step.PowerOff, fleet.Errorf(fleet.Denied, "MC-BMC-AUTH", "the BMC refuses"))
 	if _, err := w.Loop.ReleaseLease(t.Context(), id, "tester"); err != nil {
 		t.Fatal(err)

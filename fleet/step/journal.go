@@ -47,7 +47,8 @@ type Signals struct {
 	AgentSince time.Time
 }
 
-// AgentPatience is how long an agent may be silent before an in-band step that needs it fails.
+// AgentPatience is how long an agent may be silent before an in-band step that needs it fails. A step that destroys, or that cannot be stopped, goes on
+// on the machine whether the agent is heard or not: its end is waited for until its limit, so that nothing else is begun beside it.
 const AgentPatience = 5 * time.Minute
 
 // limitSlack is what the journey of a result may take beyond the step's own limit.
@@ -141,6 +142,10 @@ func nextStarted(op fleet.Operation, i int, decl Step, now time.Time, s Signals)
 		since := s.AgentSince
 		if run.StartedAt.After(since) {
 			since = run.StartedAt
+		}
+		if decl.Destroys || decl.Abort == AbortNever {
+			return Action{Do: Running, Index: i, Until: limit, Why: fmt.Sprintf("%s runs on the machine, silent since %s; its end is waited for until %s",
+				run.Name, since.UTC().Format(time.RFC3339), limit.UTC().Format(time.RFC3339))}
 		}
 		if lost := since.Add(AgentPatience); !now.Before(lost) {
 			return Action{Do: Fail, Index: i, Why: lostAgent}
