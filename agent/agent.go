@@ -112,10 +112,10 @@ func Run(ctx context.Context, cfg Config) error {
 
 	w := newWorker(cfg, clock)
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return w.deliver(gctx, c) })
-	group.Go(func() error { return w.sendProgress(gctx, c) })
-	group.Go(func() error { return cfg.Home.sendReports(gctx, c, cfg) })
-	group.Go(func() error { return takeTasks(gctx, c, w, cfg) })
+	group.Go(cfg.keep(gctx, "delivering results", func() error { return w.deliver(gctx, c) }))
+	group.Go(cfg.keep(gctx, "sending progress", func() error { return w.sendProgress(gctx, c) }))
+	group.Go(cfg.keep(gctx, "sending reports", func() error { return cfg.Home.sendReports(gctx, c, cfg) }))
+	group.Go(cfg.keep(gctx, "taking tasks", func() error { return takeTasks(gctx, c, w, cfg) }))
 	err = group.Wait()
 	w.stop()
 	if !errors.Is(err, errPoweredOff) {

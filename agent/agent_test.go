@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -360,5 +361,54 @@ func TestReportsAreBounded(t *testing.T) {
 	}
 	if lines != maxLines+1 || !hasLine(last, "500 lines were lost") {
 		t.Errorf("%d lines, the last %q", lines, last.Lines[len(last.Lines)-1])
+	}
+}
+
+// panicOnce is a log that panics at the first record with that message.
+type panicOnce struct {
+	slog.Handler
+	message string
+	done    *atomic.Bool
+}
+
+func (p panicOnce) Enabled(context.Context, slog.Level) bool { return true }
+
+func (p panicOnce) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == p.message && !p.done.Swap(true) {
+		panic("a defect in the loop")
+	}
+	return nil
+}
+
+func TestALoopThatPanicsBeginsAgain(t *testing.T) {
+	for _, message := range []string{"result not delivered yet", "answering a repeated task from memory"} {
+		t.Run(message, func(t *testing.T) {
+			f := newFakeServer(t)
+			refused := false
+			f.onResult = func(w http.ResponseWriter, _ api.Result) bool {
+				if refused {
+					return false
+				}
+				refused = true
+				refuse(w, http.StatusServiceUnavailable, "not now")
+				return true
+			}
+			cfg := config(f, step.Funcs{step.VerifyErase: func(context.Context, step.Call) (step.Outcome, error) { return step.Outcome{}, nil }})
+			var done atomic.Bool
+			cfg.Log = slog.New(panicOnce{slog.DiscardHandler, message, &done})
+			start(t, cfg)
+			f.push(task(step.VerifyErase, 1))
+			if r := receive(t, f.results, "result"); r.Error != nil {
+				t.Errorf("result = %s", mustJSON(t, r))
+			}
+			f.push(task(step.VerifyErase, 1))
+			for r := receive(t, f.reports, "report"); r.Kind != "panic" || !hasLine(r, "a defect in the loop"); r = receive(t, f.reports, "report") {
+				continue
+			}
+			f.push(task(step.VerifyErase, 2))
+			for r := receive(t, f.results, "result after the panic"); r.Try != 2; r = receive(t, f.results, "result after the panic") {
+				continue
+			}
+		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -52,17 +53,27 @@ func (h *Home) Client() (*http.Client, string, error) {
 	return p.http, strings.TrimRight(p.ref.URL, "/"), nil
 }
 
-// TLS returns what proves the present server to us and us to it, for clients that bring their own transport, and that server's URL.
-func (h *Home) TLS() (*tls.Config, string, error) {
+// Reach is how the present server is reached, for clients that bring their own transport.
+type Reach struct {
+	// URL is the server's, without a slash at its end.
+	URL string
+	// TLS proves the server to us and us to it.
+	TLS *tls.Config
+	// Proxy is nil where the boot network names none.
+	Proxy func(*http.Request) (*url.URL, error)
+}
+
+// Reach says how the present server is reached; its error is Client's.
+func (h *Home) Reach() (Reach, error) {
 	client, base, err := h.Client()
 	if err != nil {
-		return nil, "", err
+		return Reach{}, err
 	}
 	t, ok := client.Transport.(*http.Transport)
 	if !ok {
-		return nil, "", fmt.Errorf("the server's transport is a %T", client.Transport)
+		return Reach{}, fmt.Errorf("the server's transport is a %T", client.Transport)
 	}
-	return t.TLSClientConfig.Clone(), base, nil
+	return Reach{URL: base, TLS: t.TLSClientConfig.Clone(), Proxy: t.Proxy}, nil
 }
 
 // Fetch reads a small document, of at most limit bytes, at a path of the own server. Server errors and a server that cannot be reached are of kind Unavailable.

@@ -130,7 +130,7 @@ func (m *machine) writeFrom(ctx context.Context, c step.Call, s step.ImageSource
 // open opens a source: the own server is trusted by its key and knows this boot's certificate; origins are held to the site's rules.
 func (m *machine) open(ctx context.Context, s step.ImageSource, p step.ImageParams) (*images.Origin, error) {
 	if s.Ours {
-		conf, base, err := m.Home.TLS()
+		reach, err := m.Home.Reach()
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +138,7 @@ func (m *machine) open(ctx context.Context, s step.ImageSource, p step.ImagePara
 			return nil, fleet.Errorf(fleet.Invalid, "MC-AGENT-TASK", "%q is not a path on the agent's server", s.URL)
 		}
 		everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-		return images.Open(ctx, base+s.URL, images.Policy{Origins: []string{base}, TLS: conf, Allow: everywhere})
+		return images.Open(ctx, reach.URL+s.URL, images.Policy{Origins: []string{reach.URL}, TLS: reach.TLS, Proxy: reach.Proxy, Allow: everywhere})
 	}
 	policy := images.Policy{Origins: p.Origins, TLS: m.OriginTLS, Allow: m.OriginAllow}
 	for _, d := range p.Denied {

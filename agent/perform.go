@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -32,9 +30,29 @@ type ending struct {
 func (w *worker) do(ctx context.Context, r *running, fn step.Func, limit time.Duration) {
 	defer w.steps.Done()
 	t := r.task
+	// What the step returned may be what panics, when it is encoded; the task must end all the same.
+	var result api.Result
+	if err := w.cfg.caught("ending "+t.Step, func() error { result = w.outcome(ctx, r, fn, limit); return nil }); err != nil {
+		result = problem(err)
+	}
+	r.cancel(nil)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running = nil
+	w.finishLocked(t, result)
+	if next := w.next; next != nil && w.base.Err() == nil {
+		w.next = nil
+		w.startLocked(*next)
+	}
+}
+
+// outcome runs the step and makes its result.
+func (w *worker) outcome(ctx context.Context, r *running, fn step.Func, limit time.Duration) api.Result {
+	t := r.task
 	w.cfg.Log.Info("step begins", "operation", t.Operation, "step", t.Step, "try", t.Try)
 	began := w.cfg.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	back := make(chan ending, 1)
 	go func() {
 		defer w.steps.Done()
@@ -47,22 +65,13 @@ func (w *worker) do(ctx context.Context, r *running, fn step.Func, limit time.Du
 	} else {
 		result = w.abandon(t, back)
 	}
-	cancel()
-	r.cancel(nil)
 	attrs := []any{"operation", t.Operation, "step", t.Step, "try", t.Try, "took", w.cfg.Now().Sub(began)}
 	if result.Error != nil {
 		w.cfg.Log.Error("step failed", append(attrs, "err", result.Error.Detail)...)
 	} else {
 		w.cfg.Log.Info("step done", attrs...)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.running = nil
-	w.finishLocked(t, result)
-	if next := w.next; next != nil && w.base.Err() == nil {
-		w.next = nil
-		w.startLocked(*next)
-	}
+	return result
 }
 
 // await waits for the step, and after the end of its context for as long as a step may take to end.
@@ -93,7 +102,7 @@ func (w *worker) abandon(t api.Task, back <-chan ending) api.Result {
 		w.mu.Lock()
 		delete(w.stuck, t.Step)
 		w.mu.Unlock()
-		w.cfg.Log.Warn("a stuck step has ended after all", "step", t.Step)
+		_ = w.cfg.caught("logging", func() error { w.cfg.Log.Warn("a stuck step has ended after all", "step", t.Step); return nil }) // nothing is left to do
 	}()
 	return problem(err)
 }
@@ -102,11 +111,7 @@ func (w *worker) abandon(t api.Task, back <-chan ending) api.Result {
 func (w *worker) guard(ctx context.Context, r *running, fn step.Func) (out step.Outcome, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			stack := strings.Split(strings.TrimSpace(string(debug.Stack())), "\n")
-			lines := append([]string{fmt.Sprintf("panic in step %s: %v", r.task.Step, p)}, stack...)
-			w.cfg.Home.Report("panic", lines...)
-			err = fleet.Errorf(fleet.Broken, "MC-AGENT-PANIC", "a defect in the agent: %s panicked: %v", r.task.Step, p).
-				WithHint("the stack is on the node's timeline: metalctl node timeline NODE; please report it")
+			err = w.cfg.Home.panicked("step "+r.task.Step, p)
 		}
 	}()
 	t := r.task

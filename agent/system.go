@@ -27,7 +27,7 @@ func (m *machine) configDrive(ctx context.Context, c step.Call) (step.Outcome, e
 	if err := decodeParams(c, &p); err != nil {
 		return step.Outcome{}, err
 	}
-	content := configdrive.Content{InstanceID: p.InstanceID, Hostname: p.Hostname, SSHKeys: p.SSHKeys, MetaData: p.Meta, NetworkData: p.Network}
+	content := configdrive.Content{InstanceID: p.InstanceID, Hostname: p.Hostname, SSHKeys: p.SSHKeys, MetaData: p.Meta, NetworkData: p.Network, Form: configdrive.Form(p.Form)}
 	if p.UserData != "" || p.UserDigest != "" {
 		c.Progress("fetching user-data", 0, 0)
 		b, err := m.userData(ctx, p.UserData, p.UserDigest)
@@ -42,6 +42,13 @@ func (m *machine) configDrive(ctx context.Context, c step.Call) (step.Outcome, e
 	}
 	dev, _, err := m.rootDisk(ctx, p.Root, p.Accepted, m.serial(c, p.Serial))
 	if err != nil {
+		return step.Outcome{}, err
+	}
+	present, err := m.present(ctx)
+	if err != nil {
+		return step.Outcome{}, err
+	}
+	if err := disk.NoStrayConfigDrive(dev, present); err != nil {
 		return step.Outcome{}, err
 	}
 	c.Progress("writing the config drive", 0, int64(len(drive)))

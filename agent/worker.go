@@ -64,7 +64,10 @@ func (w *worker) stop() {
 	w.mu.Unlock()
 	w.cancel()
 	ended := make(chan struct{})
-	go func() { w.steps.Wait(); close(ended) }()
+	go func() {
+		defer close(ended)
+		_ = w.cfg.caught("waiting for steps", func() error { w.steps.Wait(); return nil }) // it has no error but a panic, which was reported
+	}()
 	t := time.NewTimer(w.cfg.Pace.Stop)
 	defer t.Stop()
 	select {

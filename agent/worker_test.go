@@ -120,6 +120,11 @@ func TestANewerTaskTakesTheOldOnesPlace(t *testing.T) {
 	}
 }
 
+// panicky cannot be encoded, in the worst way.
+type panicky struct{}
+
+func (panicky) MarshalJSON() ([]byte, error) { panic("it cannot be shown") }
+
 func TestHowAStepFails(t *testing.T) {
 	fault := fleet.Fault{Code: "MC-DEVICE-MISSING", Component: "disk/S1", Severity: fleet.Critical, Blocks: fleet.BlocksEverything}
 	for name, tc := range map[string]struct {
@@ -144,6 +149,9 @@ func TestHowAStepFails(t *testing.T) {
 		"evidence that is not JSON": {func(context.Context, step.Call) (step.Outcome, error) {
 			return step.Outcome{Evidence: func() {}}, nil
 		}, 600, "MC-AGENT-EVIDENCE", false, "cannot be encoded"},
+		"evidence that panics": {func(context.Context, step.Call) (step.Outcome, error) {
+			return step.Outcome{Evidence: panicky{}}, nil
+		}, 600, "MC-AGENT-PANIC", false, "cannot be shown"},
 		"not in this agent": {nil, 600, "MC-AGENT-STEP", false, "does not know"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -45,6 +45,16 @@ const (
 	ReadyNow Ready = "now"
 )
 
+// ConfigDriveForm is the layout of the config drive.
+type ConfigDriveForm string
+
+const (
+	// ConfigDriveOpenStack is a volume config-2 with openstack/latest; the default.
+	ConfigDriveOpenStack ConfigDriveForm = "openstack"
+	// ConfigDriveNoCloud is a volume CIDATA with the files of cloud-init's NoCloud source.
+	ConfigDriveNoCloud ConfigDriveForm = "nocloud"
+)
+
 // MaxUserData is the most bytes of user-data that a lease may have: what a config drive carries with everything else on it. OpenStack's own limit is
 // 64 KiB before base64.
 const MaxUserData = 1 << 20
@@ -58,6 +68,8 @@ type LeaseRequest struct {
 	Meta             map[string]string `json:"meta,omitempty"`
 	NetworkData      json.RawMessage   `json:"network_data,omitempty"`
 	Ready            Ready             `json:"ready,omitempty"`
+	// ConfigDrive is the layout of the config drive; "" means ConfigDriveOpenStack.
+	ConfigDrive ConfigDriveForm `json:"config_drive,omitempty"`
 	// MinReady members suffice; 0 means all.
 	MinReady int `json:"min_ready,omitempty"`
 	// Until is when the lease ends by itself; zero means never.

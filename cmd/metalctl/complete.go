@@ -79,10 +79,11 @@ func addCompletion(root *cobra.Command, p *program) {
 	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "OPERATION": operationNames, "(node/N": waitObjects}
 	flags := map[string]lister{"node": nodeNames, "image": imageNames, "class": classNames}
 	words := map[string][]string{
-		"output": {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},
-		"ready":  {string(fleet.ReadyOS), string(fleet.ReadyPhoneHome), string(fleet.ReadyNow)},
-		"use":    {"inspect", "clean", "burn", "deploy", "rebuild", "release", "resume"},
-		"format": {"raw", "raw.zst", "raw.gz", "raw.xz", "qcow2"},
+		"output":       {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},
+		"config-drive": {string(fleet.ConfigDriveOpenStack), string(fleet.ConfigDriveNoCloud)},
+		"ready":        {string(fleet.ReadyOS), string(fleet.ReadyPhoneHome), string(fleet.ReadyNow)},
+		"use":          {"inspect", "clean", "burn", "deploy", "rebuild", "release", "resume"},
+		"format":       {"raw", "raw.zst", "raw.gz", "raw.xz", "qcow2"},
 	}
 	for _, c := range append(tree(root), root) {
 		use := strings.Fields(c.Use)

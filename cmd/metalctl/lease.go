@@ -50,12 +50,12 @@ func membersText(ms []fleet.Member) string {
 }
 
 type leaseOptions struct {
-	name, image, userData, hostname, networkData, ready, until string
-	nodes, sshKeys                                             []string
-	meta                                                       map[string]string
-	grace, deadline                                            time.Duration
-	minReady                                                   int
-	wipeData, noWait                                           bool
+	name, image, userData, hostname, networkData, configDrive, ready, until string
+	nodes, sshKeys                                                          []string
+	meta                                                                    map[string]string
+	grace, deadline                                                         time.Duration
+	minReady                                                                int
+	wipeData, noWait                                                        bool
 }
 
 func leaseCreate(p *program) *cobra.Command {
@@ -74,6 +74,7 @@ func leaseCreate(p *program) *cobra.Command {
 	f.StringVar(&o.hostname, "hostname-template", "", "host names, such as gpu-{index}.{lease}; default: the node's name")
 	f.StringToStringVar(&o.meta, "meta", nil, "metadata for the config drive, key=value")
 	f.StringVar(&o.networkData, "network-data", "", "file with OpenStack network_data.json")
+	f.StringVar(&o.configDrive, "config-drive", "openstack", "layout of the config drive: openstack or nocloud")
 	f.StringVar(&o.ready, "ready", "os-running", "what ready means: os-running, phone-home or now")
 	f.StringVar(&o.until, "until", "", "when the lease ends by itself: RFC 3339, or a duration such as 72h")
 	f.DurationVar(&o.grace, "grace", 72*time.Hour, "how long the disks stay untouched after the end; 0 for none")
@@ -121,7 +122,7 @@ func (o *leaseOptions) request() (api.LeaseCreate, error) {
 	}
 	req.Name = o.name
 	req.LeaseRequest = fleet.LeaseRequest{
-		Nodes: nodes, Image: o.image, HostnameTemplate: o.hostname, Meta: o.meta, Ready: fleet.Ready(o.ready), MinReady: o.minReady,
+		Nodes: nodes, Image: o.image, HostnameTemplate: o.hostname, Meta: o.meta, ConfigDrive: fleet.ConfigDriveForm(o.configDrive), Ready: fleet.Ready(o.ready), MinReady: o.minReady,
 		Until: until, GraceSeconds: int64(o.grace.Seconds()), WipeData: o.wipeData, DeadlineSeconds: int64(o.deadline.Seconds()),
 	}
 	for _, path := range o.sshKeys {

@@ -147,6 +147,7 @@ func (s *Server) createLease(ctx context.Context, in *createLeaseIn) (*accepted[
 	f.check(req.DeadlineSeconds >= 0, "deadline_seconds", "is negative")
 	f.check(req.MinReady >= 0 && req.MinReady <= len(req.Nodes), "min_ready", fmt.Sprintf("is not between 0 and the %d nodes", len(req.Nodes)))
 	f.check(slices.Contains([]fleet.Ready{"", fleet.ReadyOS, fleet.ReadyPhoneHome, fleet.ReadyNow}, req.Ready), "ready", "is none of os-running, phone-home, now")
+	f.check(slices.Contains([]fleet.ConfigDriveForm{"", fleet.ConfigDriveOpenStack, fleet.ConfigDriveNoCloud}, req.ConfigDrive), "config_drive", "is none of openstack, nocloud")
 	f.check(req.Until.IsZero() || req.Until.After(s.Now()), "until", "is in the past")
 	f.check(len(req.UserData) <= fleet.MaxUserData, "user_data", fmt.Sprintf("has more than %d bytes", fleet.MaxUserData))
 	if err := f.err("the lease"); err != nil {

@@ -232,7 +232,7 @@ func (c *composer) deploy(f PlanFacts) error {
 	stable.Image.CreatedAt = time.Time{}
 	root := RootParams{Root: n.RootDisk, Accepted: n.Accepted}
 	drive := ConfigDriveParams{Root: n.RootDisk, Accepted: n.Accepted, InstanceID: instanceID(f), Hostname: f.Member.Hostname,
-		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: req.NetworkData, UserDigest: f.Lease.UserData}
+		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: req.NetworkData, UserDigest: f.Lease.UserData, Form: req.ConfigDrive}
 	c.plan.Erases = n.Accepted
 	if !f.AgentUp {
 		c.boot(f, "no agent is up on the machine")

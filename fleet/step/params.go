@@ -47,6 +47,8 @@ type ConfigDriveParams struct {
 	Network    json.RawMessage        `json:"network_data,omitempty"`
 	UserData   string                 `json:"user_data_path,omitempty"`
 	UserDigest string                 `json:"user_data_digest,omitempty"`
+	// Form is the drive's layout; "" means fleet.ConfigDriveOpenStack.
+	Form fleet.ConfigDriveForm `json:"form,omitempty"`
 }
 
 // RootParams are what boot-entry and verify-image need to find the disk again.
