@@ -35,7 +35,7 @@ var verbDocs = []verbDoc{
 		c.Flags().BoolVar(&v.OutOfBand, "out-of-band", false, "ask the BMC only; boot nothing")
 	}},
 	{"accept", "Agree to the devices that may be erased, and clean the node", "clean", true, func(c *cobra.Command, v *api.NodeVerb) {
-		c.Flags().StringSliceVar(&v.Devices, "device", nil, "serial of a device that may be erased (default: all that node show lists)")
+		c.Flags().StringSliceVar(&v.Devices, "device", nil, "serial of a device that may be erased (default: all that node show lists, which are printed first)")
 	}},
 	{"clean", "Erase every accepted device and prove it", "clean", true, func(c *cobra.Command, v *api.NodeVerb) {
 		c.Flags().BoolVar(&v.WaiveGrace, "waive-grace", false, "do not wait for the end of the grace time")
@@ -71,6 +71,8 @@ func nodeVerbs(p *program) []*cobra.Command {
 type verbOptions struct {
 	body                api.NodeVerb
 	yes, dryRun, noWait bool
+	// agreed are the serials that accept printed, by node.
+	agreed map[string][]string
 }
 
 func nodeVerb(p *program, d verbDoc) *cobra.Command {
@@ -116,6 +118,11 @@ func (o *verbOptions) run(ctx context.Context, p *program, d verbDoc, args []str
 		}
 		return nil
 	}
+	if d.verb == string(fleet.VerbAccept) {
+		if err := o.show(ctx, p, cl, names); err != nil {
+			return err
+		}
+	}
 	if d.destroys && !o.yes {
 		if err := p.confirm(fmt.Sprintf("%s %s?", d.verb, strings.Join(names, ", "))); err != nil {
 			return err
@@ -141,6 +148,40 @@ func (o *verbOptions) run(ctx context.Context, p *program, d verbDoc, args []str
 	return nil
 }
 
+// show prints what accept would erase and keeps exactly that to be sent: a disk that appears meanwhile is not among it.
+func (o *verbOptions) show(ctx context.Context, p *program, cl *api.Client, names []string) error {
+	o.agreed = map[string][]string{}
+	for _, name := range names {
+		n, err := cl.Node(ctx, name)
+		if err != nil {
+			return err
+		}
+		for _, d := range agreed(n.WouldErase, o.body.Devices) {
+			fmt.Fprintf(p.stderr, "%s: may erase %s  %s  %s\n", name, printable(d.Serial), bytesText(d.SizeBytes), orDash(printable(d.Model)))
+			o.agreed[name] = append(o.agreed[name], d.Serial)
+		}
+	}
+	return nil
+}
+
+// agreed are the listed devices that were asked for: all where none was named. A serial that is not listed stays, for the server to refuse.
+func agreed(listed []fleet.AcceptedDevice, serials []string) []fleet.AcceptedDevice {
+	if len(serials) == 0 {
+		return listed
+	}
+	var out []fleet.AcceptedDevice
+	for _, s := range serials {
+		d := fleet.AcceptedDevice{Serial: s, Model: "not listed"}
+		for _, l := range listed {
+			if l.Serial == s {
+				d = l
+			}
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
 // ask sends the verb to every node side by side; refusals are printed where there are several nodes.
 func (o *verbOptions) ask(ctx context.Context, p *program, cl *api.Client, verb string, names []string) ([]fleet.OperationID, error) {
 	ids, errs := make([]fleet.OperationID, len(names)), make([]error, len(names))
@@ -151,7 +192,11 @@ func (o *verbOptions) ask(ctx context.Context, p *program, cl *api.Client, verb 
 		go func() {
 			defer wg.Done()
 			gate <- struct{}{}
-			ids[i], errs[i] = cl.NodeVerb(ctx, n, verb, o.body)
+			body := o.body
+			if serials := o.agreed[n]; len(serials) > 0 {
+				body.Devices = serials
+			}
+			ids[i], errs[i] = cl.NodeVerb(ctx, n, verb, body)
 			<-gate
 		}()
 	}

@@ -66,7 +66,7 @@ type NodeVerb struct {
 	AllowReboot bool `json:"allow_reboot,omitempty"`
 	// OutOfBand inspects through the BMC alone.
 	OutOfBand bool `json:"out_of_band,omitempty"`
-	// Devices are the serials that accept agrees to; empty means all that node show lists as would_erase.
+	// Devices are the serials that accept agrees to. It names them, or the Plan that was shown; with neither it is refused.
 	Devices []string `json:"devices,omitempty"`
 	// Reason goes with hold and abort.
 	Reason string `json:"reason,omitempty"`

@@ -60,6 +60,9 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 			if err != nil {
 				return err
 			}
+			if len(p.Devices) == 0 && p.Plan == "" {
+				return unnamed(n, devices)
+			}
 			n.Accepted = devices
 			f = v.guards(verb)
 			f.Agreed = true
@@ -194,6 +197,15 @@ func chooseDevices(n *fleet.Node, inv *fleet.Inventory, serials []string) ([]fle
 		return nil, refused
 	}
 	return out, nil
+}
+
+// unnamed refuses an accept that names neither devices nor a plan that was shown: nobody agreed to anything in particular.
+func unnamed(n *fleet.Node, listed []fleet.AcceptedDevice) error {
+	e := fleet.Errorf(fleet.Invalid, "MC-ACCEPT-DEVICES", "accept names neither the devices of %s that may be erased nor a plan that was shown", n.Name)
+	for _, d := range listed {
+		e.Fields = append(e.Fields, fleet.FieldError{Field: "devices", Message: fmt.Sprintf("could name %s (%s, %d bytes)", d.Serial, firstOf(d.Model, "no model"), d.SizeBytes)})
+	}
+	return e.WithHint("metalctl node show %s, then: metalctl node accept %s", n.Name, n.Name)
 }
 
 // burnable refuses at accept what would only fail after hours of erasing.

@@ -36,7 +36,7 @@ func TestWholeCycle(t *testing.T) {
 	if got := w.Machine.Holds("ROOT-1"); got != "a stranger's system" {
 		t.Fatalf("inspection changed a disk: %q", got)
 	}
-	ask(t, w, "accept", api.NodeVerb{})
+	ask(t, w, "accept", api.NodeVerb{Devices: contract.Disks()})
 	n = wantState(t, w, fleet.Available)
 	if n.Dirty != "" || len(n.Faults) > 0 || w.Machine.Holds("DATA-1") != "" {
 		t.Fatalf("after cleaning: dirty %q, faults %v, disk %q", n.Dirty, n.Faults, w.Machine.Holds("DATA-1"))

@@ -83,7 +83,7 @@ func TestRunTakesANodeRound(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(fleet.Managed)
-	if _, err := l.Ask(t.Context(), w.Node, "accept", api.NodeVerb{}, "tester"); err != nil {
+	if _, err := l.Ask(t.Context(), w.Node, "accept", api.NodeVerb{Devices: contract.Disks()}, "tester"); err != nil {
 		t.Fatal(err)
 	}
 	wait(fleet.Available)

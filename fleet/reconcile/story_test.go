@@ -18,7 +18,7 @@ func available(t *testing.T) *contract.World {
 	t.Helper()
 	w := contract.NewWorld(t)
 	ask(t, w, "inspect", api.NodeVerb{})
-	ask(t, w, "accept", api.NodeVerb{})
+	ask(t, w, "accept", api.NodeVerb{Devices: contract.Disks()})
 	wantState(t, w, fleet.Available)
 	return w
 }
@@ -86,13 +86,14 @@ func TestVerbsRefuse(t *testing.T) {
 	}
 	ask(t, w, "inspect", api.NodeVerb{AllowReboot: true})
 	wantState(t, w, fleet.Managed)
+	refused(t, w, "accept", api.NodeVerb{}, "MC-ACCEPT-DEVICES")
 	refused(t, w, "accept", api.NodeVerb{Devices: []string{"ROOT-1", "CD"}}, "MC-ACCEPT-SERIAL")
 	refused(t, w, "accept", api.NodeVerb{Devices: []string{"ROOT-1", "ROOT-1"}}, "MC-ACCEPT-SERIAL")
 	ask(t, w, "hold", api.NodeVerb{Reason: "looking at it"})
-	refused(t, w, "accept", api.NodeVerb{}, "MC-NODE-HELD")
+	refused(t, w, "accept", api.NodeVerb{Devices: contract.Disks()}, "MC-NODE-HELD")
 	ask(t, w, "unhold", api.NodeVerb{})
 	ask(t, w, "protect", api.NodeVerb{})
-	refused(t, w, "accept", api.NodeVerb{}, "MC-NODE-PROTECTED")
+	refused(t, w, "accept", api.NodeVerb{Devices: contract.Disks()}, "MC-NODE-PROTECTED")
 	ask(t, w, "unprotect", api.NodeVerb{})
 	refused(t, w, "retire", api.NodeVerb{}, "MC-NODE-GUARD")
 	if w.Machine.Holds("DATA-1") == "" {
@@ -182,7 +183,7 @@ func TestAcceptOfOneDevice(t *testing.T) {
 	}
 	ask(t, w, "inspect", api.NodeVerb{})
 	wantState(t, w, fleet.Managed)
-	ask(t, w, "accept", api.NodeVerb{})
+	ask(t, w, "accept", api.NodeVerb{Devices: contract.Disks()})
 	if n = wantState(t, w, fleet.Available); len(n.Faults) > 0 || w.Machine.Holds("DATA-1") != "" {
 		t.Fatalf("faults %+v", n.Faults)
 	}
@@ -202,7 +203,7 @@ func TestAvailableStaysAvailable(t *testing.T) {
 func TestAbort(t *testing.T) {
 	w := contract.NewWorld(t)
 	ask(t, w, "inspect", api.NodeVerb{})
-	if _, err := w.Loop.Ask(t.Context(), w.Node, "accept", api.NodeVerb{}, "tester"); err != nil {
+	if _, err := w.Loop.Ask(t.Context(), w.Node, "accept", api.NodeVerb{Devices: contract.Disks()}, "tester"); err != nil {
 		t.Fatal(err)
 	}
 	tried := false
@@ -298,7 +299,7 @@ func TestAnotherMachineIsNotErased(t *testing.T) {
 	if _, err := w.Store.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindNode, n.ID), Value: n}}}); err != nil {
 		t.Fatal(err)
 	}
-	ask(t, w, "accept", api.NodeVerb{})
+	ask(t, w, "accept", api.NodeVerb{Devices: contract.Disks()})
 	n = wantState(t, w, fleet.Managed)
 	if n.Fault("MC-NODE-IDENTITY", "system/serial") == nil || w.Machine.Holds("ROOT-1") == "" {
 		t.Fatalf("faults %+v, disk %q", n.Faults, w.Machine.Holds("ROOT-1"))
