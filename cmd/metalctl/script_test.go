@@ -79,6 +79,7 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	qcow2 FILE KIND        makes a qcow2 image: plain, backing, data-file or encrypted
 //	fill FILE SIZE         makes a file of that many bytes, or writes them to the beginning of one
 //	cut FILE SIZE          drops that many bytes from a file's end
+//	plan-digest FILE       sets PLAN to the first line of a file
 //	until RE metalctl …    repeats a command until its output matches
 func TestScripts(t *testing.T) {
 	if _, err := os.Stat(ramdisk.DefaultStub); err != nil {
@@ -111,7 +112,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
 			"no-reset": scriptNoReset, "digest": scriptDigest, "until": scriptUntil,
-			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut,
+			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
 		},
 	})
 }
@@ -290,4 +291,9 @@ func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("never said %q (%v)", args[0], runErr)
 		}
 	}
+}
+
+func scriptPlanDigest(ts *testscript.TestScript, neg bool, args []string) {
+	line, _, _ := strings.Cut(ts.ReadFile(args[0]), "\n")
+	ts.Setenv("PLAN", line)
 }

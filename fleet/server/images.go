@@ -68,6 +68,33 @@ func allowedOrigin(site fleet.Site, u *url.URL) bool {
 	})
 }
 
+// deniedHost says what forbids a host whatever the site lists, or "": an enrolled BMC, this or a link's own addresses, a denied range. Names are looked at again
+// when they are dialled.
+func deniedHost(sn fleet.Snapshot, site fleet.Site, host string) (why string, err error) {
+	err = eachRecord(sn, fleet.KindNode, func(n fleet.Node, _ fleet.Revision) {
+		if u, err := url.Parse(n.BMC.Address); err == nil && strings.EqualFold(u.Hostname(), host) {
+			why = "that is the BMC of " + n.Name
+		}
+	})
+	addr, perr := netip.ParseAddr(host)
+	if err != nil || why != "" || perr != nil {
+		return why, err
+	}
+	addr = addr.Unmap().WithZone("")
+	switch {
+	case addr.IsLoopback():
+		return "it is a loopback address", nil
+	case addr.IsLinkLocalUnicast():
+		return "it is a link-local address", nil
+	}
+	for _, d := range site.Denied {
+		if p, err := netip.ParsePrefix(d); err == nil && p.Contains(addr) {
+			return "the site denies " + d, nil
+		}
+	}
+	return "", nil
+}
+
 func portOf(u *url.URL) string {
 	if p := u.Port(); p != "" {
 		return p
@@ -127,10 +154,21 @@ func (s *Server) addImage(ctx context.Context, in *addImageIn) (*accepted[fleet.
 	key := fleet.KeyOf(fleet.KindImage, img.Name)
 	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
 		site, _, err := readSite(sn)
-		if err != nil || origin == nil || allowedOrigin(site, origin) {
+		if err != nil || origin == nil {
 			return err
 		}
-		return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "images may not come from %s: the site does not list it", origin.Host).WithHint("add %s://%s to the site's origins, or upload the image: metalctl image add %s --file FILE", origin.Scheme, origin.Host, img.Name)
+		upload := "upload the image instead: metalctl image add " + img.Name + " --file FILE"
+		why, err := deniedHost(sn, site, origin.Hostname())
+		switch {
+		case err != nil:
+			return err
+		case why != "":
+			return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "images may not come from %s: %s", origin.Host, why).WithHint("%s", upload)
+		case !allowedOrigin(site, origin):
+			return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "images may not come from %s: the site does not list it", origin.Host).
+				WithHint("add %s://%s to image_origins of the Site (metalctl site apply -f FILE), or %s", origin.Scheme, origin.Host, upload)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
