@@ -198,7 +198,7 @@ type BootRecord struct {
 	// AgentKey is the SPKI pin of the key that the token was spent by; "" before first contact.
 	AgentKey     string    `json:"agent_key,omitempty"`
 	RegisteredAt time.Time `json:"registered_at,omitzero"`
-	// Unauthenticated is set where the boot path could be tampered with: plain http without Secure Boot.
+	// Unauthenticated is set where the boot path could be tampered with: plain http, or a BMC that does not verify the server, without Secure Boot.
 	Unauthenticated bool `json:"unauthenticated,omitempty"`
 }
 

@@ -157,7 +157,7 @@ func showNode(p *program, n api.Node) error {
 	add("bmc", "%s as %s (%s %s, firmware %s, quirks %s)", n.BMC.Address, n.BMC.User, n.BMC.Vendor, n.BMC.Model, orDash(n.BMC.Firmware), orDash(n.BMC.Quirk))
 	add("boots by", "%s", orDash(n.BMC.BootMethod))
 	if n.Boot.Unauthenticated {
-		add("boot path", "unauthenticated: the medium went over plain http without Secure Boot")
+		add("boot path", "unauthenticated: plain http, or a BMC that does not verify the server, without Secure Boot")
 	}
 	if n.Breaker != "" {
 		add("credential", "not used: %s", n.Breaker)

@@ -160,6 +160,11 @@ func (v *view) result(i int, r step.Result) error {
 		return nil
 	}
 	v.finished(i, r.Evidence)
+	if run.Name == step.MediaInsert {
+		if err := v.judgeMedium(r.Evidence); err != nil {
+			return fmt.Errorf("evidence of %s: %w", run.Name, err)
+		}
+	}
 	if run.Name == step.Isolate {
 		var seen struct {
 			Isolated bool `json:"isolated"`
@@ -183,6 +188,21 @@ func (v *view) separated() {
 	if m := v.member(); m != nil {
 		v.setMember(m, fleet.MemberReleased, m.Proof)
 	}
+}
+
+// judgeMedium records, before the machine starts, that its BMC fetches the medium from a server that it does not verify: it may get another kernel.
+// Secure Boot takes that away when the agent registers.
+func (v *view) judgeMedium(evidence []byte) error {
+	var seen struct {
+		Verified bool `json:"server_verified"`
+	}
+	if err := json.Unmarshal(evidence, &seen); err != nil {
+		return err
+	}
+	if b := &v.node.v.Boot; !seen.Verified && b.AgentKey == "" {
+		b.Unauthenticated = true
+	}
+	return nil
 }
 
 // dropClaim deletes the node's claim in this commit.

@@ -389,3 +389,30 @@ func TestInventoryThatIsNone(t *testing.T) {
 		t.Fatalf("node %+v", n)
 	}
 }
+
+// TestBootPathOfATrustingBMC: a medium from a server that nobody verified may have been anything, also over https. It is on record before the machine starts.
+func TestBootPathOfATrustingBMC(t *testing.T) {
+	for name, trusting := range map[string]bool{"verifies the server": false, "verifies nothing": true} {
+		t.Run(name, func(t *testing.T) {
+			w := contract.NewWorld(t)
+			w.Machine.Trusting = trusting
+			if _, err := w.Loop.Ask(t.Context(), w.Node, "inspect", api.NodeVerb{}, "tester"); err != nil {
+				t.Fatal(err)
+			}
+			seen := false
+			w.Between = func() {
+				n, op := w.Read()
+				if i := op.Current(); i >= 0 && op.Steps[i].Name == step.PowerOn && op.Steps[i].State == fleet.StepPending {
+					seen = true
+					if n.Boot.Unauthenticated != trusting {
+						t.Errorf("before power-on: unauthenticated %v", n.Boot.Unauthenticated)
+					}
+				}
+			}
+			w.Settle(time.Hour)
+			if n := wantState(t, w, fleet.Managed); !seen || n.Boot.Unauthenticated != trusting {
+				t.Errorf("unauthenticated %v, power-on seen %v", n.Boot.Unauthenticated, seen)
+			}
+		})
+	}
+}
