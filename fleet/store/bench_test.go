@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,7 +145,8 @@ func TestBench(t *testing.T) {
 		ratios = append(ratios, ours/raw)
 		fmt.Printf("store: round %d, %d writers: raw put %.0f/s, node create (4 records, 1 event) %.0f/s, ratio %.2f\n", round+1, benchWriters, raw, ours, ours/raw)
 	}
-	fmt.Printf("store: ratio of a durable node create to a raw put, best of %d: %.2f\n", len(ratios), max(ratios[0], ratios[1], ratios[2]))
+	slices.Sort(ratios)
+	fmt.Printf("store: ratio of a durable node create to a raw put, median of %d: %.2f\n", len(ratios), ratios[len(ratios)/2])
 	memory(t)
 }
 

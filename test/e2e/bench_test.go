@@ -99,16 +99,16 @@ type moment struct {
 }
 
 var (
-	uptimeOf = regexp.MustCompile(`registered from \S+, ([0-9.]+) s after its kernel started`)
+	kernelAt = regexp.MustCompile(`^\[ *([0-9]+\.[0-9]+)\] `)
 	lineTime = regexp.MustCompile(`^time=(\S+) level=`)
 	moduleIn = regexp.MustCompile(`msg="modules loaded" pass=1 .*seconds=([0-9.]+)`)
 )
 
-// bootStages joins the server's timeline and the machine's console: the server's clock counts up to registering, the uptime that the agent reported gives
-// the kernel's start, and the agent's own lines divide what is between by their distance from its registered line.
+// bootStages joins the server's timeline and the machine's console. The server's clock counts power-on, the reads (to within a second: it joins neighbours)
+// and registering; the agent's lines lie as far before its registered line as they say; the kernel took as long as its last line before the agent's says.
 func bootStages(t *testing.T, timeline []moment, serial string) []time.Duration {
 	t.Helper()
-	var power, first, last, registered, kernel time.Time
+	var power, first, last, registered time.Time
 	for _, m := range timeline {
 		switch {
 		case m.Source == "redfish" && strings.Contains(m.Text, "POST") && strings.Contains(m.Text, "ComputerSystem.Reset"):
@@ -118,20 +118,23 @@ func bootStages(t *testing.T, timeline []moment, serial string) []time.Duration 
 				first = m.At
 			}
 			last = m.At
-		case m.Source == "agent" && uptimeOf.MatchString(m.Text):
-			up, err := strconv.ParseFloat(uptimeOf.FindStringSubmatch(m.Text)[1], 64)
-			if err != nil {
-				t.Fatal(err)
-			}
+		case m.Source == "agent" && strings.HasPrefix(m.Text, "registered from "):
 			registered = m.At
-			kernel = registered.Add(-time.Duration(up * float64(time.Second)))
 		}
 	}
+	kernel := time.Duration(0)
 	var pid1, address, said time.Time // by the guest's clock
 	for s := bufio.NewScanner(strings.NewReader(serial)); s.Scan(); {
 		line := strings.TrimRight(s.Text(), "\r")
 		stamp := lineTime.FindStringSubmatch(line)
 		if stamp == nil {
+			if k := kernelAt.FindStringSubmatch(line); k != nil && pid1.IsZero() {
+				up, err := strconv.ParseFloat(k[1], 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				kernel = time.Duration(up * float64(time.Second))
+			}
 			continue
 		}
 		at, err := time.Parse(time.RFC3339Nano, stamp[1])
@@ -158,7 +161,7 @@ func bootStages(t *testing.T, timeline []moment, serial string) []time.Duration 
 		}
 	}
 	pid1, address = registered.Add(-said.Sub(pid1)), registered.Add(-said.Sub(address))
-	points := []time.Time{power, first, last, kernel, pid1, address, registered}
+	points := []time.Time{power, first, last, pid1.Add(-kernel), pid1, address, registered}
 	var out []time.Duration
 	for i := range stages {
 		out = append(out, points[i+1].Sub(points[i]))
