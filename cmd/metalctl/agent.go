@@ -24,7 +24,8 @@ import (
 // pid1 is the agent of a booted machine. It does not return while the machine runs.
 func pid1() {
 	ctx := context.Background()
-	m, err := boot.Init(ctx, boot.Options{})
+	var m *boot.Machine
+	err := boot.Catch(func() (err error) { m, err = boot.Init(ctx, boot.Options{}); return err })
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "metalctl agent: %v\n", err)
 		time.Sleep(time.Minute) // leaves the message on the screen before the machine restarts
@@ -38,19 +39,24 @@ func pid1() {
 		return nil
 	}}
 	go func() {
-		if err := m.Run(ctx); err != nil {
+		if err := boot.Keep(ctx, log, "the machine", m.Run); err != nil {
 			log.Error("devices are not watched any more", "err", err)
 		}
 	}()
-	cred, err := boot.ReadCredential(ctx)
+	var cred *fleet.Credential
+	err = boot.Guard(ctx, guarded, func() (err error) {
+		if cred, err = boot.ReadCredential(ctx); err == nil {
+			m.Apply(cred)
+		}
+		return err
+	})
 	if err != nil {
 		log.Error("no work for this machine", "err", err)
 		select {}
 	}
 	if cred.DebugShell {
-		guarded.Shell = func(ctx context.Context) { m.Shell(ctx) }
+		guarded.Shell = func(ctx context.Context) { _ = boot.Catch(func() error { m.Shell(ctx); return nil }) } // the panic before it was reported
 	}
-	m.Apply(cred)
 	err = boot.Guard(ctx, guarded, func() error { machineAgent(ctx, m, cred, home, log); return nil })
 	if err != nil {
 		log.Error("the agent ended", "err", err)
@@ -72,7 +78,7 @@ func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, 
 			log.Warn("names cannot be resolved", "err", err)
 		}
 		go func() {
-			if err := net.Run(ctx); err != nil {
+			if err := boot.Keep(ctx, log, "the network's leases", net.Run); err != nil {
 				log.Error("the network's leases are not renewed any more", "err", err)
 			}
 		}()
@@ -166,17 +172,28 @@ func agentNoun(p *program) *cobra.Command {
 		Example: "  metalctl agent process < machine.json",
 		RunE:    func(c *cobra.Command, _ []string) error { return runProcessAgent(c.Context(), p) },
 	}
-	return noun("agent", "The node's side: inventory and work on the machine itself", inspectVerb, process)
+	return noun("agent", "The node's side: inventory and work on the machine itself", inspectVerb, process, agentPack(p))
+}
+
+func readProcessSpec(r io.Reader) (spec processSpec, err error) {
+	b, err := io.ReadAll(io.LimitReader(r, 4<<20))
+	if err != nil {
+		return spec, err
+	}
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return spec, err
+	}
+	// Without variables there is no firmware to tell what to start: boot-entry then says that it was skipped, and why, instead of failing.
+	if spec.EFIVars == "" {
+		spec.System.FirmwareMode = "bios"
+	}
+	return spec, nil
 }
 
 // runProcessAgent is an agent as a process: it has file-backed disks and never touches this machine's clock, network or power.
 func runProcessAgent(ctx context.Context, p *program) error {
-	b, err := io.ReadAll(io.LimitReader(p.stdin, 4<<20))
+	spec, err := readProcessSpec(p.stdin)
 	if err != nil {
-		return fmt.Errorf("read the machine's description: %w", err)
-	}
-	var spec processSpec
-	if err := json.Unmarshal(b, &spec); err != nil {
 		return fmt.Errorf("read the machine's description: %w", err)
 	}
 	cred, err := fleet.ParseCredential(spec.Credential)

@@ -34,7 +34,7 @@ type Options struct {
 func Build(ctx context.Context, o Options, out string) (*Manifest, error) {
 	m := &Manifest{Format: 1, Name: o.Name, Version: o.Version, KernelRelease: o.KernelRelease}
 	if info, err := os.Stat(o.Dir); err != nil || !info.IsDir() {
-		return nil, fleet.Errorf(fleet.NotFound, "MC-PACK-SOURCE", "%s is not a folder", o.Dir).WithHint("metalctl pack build --name NAME --version V DIR")
+		return nil, fleet.Errorf(fleet.NotFound, "MC-PACK-SOURCE", "%s is not a folder", o.Dir).WithHint("metalctl pack build DIR --name NAME --version V --out FILE")
 	}
 	body, err := os.CreateTemp(filepath.Dir(out), ".pack-*")
 	if err != nil {
@@ -60,7 +60,7 @@ func Build(ctx context.Context, o Options, out string) (*Manifest, error) {
 func Sign(file string, key ed25519.PrivateKey) (*Manifest, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, fleet.Errorf(fleet.NotFound, "MC-PACK-SOURCE", "open the pack: %w", err).WithHint("metalctl pack build DIR")
+		return nil, fleet.Errorf(fleet.NotFound, "MC-PACK-SOURCE", "open the pack: %w", err).WithHint("metalctl pack build DIR --name NAME --version V --out FILE")
 	}
 	defer f.Close()
 	h, err := readHeader(f)

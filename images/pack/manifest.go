@@ -71,7 +71,7 @@ func ParseManifest(b []byte) (*Manifest, error) {
 }
 
 func badManifest(faults ...fleet.FieldError) error {
-	e := fleet.Errorf(fleet.Invalid, "MC-PACK-MANIFEST", "the manifest of the pack is not valid").WithHint("metalctl pack build DIR")
+	e := fleet.Errorf(fleet.Invalid, "MC-PACK-MANIFEST", "the manifest of the pack is not valid").WithHint("metalctl pack build DIR --name NAME --version V --out FILE")
 	e.Fields = faults
 	return e
 }

@@ -45,7 +45,7 @@ func open(r io.Reader, keys []ed25519.PublicKey, kernelRelease string) (*verifie
 	}
 	if want := h.manifest.KernelRelease; want != "" && kernelRelease != "" && want != kernelRelease {
 		return nil, fleet.Errorf(fleet.Invalid, "MC-PACK-KERNEL", "pack %s %s is for kernel %s and this one is %s", h.manifest.Name, h.manifest.Version, want, kernelRelease).
-			WithHint("metalctl pack build DIR --kernel-release %s", kernelRelease)
+			WithHint("metalctl pack build DIR --name %s --version %s --kernel-release %s --out FILE", h.manifest.Name, h.manifest.Version, kernelRelease)
 	}
 	return &verifier{r: r, m: h.manifest}, nil
 }
@@ -107,7 +107,7 @@ func (v *verifier) Read(p []byte) (int, error) {
 
 func (v *verifier) damaged(format string, args ...any) error {
 	return fleet.Errorf(fleet.Broken, "MC-PACK-DAMAGED", "pack %s %s: %w", v.m.Name, v.m.Version, fmt.Errorf(format, args...)).
-		WithHint("metalctl pack verify FILE")
+		WithHint("metalctl pack verify FILE --keys FILE")
 }
 
 // Fetch gets a pack by http and does with it what Verify does. Error MC-PACK-FETCH when the server does not hand it out; the client's
@@ -128,7 +128,7 @@ func get(ctx context.Context, client *http.Client, url string) (io.ReadCloser, e
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fleet.Errorf(fleet.Unavailable, "MC-PACK-FETCH", "fetch a pack: %w", err).WithHint("look into the server's log, then: metalctl node retry NODE")
+		return nil, fleet.Errorf(fleet.Unavailable, "MC-PACK-FETCH", "fetch a pack: %w", err).WithHint("look into the log of the server that has it, then again: metalctl agent pack fetch URL --keys FILE --dir DIR")
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
@@ -136,7 +136,7 @@ func get(ctx context.Context, client *http.Client, url string) (io.ReadCloser, e
 		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone {
 			kind = fleet.NotFound
 		}
-		return nil, fleet.Errorf(kind, "MC-PACK-FETCH", "fetch a pack from %s: %s", req.URL.Redacted(), resp.Status).WithHint("look into the server's log, then: metalctl node retry NODE")
+		return nil, fleet.Errorf(kind, "MC-PACK-FETCH", "fetch a pack from %s: %s", req.URL.Redacted(), resp.Status).WithHint("look into the log of the server that has it, then again: metalctl agent pack fetch URL --keys FILE --dir DIR")
 	}
 	return resp.Body, nil
 }
