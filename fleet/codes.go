@@ -255,6 +255,7 @@ var Codes = map[string]Page{
 	"MC-LEASE-FAILED":       {"the lease did not become what was asked for", "A member failed, or somebody released the lease meanwhile. metalctl lease show LEASE names each node with its fault; release it, mend what is wrong, and make a new one."},
 	"MC-LEASE-GRACE":        {"the lease is over", "It could be extended while all its nodes waited in grace, with their disks untouched. At least one is not waiting any more. Make a new lease: metalctl lease create"},
 	"MC-LEASE-INVALID":      {"the lease cannot be made", "Every fault is listed with its field, and no node was claimed. metalctl node list and metalctl image list show what there is."},
+	"MC-LEASE-NAME":         {"another lease has that name", "A name leads to one lease that is not over; the message has its id. Choose another name, or release that lease: metalctl lease release LEASE"},
 	"MC-LEASE-NETWORK-DATA": {"the network data are not JSON", "The file is handed to cloud-init as OpenStack's network_data.json. Nothing was sent. Mend the file."},
 	"MC-LEASE-PHONE-HOME":   {"nobody could be phoned", "ready: phone-home needs an endpoint that tenants' systems reach, and a network driver that opens the way to it. Ask for --ready os-running instead."},
 	"MC-LEASE-PROTECTED":    {"the lease is protected", "It refuses to be released until its protection is taken away."},

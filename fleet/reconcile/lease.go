@@ -63,6 +63,10 @@ func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (f
 			next = *epoch.v + 1
 		}
 		c.Writes = []fleet.Write{{Key: epochKey, Value: next}, {Key: leaseKey(d.lease.ID), Value: &d.lease}}
+		if d.lease.Name != "" {
+			c.If = append(c.If, fleet.Precondition{Key: nameKey(d.lease.Name)})
+			c.Writes = append(c.Writes, fleet.Write{Key: nameKey(d.lease.Name), Value: string(d.lease.ID)})
+		}
 		c.Events = []fleet.Event{leaseEvent(&d.lease, d.lease.CreatedAt, "lease.created", "%s asked for %d nodes with image %s", by, len(d.nodes), r.Image)}
 		_, err = l.Store.Commit(ctx, c)
 		if err == nil {
@@ -76,6 +80,9 @@ func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (f
 }
 
 func leaseKey(id fleet.LeaseID) fleet.Key { return fleet.KeyOf(fleet.KindLease, id) }
+
+// nameKey is claimed by the one lease of that name that is not over.
+func nameKey(name string) fleet.Key { return fleet.Key(fleet.KindUnique + "/lease-name/" + name) }
 
 func leaseEvent(l *fleet.Lease, at time.Time, kind, format string, args ...any) fleet.Event {
 	return fleet.Event{Type: kind, At: at, Subject: leaseKey(l.ID), Lease: l.ID, Text: fmt.Sprintf("lease %s: ", firstOf(l.Name, string(l.ID))) + fmt.Sprintf(format, args...)}
@@ -104,6 +111,9 @@ func (l *Loop) draft(ctx context.Context, r api.LeaseCreate, by string) (*draft,
 			}
 			refusal = phoneHome(x)
 		}
+		if err := nameTaken(s, r.Name, &refusal); err != nil {
+			return err
+		}
 		if img, err := maybe[fleet.Image](s, fleet.KeyOf(fleet.KindImage, r.Image)); err != nil {
 			return err
 		} else if img.v == nil {
@@ -120,6 +130,18 @@ func (l *Loop) draft(ctx context.Context, r api.LeaseCreate, by string) (*draft,
 		return nil, epoch, e.WithHint("metalctl node list, metalctl image list")
 	}
 	return d, epoch, refusal
+}
+
+// nameTaken refuses a name that a lease has which is not over.
+func nameTaken(s fleet.Snapshot, name string, refusal *error) error {
+	if name == "" {
+		return nil
+	}
+	owner, err := maybe[string](s, nameKey(name))
+	if err == nil && owner.v != nil && *refusal == nil {
+		*refusal = fleet.Errorf(fleet.Conflict, "MC-LEASE-NAME", "lease %s has the name %q", *owner.v, name).WithHint("choose another name; metalctl lease show %s", *owner.v)
+	}
+	return err
 }
 
 func (d *draft) checkRequest(r api.LeaseCreate, now time.Time) {

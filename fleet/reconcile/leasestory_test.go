@@ -243,3 +243,43 @@ func TestDataDisksAreWipedOnlyWhenAsked(t *testing.T) {
 		})
 	}
 }
+
+// TestLeaseNamesAreUnique: a name leads to one lease that lives; it is free when that is over, and a lease that comes back without it goes by its id.
+func TestLeaseNamesAreUnique(t *testing.T) {
+	w := available(t)
+	second := fleet.Node{ID: "01940000-0000-7000-8000-000000000002", Name: "n2", Class: "plain", State: fleet.Enrolled, StateSince: w.Clock, CreatedAt: w.Clock}
+	first, _ := w.Read()
+	second.State, second.Inventory, second.InventoryAt, second.Accepted = first.State, first.Inventory, first.InventoryAt, first.Accepted
+	if _, err := w.Store.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindNode, second.ID), Value: second}}}); err != nil {
+		t.Fatal(err)
+	}
+	onSecond := request(func(r *fleet.LeaseRequest) { r.Nodes = []string{"n2"} })
+	id := leased(t, w, func(r *fleet.LeaseRequest) { r.GraceSeconds = 3600 })
+	if _, err := w.Loop.CreateLease(t.Context(), onSecond, "tester"); fleet.CodeOf(err) != "MC-LEASE-NAME" || !strings.Contains(err.Error(), string(id)) {
+		t.Fatalf("a second lease of that name: %v", err)
+	}
+	if _, err := w.Loop.ReleaseLease(t.Context(), id, "tester"); err != nil {
+		t.Fatal(err)
+	}
+	w.Settle(time.Minute)
+	wantState(t, w, fleet.Grace)
+	w.NoLeases = true
+	l, err := w.Loop.CreateLease(t.Context(), onSecond, "tester")
+	if err != nil {
+		t.Fatalf("a name that is free again: %v", err)
+	}
+	back, err := w.Loop.ExtendLease(t.Context(), id, api.LeaseExtend{Until: w.Clock.Add(10 * time.Hour)}, "tester")
+	if err != nil || back.Name != "" {
+		t.Fatalf("the lease that comes back is named %q, %v", back.Name, err)
+	}
+	err = w.Store.View(t.Context(), func(s fleet.Snapshot) error {
+		owner, _, err := fleet.Get[string](s, "unique/lease-name/l1")
+		if owner != string(l.ID) {
+			t.Errorf("the name leads to %q, want %s", owner, l.ID)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -12,6 +12,7 @@ import (
 func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) ([]fleet.Event, error)) (fleet.Lease, error) {
 	for try := 1; ; try++ {
 		var d doc[fleet.Lease]
+		var name doc[string]
 		nodes := map[fleet.NodeID]*fleet.Node{}
 		err := l.Store.View(ctx, func(s fleet.Snapshot) error {
 			var err error
@@ -20,6 +21,11 @@ func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fle
 			}
 			if d, err = load[fleet.Lease](s, leaseKey(id)); err != nil {
 				return err
+			}
+			if d.v.Name != "" {
+				if name, err = maybe[string](s, nameKey(d.v.Name)); err != nil {
+					return err
+				}
 			}
 			return membersOf(s, d.v, nodes)
 		})
@@ -30,8 +36,12 @@ func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fle
 			return fleet.Lease{}, err
 		}
 		c := fleet.Change{}
+		wasOver := d.v.State.Over()
 		if c.Events, err = do(d.v, nodes, l.Now().UTC()); err != nil {
 			return *d.v, err
+		}
+		if d.v.State.Over() != wasOver {
+			passName(&c, d.v, name)
 		}
 		if err := d.put(&c); err != nil || len(c.Writes) == 0 {
 			return *d.v, err
@@ -51,6 +61,22 @@ func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fle
 		if fleet.CodeOf(err) != "MC-STORE-STALE" || try == most {
 			return *d.v, err
 		}
+	}
+}
+
+// passName frees the name of a lease that is over now, and takes it again for one that comes back. Where it has another owner by then, the lease
+// comes back without a name: its tenant's data matter more than what it is called.
+func passName(c *fleet.Change, x *fleet.Lease, name doc[string]) {
+	switch {
+	case x.Name == "":
+	case x.State.Over() && name.v != nil && *name.v == string(x.ID):
+		c.If = append(c.If, fleet.Precondition{Key: name.key, Revision: name.rev})
+		c.Writes = append(c.Writes, fleet.Write{Key: name.key})
+	case !x.State.Over() && name.v == nil:
+		c.If = append(c.If, fleet.Precondition{Key: name.key})
+		c.Writes = append(c.Writes, fleet.Write{Key: name.key, Value: string(x.ID)})
+	case !x.State.Over() && *name.v != string(x.ID):
+		x.Name = ""
 	}
 }
 
