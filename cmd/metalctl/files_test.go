@@ -65,9 +65,9 @@ func TestFleetFile(t *testing.T) {
 
 func TestFleetFileBad(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
-		{"unknown key", strings.Replace(goodFleet, "labels:", "label:", 1), "rack.yaml:21:1"},
-		{"unknown key inside", strings.Replace(goodFleet, "user: admin", "usr: admin", 1), "rack.yaml:17:3"},
-		{"wrong type", strings.Replace(goodFleet, "vlan: 120", "vlan: [120]", 1), "rack.yaml:23"},
+		{"unknown key", strings.Replace(goodFleet, "labels:", "label:", 1), "rack.yaml:20:1"},
+		{"unknown key inside", strings.Replace(goodFleet, "user: admin", "usr: admin", 1), "rack.yaml:16:3"},
+		{"wrong type", strings.Replace(goodFleet, "vlan: 120", "vlan: [120]", 1), "rack.yaml:22:9"},
 		{"not YAML", "kind: [", "rack.yaml:1"},
 		{"no kind", "name: x", "no `kind`"},
 		{"unknown kind", "kind: Toaster", `kind "Toaster" is not known`},

@@ -50,6 +50,7 @@ var arrows = []struct {
 	{"fixtures/rack", "fixtures/bmc images/ramdisk", "a rack is made of emulated BMCs that read real media"},
 	{"fixtures/contract", "...", "contract tests drive what they test"},
 	{"scripts/...", "", "build helpers stand alone"},
+	{"test/...", "", "stories run the built program from outside"},
 }
 
 // technologies stay in the room named for them, so that replacing one touches one folder.
@@ -72,6 +73,7 @@ var runsPrograms = []struct{ room, why string }{
 	{"fixtures/...", "QEMU, process agents and network namespaces"},
 	{"agent/boot", "a shell on the serial console after a panic, where the node's policy allows it"},
 	{"scripts/...", "build helpers"},
+	{"test/...", "stories run the built program from outside"},
 }
 
 // longFiles are longer than 500 lines for a reason.
