@@ -1,6 +1,11 @@
 package fleet
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+)
 
 // Class is what nodes of a kind must be.
 type Class struct {
@@ -13,6 +18,22 @@ type Class struct {
 	EraseLevel string `json:"erase_level"`
 	// PowerOffAvailable powers nodes off while nobody uses them; otherwise the agent stays up.
 	PowerOffAvailable bool `json:"power_off_available,omitempty"`
+}
+
+// Compared is the mark that a comparison of an inventory (by its digest) with the class as it is now leaves on a node. Where class or inventory have
+// become others, so has the mark, and the node was not compared.
+func (c Class) Compared(inventory string) string {
+	b, err := json.Marshal([]any{c.Name, c.Expect, inventory})
+	if err != nil {
+		return "" // strings and numbers always encode
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
+
+// Erases reports whether an erase that reached level is enough for the class.
+func (c Class) Erases(level string) bool {
+	return level == "purge" || level == "clear" && c.EraseLevel != "purge"
 }
 
 // ClassExpect is what an inventory is compared with; zero fields are not compared.

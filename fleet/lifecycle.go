@@ -71,7 +71,8 @@ type Facts struct {
 	Agreed bool
 	// BurnInDue: the class wants a burn-in that is not fresh.
 	BurnInDue bool
-	// Fresh: the inventory is complete and belongs to this machine.
+	// Fresh: there is an inventory, and the last erase reached what the class wants now. ClassMatches: it was compared with the class as it is now, and
+	// nothing differed.
 	Fresh, ClassMatches bool
 	IdentityKnown       bool
 	// Lease is the lease of the wish: whose node it is or would become.
@@ -144,8 +145,8 @@ var (
 	guardBurnFresh = Guard{"burn-in-fresh", "burn-in fresh, or the class wants none", func(f Facts) bool { return !f.BurnInDue }}
 	guardFree      = Guard{"free", "no hold, not protected", func(f Facts) bool { return !f.Held && !f.Protected }}
 	guardFreeClean = Guard{"free-clean", "no hold, not protected, not dirty", func(f Facts) bool { return !f.Held && !f.Protected && f.Dirty == "" }}
-	guardFit       = Guard{"fit", "no blocking fault, no hold, not dirty, fresh, class matches, isolated", func(f Facts) bool {
-		return !f.Blocked && !f.Held && f.Dirty == "" && f.Fresh && f.ClassMatches && f.isolated() && f.Lease != ""
+	guardFit       = Guard{"fit", "no blocking fault, no hold, not dirty, fresh, class matches, burn-in fresh, isolated", func(f Facts) bool {
+		return !f.Blocked && !f.Held && f.Dirty == "" && f.Fresh && f.ClassMatches && !f.BurnInDue && f.isolated() && f.Lease != ""
 	}}
 	guardDeploy = Guard{"deployable", "no blocking fault, no hold, dirty under no other lease", func(f Facts) bool {
 		return !f.Blocked && !f.Held && f.Lease != "" && (f.Dirty == "" || f.Dirty == Dirty(f.Lease))

@@ -52,6 +52,10 @@ type Node struct {
 	// Inventory is the digest of the newest inventory blob, "" before the first.
 	Inventory   string    `json:"inventory,omitempty"`
 	InventoryAt time.Time `json:"inventory_at,omitzero"`
+	// Compared is the mark of the last comparison with the class, as Class.Compared makes it; "" where there was none.
+	Compared string `json:"compared,omitempty"`
+	// Erased is the level that the last cleaning reached, "clear" or "purge"; "" from the moment on that a tenant may write.
+	Erased string `json:"erased,omitempty"`
 	// BurnedAt is when the last burn-in passed; zero when it must run again.
 	BurnedAt time.Time `json:"burned_at,omitzero"`
 

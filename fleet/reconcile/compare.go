@@ -21,7 +21,8 @@ func (l *Loop) compareClass(ctx context.Context, c step.Call) (step.Outcome, err
 		return step.Outcome{}, err
 	}
 	faults := Compare(*n, v.class, *inv)
-	out := step.Outcome{Faults: faults, Evidence: map[string]any{"class": v.class.Name, "differences": len(faults), "inventory": n.Inventory}}
+	out := step.Outcome{Faults: faults, Evidence: map[string]any{"class": v.class.Name, "differences": len(faults), "inventory": n.Inventory,
+		"compared": v.class.Compared(n.Inventory)}}
 	for _, f := range faults {
 		if f.Code == "MC-NODE-IDENTITY" {
 			return out, fleet.Errorf(fleet.Refused, "MC-NODE-IDENTITY", "this is another machine than was enrolled: %s", f.Evidence).WithHint("%s", f.Hint)

@@ -1,8 +1,10 @@
 package reconcile
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/step"
@@ -30,6 +32,9 @@ func (l *Loop) complete(v *view) error {
 	if use == step.Release && v.lease.v != nil && f.LeaseGrantsGrace {
 		v.lease.v.GraceEnds = latest(v.lease.v.GraceEnds, v.late.Add(seconds(v.lease.v.Request.GraceSeconds)))
 	}
+	if use == step.Clean {
+		n.Erased = eraseLevel(*op)
+	}
 	member := v.member()
 	if err := v.move(fleet.VerbDone, f, "the plan", "every step of "+op.Use+" finished"); err != nil {
 		// The guards ask for more than the steps proved, such as isolation: the node stays where it is and a person sees why.
@@ -42,6 +47,17 @@ func (l *Loop) complete(v *view) error {
 	}
 	v.end(fleet.OperationDone, nil)
 	return nil
+}
+
+// eraseLevel is the level that the run was asked to reach at least, and has reached where it is done.
+func eraseLevel(op fleet.Operation) string {
+	for _, s := range op.Steps {
+		var p step.EraseParams
+		if s.Name == step.EraseDisks && s.State == fleet.StepFinished && json.Unmarshal(s.Params, &p) == nil {
+			return p.Level
+		}
+	}
+	return ""
 }
 
 // proofOf is what await-ready recorded.
@@ -110,8 +126,12 @@ func (v *view) raise(use step.Use, p fleet.Problem) {
 	if hint == "" {
 		hint = "metalctl node retry " + n.Name
 	}
+	blocks := fleet.BlocksAllocate
+	if strings.HasPrefix(p.Code, "MC-CONFIGDRIVE-") {
+		blocks = fleet.BlocksNothing // what the tenant asked for cannot be built; nothing is wrong with the machine
+	}
 	n.RaiseFault(fleet.Fault{Code: planFault(use), Component: planComponent(use), Severity: fleet.Critical, Since: v.now,
-		Evidence: code + p.Detail, Hint: cut(hint, 200), Blocks: fleet.BlocksAllocate})
+		Evidence: code + p.Detail, Hint: cut(hint, 200), Blocks: blocks})
 }
 
 // fault takes a fault that a step found, made complete.

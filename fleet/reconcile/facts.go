@@ -26,10 +26,10 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 		Held: n.Hold != nil, Protected: n.Protected,
 		RebootAllowed: n.AllowReboot,
 		HasInventory:  n.Inventory != "",
-		Fresh:         n.Inventory != "",
+		Fresh:         n.Inventory != "" && v.class.Erases(n.Erased),
 		Agreed:        n.Inventory != "" && len(n.Accepted) > 0,
 		BurnInDue:     step.BurnInDue(*n, v.class),
-		ClassMatches:  v.class.Name != "" && !classDiffers(n),
+		ClassMatches:  v.class.Name != "" && n.Compared == v.class.Compared(n.Inventory) && !classDiffers(n),
 		IdentityKnown: n.BMC.Serial != "" || n.BMC.UUID != "",
 		Lease:         n.Lease,
 		// Only a record of every medium of the node is ever written.

@@ -142,3 +142,36 @@ func TestReleasedMeansSeparated(t *testing.T) {
 		t.Errorf("lease %s", l.State)
 	}
 }
+
+// TestClassChanged: what was never compared with the class as it is now is not handed out.
+func TestClassChanged(t *testing.T) {
+	w := available(t)
+	class := fleet.Class{Name: "plain", BurnIn: "none", EraseLevel: "clear", Expect: fleet.ClassExpect{Disks: 2}}
+	denied := func(when, why string) {
+		t.Helper()
+		if _, err := w.Loop.CreateLease(t.Context(), request(nil), "tester"); fleet.CodeOf(err) != "MC-NODE-GUARD" || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	class.Expect.CPUs = 4096
+	write(t, w, "class/plain", class)
+	denied("the class wants more CPUs", "compared")
+	class.Expect.CPUs = 0
+	write(t, w, "class/plain", class)
+	class.EraseLevel = "purge"
+	write(t, w, "class/plain", class)
+	denied("the class wants a better erase", "purge")
+	class.EraseLevel, class.BurnIn = "clear", "acceptance"
+	write(t, w, "class/plain", class)
+	denied("the class wants a burn-in", "burn-in")
+	class.BurnIn = "none"
+	write(t, w, "class/plain", class)
+	write(t, w, "class/other", fleet.Class{Name: "other", BurnIn: "none", EraseLevel: "clear"})
+	n, _ := w.Read()
+	n.Class = "other"
+	write(t, w, fleet.KeyOf(fleet.KindNode, n.ID), n)
+	denied("the node has another class", "compared")
+	ask(t, w, "inspect", api.NodeVerb{})
+	wantState(t, w, fleet.Available)
+	leased(t, w, nil)
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
 )
 
 // epochKey counts claims of nodes by leases: whoever creates a lease must have seen the newest, so that two leases never hold one node.
@@ -46,6 +47,9 @@ func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (f
 		if err != nil {
 			return fleet.Lease{}, err
 		}
+		if err := l.checkDrive(d, r.UserData); err != nil {
+			return fleet.Lease{}, err
+		}
 		if len(r.UserData) > 0 && userData == "" {
 			if userData, err = l.Blobs.PutBlob(ctx, "user-data", bytes.NewReader(r.UserData)); err != nil {
 				return fleet.Lease{}, fmt.Errorf("store user-data: %w", err)
@@ -77,6 +81,21 @@ func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (f
 			return fleet.Lease{}, err
 		}
 	}
+}
+
+// checkDrive builds the first member's config drive and throws it away: what cannot be built is told to the tenant before any node is claimed, not
+// found by the agent after the disk was written.
+func (l *Loop) checkDrive(d *draft, userData []byte) error {
+	if l.CheckDrive == nil || len(d.lease.Members) == 0 {
+		return nil
+	}
+	r := d.lease.Request
+	err := l.CheckDrive(step.ConfigDriveParams{InstanceID: string(d.lease.ID), Hostname: d.lease.Members[0].Hostname, SSHKeys: r.SSHKeys, Meta: r.Meta,
+		Network: r.NetworkData, Form: r.ConfigDrive}, userData)
+	if err != nil {
+		return fmt.Errorf("the lease's config drive: %w", err)
+	}
+	return nil
 }
 
 func leaseKey(id fleet.LeaseID) fleet.Key { return fleet.KeyOf(fleet.KindLease, id) }
@@ -229,7 +248,7 @@ func (v *view) allocatable(f fleet.Facts) error {
 	if err == nil || fleet.CodeOf(err) != "MC-NODE-GUARD" {
 		return err
 	}
-	why := "its inventory is not fresh"
+	why, next := "it was never inspected from inside", "metalctl node inspect "+n.Name
 	switch {
 	case f.Blocked:
 		x := n.Blocked(fleet.BlocksAllocate)[0]
@@ -238,12 +257,23 @@ func (v *view) allocatable(f fleet.Facts) error {
 		why = "it is held by " + n.Hold.By
 	case f.Dirty != "":
 		why = "it is not clean"
-	case !f.ClassMatches:
-		why = "it does not match its class"
+	case v.class.Name == "":
+		why, next = "it has no class that exists", "metalctl node set "+n.Name+" --class CLASS"
+	case !f.ClassMatches && n.Inventory != "" && n.Compared != v.class.Compared(n.Inventory):
+		why = "its class is another than it was last compared with"
+	case !f.ClassMatches && n.Inventory != "":
+		why, next = "it does not match its class", "metalctl node show "+n.Name
+	case !f.Fresh && n.Inventory != "":
+		why, next = fmt.Sprintf("it was erased to level %q, and its class wants %q", n.Erased, v.class.EraseLevel), "metalctl node clean "+n.Name
+	case f.BurnInDue:
+		why, next = "its burn-in is due", "metalctl node clean "+n.Name+", which goes on with it"
 	case !f.Isolated && !f.IsolationWaived:
 		why = "its isolation is not proven, and the site does not say isolation: none"
 	}
-	return fleet.Errorf(fleet.Conflict, "MC-NODE-GUARD", "%s cannot be handed out: %s", n.Name, why).WithHint("metalctl node show %s", n.Name)
+	if f.Blocked || f.Held || f.Dirty != "" || f.ClassMatches && f.Fresh && !f.BurnInDue {
+		next = "metalctl node show " + n.Name
+	}
+	return fleet.Errorf(fleet.Conflict, "MC-NODE-GUARD", "%s cannot be handed out: %s", n.Name, why).WithHint("%s", next)
 }
 
 func namesOf(s fleet.Snapshot) (map[string]fleet.NodeID, error) {

@@ -50,6 +50,8 @@ type Loop struct {
 	Layout MediaLayout
 	// Progress takes the progress of out-of-band steps; nil drops it. It must not block.
 	Progress func(fleet.Progress)
+	// CheckDrive says whether a config drive can be built from what a tenant asks for; nil takes everything. Its errors are of kind Invalid and name fields.
+	CheckDrive func(p step.ConfigDriveParams, userData []byte) error
 	// ForgetKeys are the records that go with a node that is forgotten, such as its secrets and unique names.
 	ForgetKeys func(fleet.Node) []fleet.Key
 

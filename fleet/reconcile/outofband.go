@@ -177,6 +177,15 @@ func (v *view) result(i int, r step.Result) error {
 			v.separated()
 		}
 	}
+	if run.Name == step.CompareClass {
+		var seen struct {
+			Compared string `json:"compared"`
+		}
+		if err := json.Unmarshal(r.Evidence, &seen); err != nil {
+			return fmt.Errorf("evidence of %s: %w", run.Name, err)
+		}
+		v.node.v.Compared = seen.Compared
+	}
 	if run.Name == step.PowerOff && step.Use(v.op.v.Use) == step.Release {
 		v.separated()
 	}

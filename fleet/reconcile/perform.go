@@ -75,7 +75,7 @@ func (v *view) move(verb fleet.Verb, f fleet.Facts, by, why string) error {
 	}
 	from, lease := n.State, n.Lease
 	if t.Does&fleet.MarkDirty != 0 {
-		n.Dirty = fleet.Dirty(f.Lease)
+		n.Dirty, n.Erased = fleet.Dirty(f.Lease), ""
 	}
 	if t.Does&fleet.ClearDirty != 0 {
 		n.Dirty = ""

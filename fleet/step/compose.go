@@ -234,10 +234,8 @@ func (c *composer) deploy(f PlanFacts) error {
 	drive := ConfigDriveParams{Root: n.RootDisk, Accepted: n.Accepted, InstanceID: instanceID(f), Hostname: f.Member.Hostname,
 		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: req.NetworkData, UserDigest: f.Lease.UserData, Form: req.ConfigDrive}
 	c.plan.Erases = n.Accepted
-	if !f.AgentUp {
-		c.boot(f, "no agent is up on the machine")
-		c.look("the machine was restarted")
-	}
+	c.boot(f, "no agent is up on the machine")
+	c.look("parts may have failed, moved or been swapped, and the class may have changed, since the node was chosen")
 	if req.WipeData && c.plan.Use == Deploy {
 		c.erase(f, "the lease asks for wiped data disks: ")
 	}
