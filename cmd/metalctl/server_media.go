@@ -9,7 +9,9 @@ import (
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/reconcile"
+	"github.com/metalctl/metalctl/fleet/step"
 	"github.com/metalctl/metalctl/images"
+	"github.com/metalctl/metalctl/images/configdrive"
 	"github.com/metalctl/metalctl/images/ramdisk"
 )
 
@@ -66,6 +68,13 @@ func originPolicy(site fleet.Site) (images.Policy, error) {
 		p.Deny = append(p.Deny, n)
 	}
 	return p, nil
+}
+
+// checkDrive builds a config drive as the agent would, for its errors.
+func checkDrive(p step.ConfigDriveParams, userData []byte) error {
+	_, err := configdrive.Build(configdrive.Content{InstanceID: p.InstanceID, Hostname: p.Hostname, SSHKeys: p.SSHKeys, MetaData: p.Meta, NetworkData: p.Network,
+		UserData: userData, Form: configdrive.Form(p.Form)})
+	return err
 }
 
 // mediaLayout tells the engine where on the medium the kernel lies, for the verdict over a boot that did not arrive.
