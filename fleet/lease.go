@@ -108,6 +108,8 @@ type Lease struct {
 	Protected bool      `json:"protected,omitempty"`
 	Fault     string    `json:"fault,omitempty"`
 	GraceEnds time.Time `json:"grace_ends,omitzero"`
+	// GraceOver is when the first of its nodes left grace to be erased: from then on the lease is not extended any more.
+	GraceOver time.Time `json:"grace_over,omitzero"`
 	// WarnedAt is when watchers were told that the lease ends soon.
 	WarnedAt  time.Time `json:"warned_at,omitzero"`
 	CreatedBy string    `json:"created_by"`

@@ -144,7 +144,7 @@ func (l *Loop) ExtendLease(ctx context.Context, id fleet.LeaseID, r api.LeaseExt
 				if m.State == fleet.MemberReplaced {
 					continue
 				}
-				if n == nil || n.State != fleet.Grace || n.Lease != id || !l.sure().Before(x.GraceEnds) {
+				if n == nil || n.State != fleet.Grace || n.Lease != id || !x.GraceOver.IsZero() || !l.sure().Before(x.GraceEnds) {
 					return nil, fleet.Errorf(fleet.Conflict, "MC-LEASE-GRACE", "the lease is over: %s is not waiting in grace any more", m.Name)
 				}
 			}

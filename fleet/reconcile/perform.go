@@ -74,6 +74,13 @@ func (v *view) move(verb fleet.Verb, f fleet.Facts, by, why string) error {
 		return err
 	}
 	from, lease := n.State, n.Lease
+	if verb == fleet.VerbClean && from == fleet.Grace {
+		// The lease's own record changes with it: who extends the lease meanwhile is refused, or this is.
+		v.pinLease = true
+		if x := v.lease.v; x != nil && x.GraceOver.IsZero() {
+			x.GraceOver = v.now
+		}
+	}
 	if t.Does&fleet.MarkDirty != 0 {
 		n.Dirty, n.Erased = fleet.Dirty(f.Lease), ""
 	}

@@ -88,9 +88,10 @@ type view struct {
 	site  fleet.Site
 	image *fleet.Image
 
-	dropped bool // the node's record goes
-	writes  []fleet.Write
-	events  []fleet.Event
+	dropped  bool // the node's record goes
+	pinLease bool // the move must not overtake a change of the lease
+	writes   []fleet.Write
+	events   []fleet.Event
 }
 
 func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
@@ -202,6 +203,9 @@ func (v *view) change() (fleet.Change, error) {
 		if err != nil {
 			return c, err
 		}
+	}
+	if v.pinLease && v.lease.v != nil && !slices.ContainsFunc(c.If, func(p fleet.Precondition) bool { return p.Key == v.lease.key }) {
+		c.If = append(c.If, fleet.Precondition{Key: v.lease.key, Revision: v.lease.rev})
 	}
 	// Whoever decided by the node must not be overtaken, even where the node's own record stays.
 	if len(c.Writes) > 0 && !slices.ContainsFunc(c.If, func(p fleet.Precondition) bool { return p.Key == v.node.key }) {
