@@ -173,6 +173,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	fmt.Fprintf(p.stderr, "metalctl server at %s\n  token: %s\n  CA:    %s\n", srv.URL(), tokenFile, filepath.Join(cfg.DataDir, "ca.pem"))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return loop.Run(ctx) })
+	g.Go(func() error { return sweepBlobs(ctx, db, log) })
 	g.Go(func() error {
 		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop})
 	})

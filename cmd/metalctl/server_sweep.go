@@ -1,0 +1,97 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/store"
+)
+
+// blobKept is how long blobs of a kind stay after nothing names them any more. User-data is a tenant's secret and goes first; the day covers
+// leases that are being made.
+var blobKept = map[string]time.Duration{"inventory": 90 * 24 * time.Hour, store.BlobUserData: 24 * time.Hour}
+
+// sweepBlobs removes blobs that no record needs, at once and then every day, until ctx ends. What cannot be removed is logged and tried again.
+func sweepBlobs(ctx context.Context, db *store.DB, log *slog.Logger) error {
+	daily := time.NewTicker(24 * time.Hour)
+	defer daily.Stop()
+	for {
+		if n, err := sweepOnce(ctx, db); err != nil && ctx.Err() == nil {
+			log.Error("remove blobs that nothing names", "err", err)
+		} else if n > 0 {
+			log.Info("blobs that nothing names were removed", "count", n)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-daily.C:
+		}
+	}
+}
+
+// sweepOnce removes inventories that are no node's newest, and user-data of leases that are over and hold no node in grace.
+func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
+	used := map[string]bool{}
+	type over struct {
+		lease fleet.Lease
+		rev   fleet.Revision
+	}
+	var spent []over
+	err = db.View(ctx, func(s fleet.Snapshot) error {
+		clear(used)
+		spent = nil
+		nodes, err := fleet.List[fleet.Node](s, fleet.KindNode)
+		if err != nil {
+			return err
+		}
+		held := map[fleet.LeaseID]bool{}
+		for _, n := range nodes {
+			used[n.Inventory], held[n.Lease] = true, true
+		}
+		leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
+		if err != nil {
+			return err
+		}
+		for _, l := range leases {
+			if l.UserData == "" {
+				continue
+			}
+			if !l.State.Over() || held[l.ID] { // a lease may come back while its nodes wait in grace
+				used[l.UserData] = true
+				continue
+			}
+			l, rev, err := fleet.Get[fleet.Lease](s, fleet.KeyOf(fleet.KindLease, l.ID))
+			if err != nil {
+				return err
+			}
+			spent = append(spent, over{l, rev})
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	// A record names only blobs that are there, so that it lets go first. One that changed meanwhile may live again, and keeps what it has.
+	for _, o := range spent {
+		key, digest := fleet.KeyOf(fleet.KindLease, o.lease.ID), o.lease.UserData
+		o.lease.UserData = ""
+		_, err := db.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key, Revision: o.rev}}, Writes: []fleet.Write{{Key: key, Value: o.lease}}})
+		if fleet.CodeOf(err) == "MC-STORE-STALE" {
+			used[digest] = true
+		} else if err != nil {
+			return 0, err
+		}
+	}
+	for kind, keep := range blobKept {
+		n, err := db.SweepBlobs(ctx, kind, keep, func(digest string) bool { return used[digest] })
+		removed += n
+		if err != nil {
+			return removed, err
+		}
+	}
+	return removed, nil
+}
