@@ -186,7 +186,7 @@ var Lifecycle = []Transition{
 	{[]State{Available}, VerbRetire, guardFreeClean, Retired, 0, "a clean node may leave"},
 	{[]State{Allocated}, VerbDeploy, guardDeploy, Deploying, MarkDirty | StaleBurn | LoseIsolation, "from here on the node may hold the tenant's data"},
 	{[]State{Deploying}, VerbDone, guardNone, Active, 0, "the tenant's system runs"},
-	{[]State{Deploying}, VerbAbort, guardNone, Allocated, 0, "lease kept, node off, quarantined"},
+	{[]State{Deploying}, VerbAbort, guardNone, Allocated, 0, "lease kept; the machine is left as it is and goes off with its release"},
 	{[]State{Active}, VerbRebuild, guardRoot, Rebuilding, 0, "the root disk is written anew for the same tenant"},
 	{[]State{Rebuilding}, VerbDone, guardNone, Active, 0, "rebuilt"},
 	{[]State{Rebuilding}, VerbAbort, guardNone, Active, 0, "with a fault"},

@@ -1,6 +1,10 @@
 package fleet
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Ids are UUIDv7 in their text form; names are what people type.
 type (
@@ -226,8 +230,47 @@ func (n *Node) RaiseFault(f Fault) {
 		old.Seen++
 		return
 	}
+	same := 0
+	for _, x := range n.Faults {
+		if x.Code == f.Code && x.Component != MoreComponents {
+			same++
+		}
+	}
+	if same >= faultsPerCode {
+		n.raiseMore(f)
+		return
+	}
 	f.Seen = 1
 	n.Faults = append(n.Faults, f)
+}
+
+// MoreComponents is the component of the one fault that stands for all further ones of its code: a node's record has 4 KiB.
+const MoreComponents = "more"
+
+const faultsPerCode = 3
+
+// raiseMore counts f into the fault that stands for the further components of its code, which blocks what the strictest of them does.
+func (n *Node) raiseMore(f Fault) {
+	order := []Blocks{BlocksNothing, BlocksAllocate, BlocksDeploy, BlocksEverything}
+	m := n.Fault(f.Code, MoreComponents)
+	if m == nil {
+		n.Faults = append(n.Faults, Fault{Code: f.Code, Component: MoreComponents, Severity: f.Severity, Since: f.Since, Hint: f.Hint, Blocks: f.Blocks, Step: f.Step})
+		m = &n.Faults[len(n.Faults)-1]
+	}
+	if f.Severity == Critical {
+		m.Severity = Critical
+	}
+	if slices.Index(order, f.Blocks) > slices.Index(order, m.Blocks) {
+		m.Blocks = f.Blocks
+	}
+	if m.Step != f.Step {
+		m.Step = ""
+	}
+	m.Seen++
+	m.Evidence = fmt.Sprintf("and %d more, the last on %s: %s", m.Seen, f.Component, f.Evidence)
+	if len(m.Evidence) > 300 {
+		m.Evidence = m.Evidence[:297] + "..."
+	}
 }
 
 // ClearFault removes the fault with that code and component and reports whether there was one.

@@ -249,6 +249,7 @@ func TestLeaseNamesAreUnique(t *testing.T) {
 	w := available(t)
 	second := fleet.Node{ID: "01940000-0000-7000-8000-000000000002", Name: "n2", Class: "plain", State: fleet.Enrolled, StateSince: w.Clock, CreatedAt: w.Clock}
 	first, _ := w.Read()
+	second.Compared, second.Erased = first.Compared, first.Erased
 	second.State, second.Inventory, second.InventoryAt, second.Accepted = first.State, first.Inventory, first.InventoryAt, first.Accepted
 	if _, err := w.Store.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindNode, second.ID), Value: second}}}); err != nil {
 		t.Fatal(err)

@@ -199,6 +199,9 @@ func (v *view) change() (fleet.Change, error) {
 		c.Writes = append(c.Writes, fleet.Write{Key: v.node.key})
 		return c, nil
 	}
+	if err := fit(v.node.v); err != nil {
+		return c, err
+	}
 	for _, err := range []error{v.node.put(&c), v.op.put(&c), v.lease.put(&c), v.claim.put(&c)} {
 		if err != nil {
 			return c, err
@@ -212,6 +215,26 @@ func (v *view) change() (fleet.Change, error) {
 		c.If = append(c.If, fleet.Precondition{Key: v.node.key, Revision: v.node.rev})
 	}
 	return c, nil
+}
+
+// maxNode is what a node's record may have, in bytes.
+const maxNode = 4 << 10
+
+// fit shortens what the faults of a node show until its record fits; what they block stays.
+func fit(n *fleet.Node) error {
+	for _, most := range []int{300, 120, 40} {
+		b, err := json.Marshal(n)
+		if err != nil {
+			return fmt.Errorf("encode node %s: %w", n.Name, err)
+		}
+		if len(b) <= maxNode {
+			return nil
+		}
+		for i := range n.Faults {
+			n.Faults[i].Evidence, n.Faults[i].Hint = cut(n.Faults[i].Evidence, most), cut(n.Faults[i].Hint, most)
+		}
+	}
+	return nil
 }
 
 // event records a change for watchers and for the node's timeline.
