@@ -166,7 +166,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	loop := reconcile.New(&reconcile.Loop{
 		Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, Log: log,
-		Layout: layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, TrustWall: cfg.trustClock,
+		Layout: layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock,
 		// The store is locked by this process, so that whoever held claims under this name before is gone.
 		Worker: "server",
 	})

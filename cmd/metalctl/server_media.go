@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"net/url"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/reconcile"
@@ -38,6 +39,15 @@ func (imageChecker) CheckFile(ctx context.Context, path string, img fleet.Image)
 		return 0, fleet.Errorf(fleet.Invalid, "MC-IMAGE-DIGEST", "the file of image %s has digest %s, not %s", img.Name, d.SHA256, img.SHA256)
 	}
 	return d.VirtualSizeBytes, nil
+}
+
+// CheckAddress implements server.ImageChecker.
+func (imageChecker) CheckAddress(u *url.URL, site fleet.Site) error {
+	policy, err := originPolicy(site)
+	if err != nil {
+		return err
+	}
+	return policy.Check(u)
 }
 
 // CheckOrigin implements server.ImageChecker.

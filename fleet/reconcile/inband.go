@@ -34,7 +34,7 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 	if err != nil {
 		return nil, err
 	}
-	if params, err = l.withSources(op.ID, op.Steps[i].Name, params); err != nil {
+	if params, err = l.withSources(ctx, n.BMC, op.ID, op.Steps[i].Name, params); err != nil {
 		return nil, err
 	}
 	run := op.Steps[i]
@@ -195,7 +195,7 @@ func (l *Loop) UserData(ctx context.Context, id fleet.NodeID, generation int64) 
 }
 
 // withSources adds where the image is fetched: an address is good for one operation, so that it stands in no plan and no journal.
-func (l *Loop) withSources(op fleet.OperationID, name string, params json.RawMessage) (json.RawMessage, error) {
+func (l *Loop) withSources(ctx context.Context, bmc fleet.BMC, op fleet.OperationID, name string, params json.RawMessage) (json.RawMessage, error) {
 	if name != step.WriteImage && name != step.VerifyImage {
 		return params, nil
 	}
@@ -206,6 +206,9 @@ func (l *Loop) withSources(op fleet.OperationID, name string, params json.RawMes
 	var err error
 	if p.Sources, err = l.Sources(op, p.Image); err != nil {
 		return nil, err
+	}
+	if l.Denied != nil {
+		p.Denied = append(p.Denied, l.Denied(ctx, bmc)...)
 	}
 	return json.Marshal(p)
 }

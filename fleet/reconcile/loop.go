@@ -50,6 +50,8 @@ type Loop struct {
 	Layout MediaLayout
 	// Progress takes the progress of out-of-band steps; nil drops it. It must not block.
 	Progress func(fleet.Progress)
+	// Denied are the addresses of a BMC as ranges that images never come from, for the agent of its node; nil: none.
+	Denied func(context.Context, fleet.BMC) []string
 	// CheckDrive says whether a config drive can be built from what a tenant asks for; nil takes everything. Its errors are of kind Invalid and name fields.
 	CheckDrive func(p step.ConfigDriveParams, userData []byte) error
 	// ForgetKeys are the records that go with a node that is forgotten, such as its secrets and unique names.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -170,6 +171,17 @@ func (s *Server) putSite(ctx context.Context, in *putSiteIn) (*tagged[fleet.Site
 	f.check(site.PhoneHome == "" || strings.HasPrefix(site.PhoneHome, "https://") || strings.HasPrefix(site.PhoneHome, "http://"), "phone_home", "is no http or https URL")
 	if err := f.err("the site"); err != nil {
 		return nil, err
+	}
+	bmcs, err := s.bmcHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range site.Origins {
+		if u, err := url.Parse(o); err == nil && !strings.HasPrefix(u.Hostname(), "*") {
+			if node := bmcs.node(ctx, u.Hostname()); node != "" {
+				return nil, errBMCOrigin(u.Host, node)
+			}
+		}
 	}
 	rev, err := putRecord(ctx, s, siteKey, in.IfMatch, site, "site.changed", "site changed by "+adminName+": isolation "+site.Isolation)
 	return tag(site, rev), err

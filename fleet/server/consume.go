@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"io"
+	"net/url"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -84,6 +85,8 @@ type Media interface {
 
 // ImageChecker looks into images. It returns the size of the disk inside, 0 where that is not known without decoding.
 type ImageChecker interface {
+	// CheckAddress refuses an address that the site does not let images come from, without dialling it.
+	CheckAddress(u *url.URL, site fleet.Site) error
 	// CheckFile refuses a file that is not what img says: format, backing files, cut short.
 	CheckFile(ctx context.Context, path string, img fleet.Image) (virtual int64, err error)
 	// CheckOrigin reads the image from its URL under the site's rules and compares size and digest.

@@ -130,7 +130,7 @@ func (s *Server) checkCreate(ctx context.Context, req *api.NodeCreate) (string, 
 	}
 	if err := f.err("the node " + strconv.Quote(shortened(req.Name))); err != nil {
 		if len(f.fields) == 1 && addressErr != nil {
-			return "", fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC's address %q %w", shortened(req.Address), addressErr).WithHint("write it as https://HOST or https://HOST:PORT")
+			return "", fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC's address %q %w", shortened(fleet.WithoutUser(req.Address)), addressErr).WithHint("write it as https://HOST or https://HOST:PORT")
 		}
 		return "", err
 	}

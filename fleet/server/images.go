@@ -53,57 +53,14 @@ func validOrigin(o string) bool {
 	return err == nil || hostName.MatchString(u.Hostname())
 }
 
-// allowedOrigin reports whether the site lets images come from u: scheme, name and port agree, and "*." stands for all names below. Where an
-// image is fetched the same rules hold again, for redirects and for the address that is dialled.
-func allowedOrigin(site fleet.Site, u *url.URL) bool {
-	return slices.ContainsFunc(site.Origins, func(origin string) bool {
-		o, err := url.Parse(origin)
-		if err != nil || o.Scheme != u.Scheme || portOf(o) != portOf(u) {
-			return false
-		}
-		if below, ok := strings.CutPrefix(strings.ToLower(o.Hostname()), "*."); ok {
-			return strings.HasSuffix(strings.ToLower(u.Hostname()), "."+below)
-		}
-		return strings.EqualFold(o.Hostname(), u.Hostname())
-	})
-}
-
-// deniedHost says what forbids a host whatever the site lists, or "": an enrolled BMC, this or a link's own addresses, a denied range. Names are looked at again
-// when they are dialled.
-func deniedHost(sn fleet.Snapshot, site fleet.Site, host string) (why string, err error) {
-	err = eachRecord(sn, fleet.KindNode, func(n fleet.Node, _ fleet.Revision) {
-		if u, err := url.Parse(n.BMC.Address); err == nil && strings.EqualFold(u.Hostname(), host) {
-			why = "that is the BMC of " + n.Name
-		}
-	})
-	addr, perr := netip.ParseAddr(host)
-	if err != nil || why != "" || perr != nil {
-		return why, err
-	}
-	addr = addr.Unmap().WithZone("")
-	switch {
-	case addr.IsLoopback():
-		return "it is a loopback address", nil
-	case addr.IsLinkLocalUnicast():
-		return "it is a link-local address", nil
-	}
-	for _, d := range site.Denied {
-		if p, err := netip.ParsePrefix(d); err == nil && p.Contains(addr) {
-			return "the site denies " + d, nil
-		}
-	}
-	return "", nil
-}
-
-func portOf(u *url.URL) string {
-	if p := u.Port(); p != "" {
-		return p
-	}
-	return map[string]string{"https": "443", "http": "80"}[u.Scheme]
-}
-
 func (s *Server) listImages(ctx context.Context, in *Paging) (*plain[api.List[fleet.Image]], error) {
-	return listOf(ctx, s, fleet.KindImage, *in, func(i fleet.Image) string { return i.Name })
+	out, err := listOf(ctx, s, fleet.KindImage, *in, func(i fleet.Image) string { return i.Name })
+	if err == nil {
+		for i, img := range out.Body.Items {
+			out.Body.Items[i] = shownImage(img)
+		}
+	}
+	return out, err
 }
 
 func (s *Server) image(ctx context.Context, name string) (img fleet.Image, rev fleet.Revision, err error) {
@@ -119,7 +76,7 @@ func (s *Server) image(ctx context.Context, name string) (img fleet.Image, rev f
 
 func (s *Server) getImage(ctx context.Context, in *Item) (*tagged[fleet.Image], error) {
 	img, rev, err := s.image(ctx, in.ID)
-	return tag(img, rev), err
+	return tag(shownImage(img), rev), err
 }
 
 type addImageIn struct {
@@ -152,33 +109,17 @@ func (s *Server) addImage(ctx context.Context, in *addImageIn) (*accepted[fleet.
 	}
 	img.CreatedAt = s.Now().UTC()
 	key := fleet.KeyOf(fleet.KindImage, img.Name)
-	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
-		site, _, err := readSite(sn)
-		if err != nil || origin == nil {
-			return err
+	if origin != nil {
+		if err := s.checkOrigin(ctx, origin); err != nil {
+			return nil, err
 		}
-		upload := "upload the image instead: metalctl image add " + img.Name + " --file FILE"
-		why, err := deniedHost(sn, site, origin.Hostname())
-		switch {
-		case err != nil:
-			return err
-		case why != "":
-			return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "images may not come from %s: %s", origin.Host, why).WithHint("%s", upload)
-		case !allowedOrigin(site, origin):
-			return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "images may not come from %s: the site does not list it", origin.Host).
-				WithHint("add %s://%s to image_origins of the Site (metalctl site apply -f FILE), or %s", origin.Scheme, origin.Host, upload)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
-	_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: img}},
+	_, err := s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: img}},
 		Events: []fleet.Event{{Type: "image.added", At: img.CreatedAt, Subject: key, Text: "image " + img.Name + " added by " + adminName}}})
 	if fleet.CodeOf(err) == "MC-STORE-STALE" {
 		err = fleet.Errorf(fleet.Conflict, "MC-IMAGE-TWICE", "there is an image %s already", img.Name).WithHint("metalctl image show %s; names are not reused while an image has them", img.Name)
 	}
-	return &accepted[fleet.Image]{Status: http.StatusCreated, Location: api.Base + "/images/" + img.Name, Body: img}, err
+	return &accepted[fleet.Image]{Status: http.StatusCreated, Location: api.Base + "/images/" + img.Name, Body: shownImage(img)}, err
 }
 
 // verifyLimit bounds the reading of one image.
@@ -194,11 +135,11 @@ func (s *Server) verifyImage(ctx context.Context, in *Item) (*plain[api.ImageVer
 	out := api.ImageVerified{Image: img}
 	var virtual int64
 	if img.URL != "" {
-		site, err := s.getSite(ctx, nil)
+		site, err := s.imageSite(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if out.Read, virtual, err = s.Images.CheckOrigin(ctx, img, site.Body); err != nil {
+		if out.Read, virtual, err = s.Images.CheckOrigin(ctx, img, site); err != nil {
 			return nil, err
 		}
 	} else {
@@ -214,6 +155,7 @@ func (s *Server) verifyImage(ctx context.Context, in *Item) (*plain[api.ImageVer
 		key := fleet.KeyOf(fleet.KindImage, img.Name)
 		_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}, Writes: []fleet.Write{{Key: key, Value: out.Image}}})
 	}
+	out.Image = shownImage(out.Image)
 	return &plain[api.ImageVerified]{out}, err
 }
 

@@ -119,7 +119,7 @@ func TestUploadVerifyServeRemove(t *testing.T) {
 func TestAddImageRefusals(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx := context.Background()
-	_, err := w.client.PutSite(ctx, fleet.Site{Isolation: "none", Origins: []string{"https://*.example.org", "http://10.0.0.5:8080"}})
+	_, err := w.client.PutSite(ctx, fleet.Site{Isolation: "none", Origins: []string{"https://cdn.example.org", "http://10.0.0.5:8080"}})
 	must(t, err)
 	digest := strings.Repeat("ab", 32)
 	tests := []struct {

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -266,6 +268,13 @@ func (f *fakeBMCs) SetPower(_ context.Context, _ fleet.NodeID, action string) (s
 }
 
 type fakeImages struct{}
+
+func (fakeImages) CheckAddress(u *url.URL, site fleet.Site) error {
+	if slices.Contains(site.Origins, u.Scheme+"://"+u.Host) {
+		return nil
+	}
+	return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "%s is not on the allow-list", u.Host)
+}
 
 func (fakeImages) CheckFile(_ context.Context, path string, img fleet.Image) (int64, error) {
 	b, err := os.ReadFile(path)
