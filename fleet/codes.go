@@ -271,7 +271,6 @@ var Codes = map[string]Page{
 	"MC-NODE-IDLE":          {"nothing runs on the node", "There is nothing to abort. metalctl node show NODE says what it last did."},
 	"MC-NODE-LEASED":        {"the node belongs to a lease", "Release it first: metalctl lease release LEASE"},
 	"MC-NODE-POWER":         {"no such power action", "Power is switched on, off, shutdown (asks the operating system) or cycle: metalctl node power cycle NODE"},
-	"MC-NODE-REBUILD-IMAGE": {"a rebuild takes no other image", "It writes the image of the node's lease anew. For another image release the lease and make a new one."},
 	"MC-NODE-RETRY":         {"nothing failed that could be tried again", "The node's last operation ended well, or there was none. metalctl node show NODE says what the node takes now."},
 	"MC-NODE-RUNNING":       {"the machine is running", "It is not restarted unasked. Switch it off first, look at it through the BMC alone (--out-of-band), or allow the restart (--allow-reboot)."},
 }

@@ -90,6 +90,8 @@ type Member struct {
 	State     MemberState `json:"state"`
 	Since     time.Time   `json:"since"`
 	Operation OperationID `json:"operation,omitempty"`
+	// Image is what the node was last rebuilt with, where that is another than the request's.
+	Image string `json:"image,omitempty"`
 	// Proof is what showed readiness, or why the member failed.
 	Proof string `json:"proof,omitempty"`
 }

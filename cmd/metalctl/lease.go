@@ -278,6 +278,9 @@ func leaseShow(p *program) *cobra.Command {
 				rows = append(rows, []string{"grace ends:", l.GraceEnds.UTC().Format(time.RFC3339)})
 			}
 			for _, m := range l.Members {
+				if m.Image != "" {
+					m.Proof = "with image " + m.Image + " " + m.Proof
+				}
 				rows = append(rows, []string{"member:", printable(fmt.Sprintf("%s %s as %s %s", m.Name, m.State, m.Hostname, m.Proof))})
 			}
 			return printTable(p.stdout, rows)

@@ -108,7 +108,7 @@ func (o *verbOptions) run(ctx context.Context, p *program, d verbDoc, args []str
 	}
 	if o.dryRun {
 		for _, n := range names {
-			plan, err := cl.NodePlan(ctx, n, api.PlanQuery{Use: d.use, Devices: o.body.Devices, OutOfBand: o.body.OutOfBand, AllowReboot: o.body.AllowReboot})
+			plan, err := cl.NodePlan(ctx, n, api.PlanQuery{Use: d.use, Devices: o.body.Devices, OutOfBand: o.body.OutOfBand, AllowReboot: o.body.AllowReboot, Image: o.body.Image})
 			if err != nil {
 				return fmt.Errorf("plan %s of %s: %w", d.use, n, err)
 			}

@@ -143,6 +143,9 @@ func (c *Client) NodePlan(ctx context.Context, idOrName string, q PlanQuery) (Pl
 	if q.AllowReboot {
 		v.Set("allow_reboot", "true")
 	}
+	if q.Image != "" {
+		v.Set("image", q.Image)
+	}
 	var p Plan
 	return p, c.get(ctx, nodePath(idOrName, "plan"), v, &p)
 }

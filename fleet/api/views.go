@@ -25,6 +25,8 @@ type PlanQuery struct {
 	// Devices are the serials that accept would agree to; empty means all. They count for a clean of a managed node, which is what accept begins.
 	Devices                []string
 	OutOfBand, AllowReboot bool
+	// Image replaces the lease's image at a rebuild.
+	Image string
 }
 
 // Explain says what a node waits for, since when, until when, and what unsticks it.

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -51,6 +52,10 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 	if err != nil {
 		return "", err
 	}
+	image, err := l.named(ctx, use, p.Image)
+	if err != nil {
+		return "", err
+	}
 	opID := fleet.OperationID(l.NewID())
 	err = l.update(ctx, id, func(v *view) error {
 		n := v.node.v
@@ -80,9 +85,8 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		if err := v.askable(verb, f); err != nil {
 			return err
 		}
-		if verb == fleet.VerbRebuild && p.Image != "" {
-			return fleet.Errorf(fleet.Refused, "MC-NODE-REBUILD-IMAGE", "a rebuild writes the lease's own image %q", v.lease.v.Request.Image).
-				WithHint("metalctl lease release, then lease create with --image %s", p.Image)
+		if image != nil {
+			v.image = image
 		}
 		if v.op.v != nil { // only a release comes here: it ends what runs and begins then
 			v.op.v.Abort = true
@@ -150,6 +154,33 @@ func (l *Loop) noPlan(ctx context.Context, id fleet.NodeID, verb fleet.Verb) err
 		return err
 	}
 	return fleet.Errorf(fleet.Refused, "MC-PLAN-USE", "nothing composes a plan for %q", verb).WithHint("metalctl capabilities lists what this server does")
+}
+
+// named reads the image that a rebuild asks for instead of the lease's; nil where it names none.
+func (l *Loop) named(ctx context.Context, use step.Use, name string) (*fleet.Image, error) {
+	if use != step.Rebuild || name == "" {
+		return nil, nil
+	}
+	var img doc[fleet.Image]
+	err := l.Store.View(ctx, func(s fleet.Snapshot) (err error) {
+		img, err = maybe[fleet.Image](s, fleet.KeyOf(fleet.KindImage, name))
+		return err
+	})
+	if err == nil && img.v == nil {
+		err = fleet.Errorf(fleet.NotFound, "MC-IMAGE-UNKNOWN", "there is no image %q", name).WithHint("metalctl image list")
+	}
+	return img.v, err
+}
+
+// imageOf is the name of the image that a plan writes, or "".
+func imageOf(op fleet.Operation) string {
+	for _, s := range op.Steps {
+		var p step.ImageParams
+		if s.Name == step.WriteImage && json.Unmarshal(s.Params, &p) == nil {
+			return p.Image.Name
+		}
+	}
+	return ""
 }
 
 // listed reads the inventory that accept agrees to; nil for other verbs.
@@ -235,6 +266,13 @@ func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.
 		if v.node.v.Accepted, err = chooseDevices(v.node.v, inv, q.Devices); err != nil {
 			return api.Plan{}, err
 		}
+	}
+	image, err := l.named(ctx, step.Use(q.Use), q.Image)
+	if err != nil {
+		return api.Plan{}, err
+	}
+	if image != nil {
+		v.image = image
 	}
 	p, err := step.Compose(step.Use(q.Use), l.planFacts(v, power), step.Request{OutOfBand: q.OutOfBand, AllowReboot: q.AllowReboot})
 	if err != nil {

@@ -114,6 +114,7 @@ func (l *Loop) interrupted(ctx context.Context, id fleet.NodeID) {
 func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by string) (fleet.OperationID, error) {
 	var opID fleet.OperationID
 	var fresh fleet.Verb
+	var image string
 	err := l.update(ctx, id, func(v *view) error {
 		n := v.node.v
 		fresh = ""
@@ -146,7 +147,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 			return err
 		}
 		if !up || last.Generation != n.Boot.Generation || last.Lease != n.Lease {
-			fresh = verb
+			fresh, image = verb, imageOf(*last)
 			return nil
 		}
 		again := step.Again(*last, opID, by, v.now)
@@ -158,7 +159,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 	if err != nil || fresh == "" {
 		return opID, err
 	}
-	p = api.NodeVerb{AllowReboot: p.AllowReboot}
+	p = api.NodeVerb{AllowReboot: p.AllowReboot, Image: image}
 	if fresh == fleet.VerbAccept {
 		// What was agreed stays agreed, and no more.
 		v, err := l.look(ctx, id)

@@ -284,3 +284,30 @@ func TestLeaseNamesAreUnique(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRebuildWithAnotherImage: the named image is what is shown, written, written again at a retry, and on record; without a name it is the lease's own.
+func TestRebuildWithAnotherImage(t *testing.T) {
+	w := available(t)
+	id := leased(t, w, nil)
+	refused(t, w, "rebuild", api.NodeVerb{Image: "none"}, "MC-IMAGE-UNKNOWN")
+	other := fleet.Image{Name: "other", Format: "raw", SHA256: strings.Repeat("0", 64), SizeBytes: 1 << 20, CreatedAt: w.Clock}
+	if _, err := w.Store.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindImage, "other"), Value: other}}}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := w.Loop.Plan(t.Context(), w.Node, api.PlanQuery{Use: "rebuild", Image: "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Machine.Deny(step.VerifyImage, fleet.Errorf(fleet.Broken, "MC-DISK-READBACK", "the disk holds something else"))
+	ask(t, w, "rebuild", api.NodeVerb{Image: "other", Plan: p.Digest})
+	w.Machine.Reboot() // so that the retry plans anew
+	ask(t, w, "retry", api.NodeVerb{AllowReboot: true})
+	wantState(t, w, fleet.Active)
+	if l := readLease(t, w, id); w.Machine.Running() != "other" || l.Members[0].Image != "other" || l.Request.Image != "debian" {
+		t.Errorf("the machine runs %q, the lease is %+v", w.Machine.Running(), l)
+	}
+	ask(t, w, "rebuild", api.NodeVerb{})
+	if l := readLease(t, w, id); w.Machine.Running() != "debian" || l.Members[0].Image != "" {
+		t.Errorf("the machine runs %q, the lease is %+v", w.Machine.Running(), l)
+	}
+}

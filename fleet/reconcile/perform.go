@@ -175,6 +175,10 @@ func (l *Loop) enter(v *view, m Move) error {
 	}
 	if m := v.member(); m != nil {
 		switch step.Use(op.Use) {
+		case step.Rebuild:
+			if m.Image = imageOf(*op); m.Image == v.lease.v.Request.Image {
+				m.Image = ""
+			}
 		case step.Deploy, step.Resume:
 			m.Operation = op.ID
 			v.setMember(m, fleet.MemberDeploying, "")

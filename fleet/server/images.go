@@ -201,7 +201,8 @@ func (s *Server) removeImage(ctx context.Context, in *Item) (*struct{}, error) {
 	err = s.Store.View(ctx, func(sn fleet.Snapshot) error {
 		var user string
 		if err := eachRecord(sn, fleet.KindLease, func(l fleet.Lease, _ fleet.Revision) {
-			if !l.State.Over() && l.Request.Image == img.Name {
+			rebuilt := slices.ContainsFunc(l.Members, func(m fleet.Member) bool { return m.Image == img.Name })
+			if !l.State.Over() && (l.Request.Image == img.Name || rebuilt) {
 				user = string(l.ID)
 			}
 		}); err != nil {

@@ -149,6 +149,7 @@ type planIn struct {
 	Device      []string `query:"device,explode" maxItems:"1000" doc:"serials that accept would agree to; none means all"`
 	OutOfBand   bool     `query:"out_of_band" doc:"inspect through the BMC alone"`
 	AllowReboot bool     `query:"allow_reboot" doc:"restart a running machine"`
+	Image       string   `query:"image" maxLength:"200" doc:"another image than the lease's, for a rebuild"`
 }
 
 func (s *Server) planNode(ctx context.Context, in *planIn) (*plain[api.Plan], error) {
@@ -156,7 +157,7 @@ func (s *Server) planNode(ctx context.Context, in *planIn) (*plain[api.Plan], er
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.engine.Plans.Plan(ctx, n.ID, api.PlanQuery{Use: in.Use, Devices: in.Device, OutOfBand: in.OutOfBand, AllowReboot: in.AllowReboot})
+	p, err := s.engine.Plans.Plan(ctx, n.ID, api.PlanQuery{Use: in.Use, Devices: in.Device, OutOfBand: in.OutOfBand, AllowReboot: in.AllowReboot, Image: in.Image})
 	return &plain[api.Plan]{p}, err
 }
 

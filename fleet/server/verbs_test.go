@@ -49,7 +49,7 @@ func TestVerbs(t *testing.T) {
 	if p.Use != "clean" || p.Reboots != 1 {
 		t.Errorf("got %s", asJSON(t, p))
 	}
-	q := api.PlanQuery{Use: "inspect", Devices: []string{"A,1", "B"}, OutOfBand: true, AllowReboot: true}
+	q := api.PlanQuery{Use: "inspect", Devices: []string{"A,1", "B"}, OutOfBand: true, AllowReboot: true, Image: "other"}
 	_, err = w.client.NodePlan(ctx, "n1", q)
 	must(t, err)
 	if diff := cmp.Diff(q, w.engine.planned); diff != "" {
