@@ -27,7 +27,8 @@ build: go-version
 
 # generate writes the generated references anew; tests compare them.
 generate:
-	METALCTL_UPDATE=1 $(GO) test -count=1 ./fleet ./fleet/step ./fleet/server ./cmd/metalctl -run 'Golden|Docs|OpenAPI|Markdown'
+	METALCTL_UPDATE=1 $(GO) test -count=1 ./fleet ./fleet/step ./fleet/server ./cmd/metalctl -run 'Golden|Docs|Markdown'
+	$(GO) test -count=1 ./fleet/server -run OpenAPI -update
 
 check: go-version
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
