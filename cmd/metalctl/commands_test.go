@@ -171,15 +171,16 @@ func TestCommandsExist(t *testing.T) {
 			return true
 		})
 	}
-	docs, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range append(docs, "../../README.md") {
-		b, err := os.ReadFile(path)
-		if os.IsNotExist(err) {
-			continue
+	var docs []string
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/operate/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
 		}
+		docs = append(docs, found...)
+	}
+	for _, path := range docs {
+		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
