@@ -15,14 +15,14 @@ import (
 )
 
 type setOptions struct {
-	class, user, passwordFile, allowReboot string
-	labels, rootDisk                       map[string]string
+	class, bmc, user, passwordFile, allowReboot string
+	labels, rootDisk                            map[string]string
 }
 
 func nodeSet(p *program) *cobra.Command {
 	var o setOptions
 	c := &cobra.Command{
-		Use: "set NODE", Short: "Change a node's settings: class, labels, root disk, BMC credential", Args: exactly("NODE"),
+		Use: "set NODE", Short: "Change a node's settings: class, labels, root disk, BMC address and credential", Args: exactly("NODE"),
 		Example: `  metalctl node set hgx-001 --class hgx-h200 --label rack=r1
   metalctl node set hgx-001 --root-disk transport=nvme,min_size_bytes=400000000000`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -33,6 +33,9 @@ func nodeSet(p *program) *cobra.Command {
 			}
 			if fl.Changed("label") {
 				patch.Labels = &o.labels
+			}
+			if fl.Changed("bmc") {
+				patch.Address = &o.bmc
 			}
 			if fl.Changed("user") {
 				patch.User = &o.user
@@ -73,6 +76,7 @@ func nodeSet(p *program) *cobra.Command {
 	f.StringVar(&o.class, "class", "", "class of the node")
 	f.StringToStringVar(&o.labels, "label", nil, "labels, key=value; replaces all labels")
 	f.StringToStringVar(&o.rootDisk, "root-disk", nil, "which disk images are written to: serial=, wwn=, model=, name=, transport=, min_size_bytes=, max_size_bytes=; replaces all hints")
+	f.StringVar(&o.bmc, "bmc", "", "the BMC's new https URL; recorded when the same machine answers there")
 	f.StringVar(&o.user, "user", "", "user at the BMC")
 	f.StringVar(&o.passwordFile, "password-file", "", "file with the BMC's new password; using it again is allowed from then on")
 	f.StringVar(&o.allowReboot, "allow-reboot", "", "yes or no: inspections may restart the machine while it runs")

@@ -84,9 +84,14 @@ func (c *Client) CreateNode(ctx context.Context, n NodeCreate, idempotencyKey st
 }
 
 // PatchNode changes settings. At ifMatch other than 0 it is refused with MC-API-STALE where the node has changed since that revision.
+// With another address or trust the server opens the BMC first, which can take a minute.
 func (c *Client) PatchNode(ctx context.Context, idOrName string, p NodePatch, ifMatch fleet.Revision) (Node, error) {
 	var n Node
-	_, err := c.do(ctx, request{method: http.MethodPatch, path: nodePath(idOrName), body: p, ifMatch: ifMatch}, &n)
+	r := request{method: http.MethodPatch, path: nodePath(idOrName), body: p, ifMatch: ifMatch}
+	if p.TLS != nil || p.Address != nil {
+		r.extra = 2 * time.Minute
+	}
+	_, err := c.do(ctx, r, &n)
 	return n, err
 }
 

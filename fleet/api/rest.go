@@ -48,10 +48,13 @@ type NodeCreate struct {
 
 // NodePatch changes settings of a node; absent fields stay.
 type NodePatch struct {
-	Class       *string              `json:"class,omitempty"`
-	Labels      *map[string]string   `json:"labels,omitempty"`
-	User        *string              `json:"bmc_user,omitempty"`
-	Password    *string              `json:"bmc_password,omitempty"` // write-only; closes the breaker
+	Class    *string            `json:"class,omitempty"`
+	Labels   *map[string]string `json:"labels,omitempty"`
+	User     *string            `json:"bmc_user,omitempty"`
+	Password *string            `json:"bmc_password,omitempty"` // write-only; closes the breaker
+	// TLS and Address are recorded only after the BMC was opened with them, with reads only, and is the same machine's.
+	TLS         *fleet.BMCTLS        `json:"bmc_tls,omitempty"`
+	Address     *string              `json:"bmc_address,omitempty"`
 	BootNetwork *fleet.BootNetwork   `json:"boot_network,omitempty"`
 	RootDisk    *fleet.RootDiskHints `json:"root_disk,omitempty"`
 	AllowReboot *bool                `json:"allow_reboot,omitempty"`

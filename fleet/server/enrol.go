@@ -89,14 +89,7 @@ func (s *Server) checkCreate(ctx context.Context, req *api.NodeCreate) (string, 
 	f.check(validName.MatchString(req.Name) && !looksLikeID.MatchString(req.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ -, begin and end with a letter or digit, and not look like an id")
 	f.check(req.User != "", "bmc_user", "is missing")
 	f.check(req.Password != "", "bmc_password", "is missing")
-	ways := 0
-	for _, given := range []bool{req.TLS.CAPEM != "", req.TLS.Pin != "", req.TLS.FirstUse} {
-		if given {
-			ways++
-		}
-	}
-	f.check(ways == 1, "bmc_tls", "needs exactly one of ca_pem, pin, first_use")
-	f.check(req.TLS.Pin == "" || fleet.ValidKeyPin(req.TLS.Pin), "bmc_tls.pin", "is not sha256/ and a hash in base64")
+	checkTLS(&f, req.TLS)
 	checkLabels(&f, req.Labels)
 	f.fields = append(f.fields, req.BootNetwork.Validate("boot_network")...)
 	for i, p := range req.Ports {
@@ -130,11 +123,27 @@ func (s *Server) checkCreate(ctx context.Context, req *api.NodeCreate) (string, 
 	}
 	if err := f.err("the node " + strconv.Quote(shortened(req.Name))); err != nil {
 		if len(f.fields) == 1 && addressErr != nil {
-			return "", fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC's address %q %w", shortened(fleet.WithoutUser(req.Address)), addressErr).WithHint("write it as https://HOST or https://HOST:PORT")
+			return "", badAddress(req.Address, addressErr)
 		}
 		return "", err
 	}
 	return address, s.reachableFrom(address)
+}
+
+// checkTLS wants one way of trust.
+func checkTLS(f *faultList, t fleet.BMCTLS) {
+	ways := 0
+	for _, given := range []bool{t.CAPEM != "", t.Pin != "", t.FirstUse} {
+		if given {
+			ways++
+		}
+	}
+	f.check(ways == 1, "bmc_tls", "needs exactly one of ca_pem, pin, first_use")
+	f.check(t.Pin == "" || fleet.ValidKeyPin(t.Pin), "bmc_tls.pin", "is not sha256/ and a hash in base64")
+}
+
+func badAddress(text string, why error) error {
+	return fleet.Errorf(fleet.Invalid, "MC-BMC-SCHEME", "the BMC's address %q %w", shortened(fleet.WithoutUser(text)), why).WithHint("write it as https://HOST or https://HOST:PORT")
 }
 
 type addressError string
@@ -206,7 +215,7 @@ func claims(n *fleet.Node) map[fleet.Key]string {
 	return out
 }
 
-// unclaimed refuses a node that is enrolled already and names it.
+// unclaimed refuses a node whose claims belong to another one already, and names that.
 func (s *Server) unclaimed(ctx context.Context, n *fleet.Node) error {
 	return s.Store.View(ctx, func(sn fleet.Snapshot) error {
 		for _, key := range slices.Sorted(mapKeys(claims(n))) {
@@ -216,6 +225,9 @@ func (s *Server) unclaimed(ctx context.Context, n *fleet.Node) error {
 					continue
 				}
 				return err
+			}
+			if id == n.ID {
+				continue
 			}
 			name := string(id)
 			if other, _, err := fleet.Get[fleet.Node](sn, fleet.KeyOf(fleet.KindNode, id)); err == nil {

@@ -15,7 +15,7 @@ func (r *routes) nodes() {
 	route(r, http.MethodGet, "/nodes", "list-nodes", "List nodes", http.StatusOK, s.listNodes)
 	route(r, http.MethodPost, "/nodes", "create-node", "Enrol a node; its BMC is opened with reads only", http.StatusCreated, s.createNode)
 	route(r, http.MethodGet, "/nodes/{id}", "get-node", "Read a node", http.StatusOK, s.getNode)
-	route(r, http.MethodPatch, "/nodes/{id}", "patch-node", "Change settings of a node", http.StatusOK, s.patchNode)
+	route(r, http.MethodPatch, "/nodes/{id}", "patch-node", "Change settings of a node; for another address or trust its BMC is opened with reads only", http.StatusOK, s.patchNode)
 	route(r, http.MethodDelete, "/nodes/{id}", "forget-node", "Forget a node; nothing is touched", http.StatusNoContent, s.forgetNode)
 	route(r, http.MethodPost, "/nodes/{id}/{verb}", "node-verb", "Ask a verb of the lifecycle table, or hold, unhold, protect, unprotect, retry, clear-fault", http.StatusAccepted, s.nodeVerb)
 }
@@ -112,7 +112,7 @@ type patchNodeIn struct {
 }
 
 func (s *Server) patchNode(ctx context.Context, in *patchNodeIn) (*tagged[api.Node], error) {
-	n, _, err := s.node(ctx, in.ID)
+	n, rev, err := s.node(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -124,10 +124,27 @@ func (s *Server) patchNode(ctx context.Context, in *patchNodeIn) (*tagged[api.No
 	f.fields = append(f.fields, p.BootNetwork.Validate("boot_network")...)
 	f.check(p.User == nil || *p.User != "", "bmc_user", "is empty")
 	f.check(p.Password == nil || *p.Password != "", "bmc_password", "is empty")
+	if p.TLS != nil {
+		checkTLS(&f, *p.TLS)
+	}
 	if err := f.err("the change of node " + n.Name); err != nil {
 		return nil, err
 	}
+	if err := matches(in.IfMatch, rev); err != nil {
+		return nil, err
+	}
+	opened, err := s.reopen(ctx, &n, &p)
+	if err != nil {
+		return nil, err
+	}
 	err = s.updateNodeAt(ctx, n.ID, in.IfMatch, func(n *fleet.Node, c *fleet.Change) error {
+		text := "settings changed by " + adminName
+		if opened != nil {
+			if err := opened.record(ctx, s, n, c); err != nil {
+				return err
+			}
+			text += ", BMC " + n.BMC.Address
+		}
 		setIf(&n.Class, p.Class)
 		setIf(&n.Labels, p.Labels)
 		setIf(&n.BMC.User, p.User)
@@ -140,13 +157,13 @@ func (s *Server) patchNode(ctx context.Context, in *patchNodeIn) (*tagged[api.No
 		if p.Password != nil {
 			c.Writes = append(c.Writes, fleet.Write{Key: bmcSecretKey(n.ID), Value: fleet.NewSecret(*p.Password)})
 		}
-		c.Events = append(c.Events, nodeEvent(n, "node.changed", s.Now(), "settings changed by "+adminName))
+		c.Events = append(c.Events, nodeEvent(n, "node.changed", s.Now(), text))
 		return fits(n)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if p.Password != nil || p.User != nil {
+	if p.Password != nil || p.User != nil || opened != nil {
 		s.Credentials.CredentialChanged(n.ID)
 	}
 	return s.getNode(ctx, &Item{string(n.ID)})

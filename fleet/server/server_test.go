@@ -209,6 +209,8 @@ type fakeBMCs struct {
 	machines map[string]Learned
 	fail     error
 	enrolled int
+	looked   []fleet.BMC // what was opened, in order
+	looking  func()      // runs while a BMC is being looked at
 	changed  []fleet.NodeID
 	power    string
 	acts     []string
@@ -217,9 +219,13 @@ type fakeBMCs struct {
 }
 
 func (f *fakeBMCs) Enroll(_ context.Context, bmc fleet.BMC, password fleet.Secret) (Learned, error) {
+	if f.looking != nil {
+		f.looking()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.enrolled++
+	f.looked = append(f.looked, bmc)
 	if f.fail != nil {
 		return Learned{}, f.fail
 	}
