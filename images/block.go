@@ -69,7 +69,7 @@ func (p *pool) get(ctx context.Context) (*block, error) {
 	select {
 	case b := <-p.free:
 		if b.data == nil { // a small image never needs all of them
-			b.data = alignedBytes(p.size)
+			b.data = AlignedBytes(p.size)
 		}
 		b.n = 0
 		b.refs.Store(1)
@@ -82,7 +82,8 @@ func (p *pool) get(ctx context.Context) (*block, error) {
 // hugePage is the size in which large blocks are aligned and asked for: direct I/O then pins two pages for a write instead of a thousand.
 const hugePage = 2 << 20
 
-func alignedBytes(size int) []byte {
+// AlignedBytes returns memory for direct I/O: aligned to Align, and large blocks to huge pages.
+func AlignedBytes(size int) []byte {
 	align := Align
 	if size >= hugePage {
 		align = hugePage

@@ -9,31 +9,14 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/metalctl/metalctl/images"
 )
 
 // memAlign is enough for direct I/O everywhere.
-const memAlign = 4096
+const memAlign = images.Align
 
-// hugePage is the size in which large buffers are aligned and asked for: direct I/O then pins and maps two pages for 4 MiB instead of a thousand, which
-// was measured to make reads half again as fast.
-const hugePage = 2 << 20
-
-func alignedBytes(size int) []byte {
-	align := memAlign
-	if size >= hugePage {
-		align = hugePage
-	}
-	b := make([]byte, size+align)
-	skip := 0
-	if rest := int(uintptr(unsafe.Pointer(&b[0])) % uintptr(align)); rest != 0 {
-		skip = align - rest
-	}
-	b = b[skip : skip+size : skip+size]
-	if align == hugePage {
-		_ = unix.Madvise(b[:size/hugePage*hugePage], unix.MADV_HUGEPAGE) // only a wish: without it the same bytes take a little longer
-	}
-	return b
-}
+func alignedBytes(size int) []byte { return images.AlignedBytes(size) }
 
 // makeRoom lets as many goroutines compute as there are cores while calls more are in the kernel. A direct read or write keeps one of Go's processors until
 // the runtime's monitor takes it away, up to 10 ms later; on a machine with few cores the hash would wait for that. It never lowers the number.

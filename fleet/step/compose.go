@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -228,8 +227,6 @@ func (c *composer) deploy(f PlanFacts) error {
 			WithHint("metalctl node accept %s", n.Name)
 	}
 	image := ImageParams{Image: *f.Image, Root: n.RootDisk, Accepted: n.Accepted, Origins: f.Site.Origins, Denied: f.Site.Denied}
-	stable := image
-	stable.Image.CreatedAt = time.Time{}
 	root := RootParams{Root: n.RootDisk, Accepted: n.Accepted}
 	drive := ConfigDriveParams{Root: n.RootDisk, Accepted: n.Accepted, InstanceID: instanceID(f), Hostname: f.Member.Hostname,
 		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: req.NetworkData, UserDigest: f.Lease.UserData, Form: req.ConfigDrive}
