@@ -13,9 +13,6 @@ import (
 	"github.com/metalctl/metalctl/images"
 )
 
-// memAlign is enough for direct I/O everywhere.
-const memAlign = images.Align
-
 func alignedBytes(size int) []byte { return images.AlignedBytes(size) }
 
 // makeRoom lets as many goroutines compute as there are cores while calls more are in the kernel. A direct read or write keeps one of Go's processors until
