@@ -206,7 +206,12 @@ func TestAnotherServerTakesOverWhenTheFirstIsGone(t *testing.T) {
 	receive(t, f.results, "result")
 	f.stop()
 	f.push(task(step.Inventory, 2))
-	if got := receive(t, f.results, "result by the other server"); got.Try != 2 {
+	// The first result may come twice: the server may have ended before it acknowledged it.
+	got := receive(t, f.results, "result by the other server")
+	for got.Try == 1 {
+		got = receive(t, f.results, "result by the other server")
+	}
+	if got.Try != 2 {
 		t.Errorf("result = %s", mustJSON(t, got))
 	}
 }
