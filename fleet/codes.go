@@ -251,6 +251,10 @@ var Codes = map[string]Page{
 	"MC-STEP-PANIC":         {"a step has a defect", "It panicked, or ended without a result. The server lives on; its log has the stack. Please report it, then: metalctl node retry NODE"},
 	"MC-STEP-TIMEOUT":       {"a step took too long", "Its time was over. What it waits for mostly stands in metalctl node timeline NODE. Then: metalctl node retry NODE"},
 	"MC-STEP-UNBOUND":       {"a step that this program does not do", "The plan was made by another version, or no driver is bound for the step. metalctl capabilities lists what is bound."},
+	// brakes
+	"MC-FREEZE-INVALID": {"this cannot be frozen", "A freeze says what it covers (everything, a site, a selection, or nodes by name) and why. Example: metalctl freeze --all --reason 'switch upgrade'"},
+	"MC-FROZEN":         {"the node is frozen", "Nothing outside is written for a frozen node: no power, no medium, no wire, not even the isolation of a release; it can still be looked at. metalctl freeze status says who froze what and why. What was under way waits and goes on by itself after: metalctl thaw NODE, or metalctl thaw --all"},
+
 	// leases, and nodes that are asked for something
 	"MC-LEASE-FAILED":       {"the lease did not become what was asked for", "A member failed, or somebody released the lease meanwhile. metalctl lease show LEASE names each node with its fault; release it, mend what is wrong, and make a new one."},
 	"MC-LEASE-GRACE":        {"the lease is over", "It could be extended while all its nodes waited in grace, with their disks untouched. At least one is not waiting any more. Make a new lease: metalctl lease create"},

@@ -34,6 +34,7 @@ var codeStatus = map[string]int{
 	"MC-AGENT-CERT":       http.StatusUnauthorized,
 	"MC-AGENT-GENERATION": http.StatusGone,
 	"MC-EVENTS-GONE":      http.StatusGone,
+	"MC-FROZEN":           http.StatusConflict,
 	"MC-BOOT-RANGE":       http.StatusRequestedRangeNotSatisfiable,
 }
 

@@ -137,6 +137,10 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 		decodeInto[fleet.Image](c, key, r.Data)
 	case fleet.KindSite:
 		decodeInto[fleet.Site](c, key, r.Data)
+	case fleet.KindFreeze:
+		if f, ok := decodeInto[fleet.Freeze](c, key, r.Data); ok {
+			c.sameID(key, id, string(f.ID))
+		}
 	case fleet.KindUnique:
 		if owner, ok := decodeInto[string](c, key, r.Data); ok {
 			c.uniques[id] = owner
