@@ -30,6 +30,11 @@ type MediaRequest struct {
 	URL string
 	// CAPEM are certificates for an https URL; given to slots that can take them.
 	CAPEM []byte
+	// Plain is the same image over http, for slots that took it by URL in no way; "" where there is none.
+	Plain string
+	// Firmware is what the host's firmware fetches where no slot takes the image: it sits in another network than the BMC and rarely
+	// holds our certificates. "" is URL.
+	Firmware string
 }
 
 // MediaState is one slot as read from the BMC.
@@ -87,15 +92,20 @@ func (s *slot) state(byConnection bool) MediaState {
 }
 
 // InsertMedia makes the BMC hold the image and reads that back. The ladder: slots are enabled where there are none; the best
-// slot is emptied and tried with the parameters that its ActionInfo and its errors ask for; then the next slot; where no slot
-// takes it, the firmware is given the URL for an HTTP boot. What worked is remembered. Nothing fits: MC-BMC-NO-MEDIA, or
+// slot is emptied and tried with the parameters that its ActionInfo and its errors ask for; then the next slot; then all with the
+// plain address; where no slot takes it, the firmware is given an address for an HTTP boot. What worked is remembered. Nothing fits: MC-BMC-NO-MEDIA, or
 // MC-BMC-LICENCE where the BMC says so.
 func (b *BMC) InsertMedia(ctx context.Context, req MediaRequest) (MediaState, error) {
-	u, err := url.Parse(req.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return MediaState{}, fleet.Errorf(fleet.Invalid, "MC-BMC-NO-MEDIA", "the boot image's address is not http or https")
+	for _, address := range []string{req.URL, req.Plain, req.Firmware} {
+		u, err := url.Parse(address)
+		if address == "" && req.URL != "" {
+			continue
+		}
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return MediaState{}, fleet.Errorf(fleet.Invalid, "MC-BMC-NO-MEDIA", "the boot image's address is not http or https")
+		}
+		b.wire.scrub.addURL(address)
 	}
-	b.wire.scrub.addURL(req.URL)
 	release, err := b.writing(ctx)
 	if err != nil {
 		return MediaState{}, err
@@ -119,19 +129,29 @@ func (b *BMC) InsertMedia(ctx context.Context, req MediaRequest) (MediaState, er
 	for _, s := range slots {
 		if s.unfit != "" {
 			reasons = append(reasons, lastSegment(s.uri)+" "+s.unfit)
-			continue
 		}
-		m, err := b.insertInto(ctx, s, req)
-		if err == nil {
-			return m, nil
-		}
-		if hopeless(ctx, err) {
-			return MediaState{}, explain(err, "insert media into "+s.uri)
-		}
-		reasons = append(reasons, fmt.Sprintf("%s: %v", lastSegment(s.uri), err))
-		failures = append(failures, err)
 	}
-	m, err := b.offerHTTP(ctx, req.URL)
+	rounds := []MediaRequest{req}
+	if req.Plain != "" {
+		rounds = append(rounds, MediaRequest{URL: req.Plain})
+	}
+	for _, round := range rounds {
+		for _, s := range slots {
+			if s.unfit != "" {
+				continue
+			}
+			m, err := b.insertInto(ctx, s, round)
+			if err == nil {
+				return m, nil
+			}
+			if hopeless(ctx, err) {
+				return MediaState{}, explain(err, "insert media into "+s.uri)
+			}
+			reasons = append(reasons, fmt.Sprintf("%s: %v", lastSegment(s.uri), err))
+			failures = append(failures, err)
+		}
+	}
+	m, err := b.offerHTTP(ctx, first(req.Firmware, req.URL))
 	if err == nil {
 		return m, nil
 	}

@@ -243,6 +243,39 @@ func TestHTTPBootWhereThereIsNoSlot(t *testing.T) {
 	}
 }
 
+// TestOtherAddresses: slots that take https in no way are tried with http; firmware gets an address of its own, and our address is known as ours.
+func TestOtherAddresses(t *testing.T) {
+	const plain, firmware = "http://10.0.0.1:8080/boot/x/metalctl.iso", "http://10.9.0.1:8080/boot/x/metalctl.iso"
+	req := MediaRequest{URL: testImage, Plain: plain, Firmware: firmware}
+	f := newFake(t)
+	f.actions[cdSlot+"/Actions/VirtualMedia.InsertMedia"] = func(body obj) (int, any) {
+		if strings.HasPrefix(body["Image"].(string), "https:") {
+			return 400, redfishError("ActionParameterValueFormatError")
+		}
+		maps.Copy(f.resources[cdSlot], obj{"Inserted": true, "Image": body["Image"]})
+		return 204, nil
+	}
+	m, err := f.dial().InsertMedia(t.Context(), req)
+	if err != nil || m.Method != VirtualMedia || m.Image != plain {
+		t.Errorf("a slot without https: %+v, %v", m, err)
+	}
+
+	f = newFake(t)
+	delete(f.resources["/redfish/v1/Systems/1"], "VirtualMedia")
+	f.resources["/redfish/v1/Systems/1"]["Boot"].(obj)["HttpBootUri"] = ""
+	b := f.dial(func(o *Options) { o.Ours = []string{"https://10.0.0.1:8443/", "http://10.9.0.1:8080/"} })
+	if m, err = b.InsertMedia(t.Context(), req); err != nil || m.Method != UefiHTTP || m.Image != firmware {
+		t.Errorf("no slot: %+v, %v", m, err)
+	}
+	restarted := f.dial(func(o *Options) { o.Ours = []string{"https://10.0.0.1:8443/", "http://10.9.0.1:8080/"} })
+	if err := restarted.EjectMedia(t.Context()); err != nil || f.at(host, "Boot", "HttpBootUri") != "" {
+		t.Errorf("after a restart of the program the address stays %v: %v", f.at(host, "Boot", "HttpBootUri"), err)
+	}
+	if _, err := b.InsertMedia(t.Context(), MediaRequest{URL: testImage, Plain: "ftp://x/"}); fleet.KindOf(err) != fleet.Invalid {
+		t.Errorf("an address that is not http: %v", err)
+	}
+}
+
 func TestNoWayToInsert(t *testing.T) {
 	for _, tc := range []struct {
 		name   string

@@ -14,8 +14,8 @@ import (
 // bmcController shows a redfish.BMC as provision/vmedia wants it.
 type bmcController struct {
 	bmc *redfish.BMC
-	// plain gives a medium's http address, or "" where the server serves none.
-	plain func(string) string
+	// plain gives a medium's http address for the BMC, firmware the one for the host's own firmware; "" where there is none.
+	plain, firmware func(string) string
 	// learned records what an insertion found to work.
 	learned func(context.Context, redfish.Learned)
 }
@@ -30,11 +30,8 @@ func (c bmcController) SetPower(ctx context.Context, action string) error {
 }
 
 func (c bmcController) InsertMedia(ctx context.Context, url string, caPEM []byte) (vmedia.Inserted, error) {
-	m, err := c.bmc.InsertMedia(ctx, redfish.MediaRequest{URL: url, CAPEM: caPEM})
-	// Plain http is for BMCs that cannot do https: the node's record then says that its boot path is unauthenticated.
-	if plain := c.plain(url); fleet.CodeOf(err) == "MC-BMC-NO-MEDIA" && plain != "" {
-		m, err = c.bmc.InsertMedia(ctx, redfish.MediaRequest{URL: plain})
-	}
+	// Plain http is for BMCs and firmware that cannot do https with our certificates: the node's record then says that its boot path is unauthenticated.
+	m, err := c.bmc.InsertMedia(ctx, redfish.MediaRequest{URL: url, CAPEM: caPEM, Plain: c.plain(url), Firmware: c.firmware(url)})
 	if err == nil {
 		c.learned(ctx, c.bmc.Learned())
 	}

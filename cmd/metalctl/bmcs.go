@@ -24,9 +24,9 @@ type bmcs struct {
 	breakers *redfish.Breakers
 	log      *slog.Logger
 	now      func() time.Time
-	// ours are the beginnings of the URLs that the server serves media at; plain gives the http address of a medium, or "".
-	ours  []string
-	plain func(string) string
+	// ours are the beginnings of the URLs that the server serves media at; plain and firmware give further addresses of a medium, or "".
+	ours            []string
+	plain, firmware func(string) string
 
 	mu   sync.Mutex // guards open
 	open map[fleet.NodeID]*openBMC
@@ -338,7 +338,7 @@ func (b *bmcs) dial(ctx context.Context, id fleet.NodeID) (vmedia.Controller, er
 	if err != nil {
 		return vmedia.Controller{}, err
 	}
-	c := bmcController{bmc: bmc, plain: b.plain, learned: func(ctx context.Context, l redfish.Learned) { b.saveLearned(ctx, id, l) }}
+	c := bmcController{bmc: bmc, plain: b.plain, firmware: b.firmware, learned: func(ctx context.Context, l redfish.Learned) { b.saveLearned(ctx, id, l) }}
 	return vmedia.Controller{Power: c, Media: c, Boot: c, Identity: c}, nil
 }
 

@@ -156,8 +156,8 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	controllers.ours = []string{srv.URL()}
-	controllers.plain = srv.PlainAddress
+	controllers.ours = srv.MediaOrigins()
+	controllers.plain, controllers.firmware = srv.PlainAddress, srv.FirmwareAddress
 	layout, err := mediaLayout(iso)
 	if err != nil {
 		return err

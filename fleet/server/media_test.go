@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -183,6 +185,39 @@ func TestPlainBootIsRecorded(t *testing.T) {
 			must(t, err)
 			if got := w.nodeNow(n.ID).Boot.Unauthenticated; got != tt.want {
 				t.Errorf("got unauthenticated %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestFirmwareAddress: firmware sits in the nodes' network and holds no certificate of ours.
+func TestFirmwareAddress(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*Config)
+		want   string // the host's port is what was listened on, where it says PORT or BOOT
+	}{
+		"one network":                 {func(*Config) {}, "http://127.0.0.1:BOOT"},
+		"nodes elsewhere":             {func(c *Config) { c.AdvertiseNodes = "https://10.0.2.2" }, "http://10.0.2.2:BOOT"},
+		"nodes elsewhere, version 6":  {func(c *Config) { c.AdvertiseNodes = "https://[fd00::1]" }, "http://[fd00::1]:BOOT"},
+		"no listener for http":        {func(c *Config) { c.ListenBoot = "" }, "https://127.0.0.1:PORT"},
+		"http under another name":     {func(c *Config) { c.AdvertiseBoot = "http://boot.example:81" }, "http://boot.example:81"},
+		"both under other names":      {func(c *Config) { c.AdvertiseBoot, c.AdvertiseNodes = "http://boot.example:81", "https://10.0.2.2" }, "http://10.0.2.2:81"},
+		"both under names, port 80":   {func(c *Config) { c.AdvertiseBoot, c.AdvertiseNodes = "http://boot.example", "https://10.0.2.2" }, "http://10.0.2.2"},
+		"nodes elsewhere, only https": {func(c *Config) { c.ListenBoot, c.AdvertiseNodes = "", "https://10.0.2.2" }, "https://10.0.2.2:PORT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(c *Config, _ *Deps) { tt.change(c) })
+			_, port, _ := net.SplitHostPort(w.listener.Addr().String())
+			want := strings.Replace(tt.want, "PORT", port, 1)
+			if w.bootListener != nil {
+				_, port, _ = net.SplitHostPort(w.bootListener.Addr().String())
+				want = strings.Replace(want, "BOOT", port, 1)
+			}
+			if got := w.FirmwareAddress(w.URL() + "/boot/x/metalctl.iso"); got != want+"/boot/x/metalctl.iso" {
+				t.Errorf("got %s, want %s", got, want)
+			}
+			if !slices.Contains(w.MediaOrigins(), want) || !slices.Contains(w.MediaOrigins(), w.URL()) {
+				t.Errorf("the origins of media are %q", w.MediaOrigins())
 			}
 		})
 	}

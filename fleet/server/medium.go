@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,44 @@ func (s *Server) PlainAddress(address string) string {
 	}
 	u.Scheme, u.Host = s.advertiseBoot.Scheme, s.advertiseBoot.Host
 	return u.String()
+}
+
+// FirmwareAddress is the same medium's address for a machine's own firmware, which boots over its network card: http where the server has that
+// listener, as firmware holds no certificate of ours, else https; at the host that nodes reach this server at.
+func (s *Server) FirmwareAddress(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	u.Scheme, u.Host = s.firmwareOrigin()
+	return u.String()
+}
+
+func (s *Server) firmwareOrigin() (scheme, host string) {
+	if s.advertiseBoot == nil {
+		return s.advertiseNodes.Scheme, s.advertiseNodes.Host
+	}
+	if s.advertiseNodes.Hostname() == s.advertise.Hostname() {
+		return s.advertiseBoot.Scheme, s.advertiseBoot.Host
+	}
+	host = s.advertiseNodes.Hostname()
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port := s.advertiseBoot.Port(); port != "" {
+		host += ":" + port
+	}
+	return s.advertiseBoot.Scheme, host
+}
+
+// MediaOrigins are the beginnings of all addresses that this server's boot media have.
+func (s *Server) MediaOrigins() []string {
+	scheme, host := s.firmwareOrigin()
+	all := []string{s.advertise.String(), scheme + "://" + host}
+	if s.advertiseBoot != nil {
+		all = append(all, s.advertiseBoot.String())
+	}
+	return all
 }
 
 // Expire ends the address of the node's medium, and its token where no agent has spent it. The session of an agent that it booted goes on. It is

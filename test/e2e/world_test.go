@@ -39,8 +39,8 @@ type rackStatus struct {
 	}
 }
 
-// newWorld brings a rack up from a lab file and a server that nodes reach. Both end with the test.
-func newWorld(t *testing.T, lab string) *world {
+// newWorld brings a rack up from a lab file and a server that nodes reach, with further arguments. Both end with the test.
+func newWorld(t *testing.T, lab string, server ...string) *world {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("long: boots machines")
@@ -59,7 +59,7 @@ func newWorld(t *testing.T, lab string) *world {
 	w.must("ramdisk", "build", "--lab", "--kernel", kernel, "-o", w.path("boot.iso"))
 	w.write("lab.yaml", lab)
 	w.startRack()
-	w.startServer()
+	w.startServer(server...)
 	return w
 }
 
@@ -96,9 +96,10 @@ func (w *world) startRack() {
 	})
 }
 
-func (w *world) startServer() {
+func (w *world) startServer(further ...string) {
 	w.t.Helper()
-	cmd := exec.Command(w.bin, "server", "--listen", "127.0.0.1:0", "--data-dir", w.path("data"), "--ramdisk", w.path("boot.iso"), "--advertise-nodes", "https://10.0.2.2")
+	cmd := exec.Command(w.bin, append([]string{"server", "--listen", "127.0.0.1:0", "--data-dir", w.path("data"), "--ramdisk", w.path("boot.iso"),
+		"--advertise-nodes", "https://10.0.2.2"}, further...)...)
 	log := w.background("server", cmd, func() { _ = cmd.Process.Signal(os.Interrupt) })
 	url := ""
 	w.eventually("the server", time.Minute, func() bool {
