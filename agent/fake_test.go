@@ -45,6 +45,8 @@ type fakeServer struct {
 	answer    api.Registered
 	registers []api.Register
 	queue     []api.Task // each is handed out once
+	pushed    int        // tasks ever pushed
+	taken     int        // of those, how many the agent had taken when it asked for more
 	onResult  func(http.ResponseWriter, api.Result) (handled bool)
 	onRegist  func(http.ResponseWriter, api.Register) (handled bool)
 	forgotten bool // sessions are unknown: 401 until registered again
@@ -248,6 +250,9 @@ func (f *fakeServer) task(w http.ResponseWriter, r *http.Request) {
 		f.t.Errorf("wait: %v", err)
 	}
 	over := time.After(wait)
+	f.mu.Lock()
+	f.taken = f.pushed - len(f.queue)
+	f.mu.Unlock()
 	for {
 		f.mu.Lock()
 		if len(f.queue) > 0 {
@@ -285,8 +290,24 @@ func (f *fakeServer) result(w http.ResponseWriter, r *http.Request) {
 func (f *fakeServer) push(tasks ...api.Task) {
 	f.mu.Lock()
 	f.queue = append(f.queue, tasks...)
+	f.pushed += len(tasks)
 	f.mu.Unlock()
 	f.bell <- struct{}{}
+}
+
+// awaitTaken returns when the agent has taken every task that was pushed, and asks for more.
+func (f *fakeServer) awaitTaken() {
+	f.t.Helper()
+	taken := func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.taken == f.pushed
+	}
+	for over := time.Now().Add(patience); !taken(); time.Sleep(time.Millisecond) {
+		if time.Now().After(over) {
+			f.t.Fatalf("the agent did not take every task within %s", patience)
+		}
+	}
 }
 
 func (f *fakeServer) credential() fleet.Credential {

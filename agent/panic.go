@@ -2,29 +2,35 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 )
 
 // caught calls f; a panic becomes an error, its stack a report. On a goroutine of its own nothing else keeps a panic from ending PID 1.
-func (cfg Config) caught(what string, f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = cfg.Home.panicked(what, p)
-			cfg.Log.Error("a defect in the agent", "what", what, "err", err)
-		}
-	}()
-	return f()
+func (cfg Config) caught(what string, f func() error) error {
+	err := cfg.Home.defect(what, fleet.Catch(f))
+	if fleet.CodeOf(err) == "MC-AGENT-PANIC" {
+		cfg.Log.Error("a defect in the agent", "what", what, "err", err)
+	}
+	return err
 }
 
-// panicked reports a panic, which the caller has just recovered, and returns it as an error.
-func (h *Home) panicked(what string, p any) error {
-	stack := strings.Split(strings.TrimSpace(string(debug.Stack())), "\n")
-	h.Report("panic", append([]string{fmt.Sprintf("panic in %s: %v", what, p)}, stack...)...)
-	return fleet.Errorf(fleet.Broken, "MC-AGENT-PANIC", "a defect in the agent: %s panicked: %v", what, p).
+// defect reports the stack of a panic in err's chain, of whatever goroutine it was, and returns the error that the server is told: err itself where there
+// was none.
+func (h *Home) defect(what string, err error) error {
+	var p *fleet.Panic
+	if !errors.As(err, &p) {
+		return err
+	}
+	stack := strings.Split(strings.TrimSpace(p.Stack), "\n")
+	h.Report("panic", append([]string{fmt.Sprintf("panic in %s: %s", what, p.Reason)}, stack...)...)
+	if fleet.CodeOf(err) != "" {
+		return err // it says more of where than a panic can
+	}
+	return fleet.Errorf(fleet.Broken, "MC-AGENT-PANIC", "a defect in the agent: %s panicked: %w", what, err).
 		WithHint("the stack is on the node's timeline: metalctl node timeline NODE; please report it")
 }
 

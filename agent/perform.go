@@ -109,16 +109,16 @@ func (w *worker) abandon(t api.Task, back <-chan ending) api.Result {
 
 // guard runs the step's function; a panic becomes an error and its stack a report.
 func (w *worker) guard(ctx context.Context, r *running, fn step.Func) (out step.Outcome, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = w.cfg.Home.panicked("step "+r.task.Step, p)
-		}
-	}()
 	t := r.task
-	return fn(ctx, step.Call{
-		Node: fleet.NodeID(w.cfg.Credential.Node), Operation: t.Operation, Index: t.Index, Step: t.Step, Try: t.Try,
-		Resumed: t.Try > 1, Params: t.Params, Progress: r.meter.set,
+	err = fleet.Catch(func() error {
+		var err error
+		out, err = fn(ctx, step.Call{
+			Node: fleet.NodeID(w.cfg.Credential.Node), Operation: t.Operation, Index: t.Index, Step: t.Step, Try: t.Try,
+			Resumed: t.Try > 1, Params: t.Params, Progress: r.meter.set,
+		})
+		return err
 	})
+	return out, w.cfg.Home.defect("step "+t.Step, err)
 }
 
 // judge turns how a step came back into its result.

@@ -29,9 +29,7 @@ func TestARepeatedTaskIsAnsweredFromMemory(t *testing.T) {
 	f.push(task(step.EraseDisks, 1))
 	receive(t, began, "start")
 	f.push(task(step.EraseDisks, 1), task(step.EraseDisks, 1)) // while it runs
-	for range 3 {                                              // the polls that took the repeats are over once progress goes on
-		receive(t, f.progress, "progress")
-	}
+	f.awaitTaken()
 	close(release)
 	first := receive(t, f.results, "result")
 	f.push(task(step.EraseDisks, 1)) // and after it
@@ -78,9 +76,7 @@ func TestAbort(t *testing.T) {
 		f.push(task(step.EraseDisks, 1))
 		receive(t, began, "start")
 		f.push(abort(step.EraseDisks))
-		for range 5 {
-			receive(t, f.progress, "progress")
-		}
+		f.awaitTaken()
 		close(release)
 		if got := receive(t, f.results, "result"); got.Error != nil {
 			t.Errorf("result = %s", mustJSON(t, got))

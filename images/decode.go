@@ -55,6 +55,10 @@ func Decode(ctx context.Context, src Source, img Image, yield func(Extent) error
 	if err == nil && img.VirtualSizeBytes > 0 && d.DiskBytes != img.VirtualSizeBytes {
 		err = truncated(img, "its contents end after %d of %d bytes", d.DiskBytes, img.VirtualSizeBytes)
 	}
+	if p := new(fleet.Panic); errors.As(err, &p) && fleet.CodeOf(err) == "" {
+		err = fleet.Errorf(fleet.Broken, "MC-IMAGE-DAMAGED", "a defect of metalctl that this %s file shows: %w", img.Format, err).
+			WithHint("metalctl image verify %s; if the file is as published, please report the defect", img.Name)
+	}
 	if err != nil {
 		return d.Result, fmt.Errorf("image %q: %w", img.Name, err)
 	}
@@ -125,35 +129,31 @@ func (d *decoder) compressed(ctx context.Context, src Source) error {
 	}
 	defer f.stop()
 	counted := &counter{r: f}
-	r, done, err := decompress(d.img.Format, counted)
+	var r io.Reader
+	var done func()
+	err = fleet.Catch(func() (err error) { r, done, err = decompress(d.img.Format, counted); return err })
 	if err != nil {
 		return d.damaged(counted, err)
 	}
 	defer done()
-	p := newPool(8, BlockBytes)
-	ahead := make(chan *block, 2)
 	ctx, cancel := context.WithCancel(ctx)
-	var decodeErr error
-	go func() {
-		defer close(ahead)
-		decodeErr = fill(ctx, r, p, ahead)
-	}()
+	a := newAhead(ctx, r, newPool(8, BlockBytes))
 	// The decoder reads f in its goroutine, so that must have ended before done and f.stop may run.
 	defer func() {
 		cancel()
 		f.cancel()
-		for b := range ahead {
+		for b := range a.blocks {
 			b.release()
 		}
 	}()
-	for b := range ahead {
+	for b := range a.blocks {
 		if err := d.put(b); err != nil {
 			return err
 		}
 	}
 	d.FileBytes = counted.n.Load()
-	if decodeErr != nil {
-		return d.damaged(counted, decodeErr)
+	if a.err != nil {
+		return d.damaged(counted, a.err)
 	}
 	return f.verdict()
 }
@@ -171,6 +171,21 @@ func (d *decoder) damaged(at *counter, err error) error {
 	}
 	return fleet.Errorf(fleet.Broken, "MC-IMAGE-DAMAGED", "before byte %d of the %s file: %w", at.n.Load(), d.img.Format, err).
 		WithHint("metalctl image verify %s, then fetch or upload the file again", d.img.Name)
+}
+
+// ahead is what a decoder has unpacked while the block before is being written.
+type ahead struct {
+	blocks chan *block
+	err    error // set before blocks is closed
+}
+
+func newAhead(ctx context.Context, r io.Reader, p *pool) *ahead {
+	a := &ahead{blocks: make(chan *block, 2)}
+	go func() {
+		defer close(a.blocks)
+		a.err = fleet.Catch(func() error { return fill(ctx, r, p, a.blocks) })
+	}()
+	return a
 }
 
 func fill(ctx context.Context, r io.Reader, p *pool, out chan<- *block) error {
@@ -239,8 +254,9 @@ type counter struct {
 	err atomic.Pointer[error]
 }
 
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
+// Read may run on a goroutine of the decoder, where nobody else catches a panic.
+func (c *counter) Read(p []byte) (n int, err error) {
+	err = fleet.Catch(func() (err error) { n, err = c.r.Read(p); return err })
 	c.n.Add(int64(n))
 	if err != nil {
 		c.err.Store(&err)

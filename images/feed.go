@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"hash"
 	"io"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -35,28 +36,48 @@ func newFeed(ctx context.Context, src Source, img Image, blockBytes int) (*feed,
 	}
 	f := &feed{img: img, blocks: make(chan *block, feedBlocks), cancel: cancel}
 	p := newPool(feedBlocks, blockBytes)
-	go func() {
-		f.failed = f.run(ctx, r, p)
-		close(f.blocks)
-	}()
+	go f.run(ctx, r, p, sha256.New())
 	return f, nil
 }
 
-func (f *feed) run(ctx context.Context, r io.ReadCloser, p *pool) error {
-	toHash, sum := make(chan *block, feedBlocks), make(chan string, 1)
-	go func() {
-		h := sha256.New()
-		for b := range toHash {
-			h.Write(b.data[:b.n])
-			b.release()
-		}
-		sum <- hex.EncodeToString(h.Sum(nil))
-	}()
-	err := f.read(ctx, r, p, toHash)
+// run reads to the end, and nothing of the feed runs any more once blocks is closed. A panic, of the source for instance, is how the feed failed.
+func (f *feed) run(ctx context.Context, r io.ReadCloser, p *pool, h hash.Hash) {
+	defer close(f.blocks)
+	toHash, hashed := make(chan *block, feedBlocks), make(chan error, 1)
+	go func() { hashed <- f.hash(toHash, h) }()
+	err := fleet.Catch(func() error { return f.read(ctx, r, p, toHash) })
 	close(toHash)
-	digest := <-sum
-	closeErr := r.Close()
-	switch {
+	hashErr := <-hashed
+	closeErr := fleet.Catch(r.Close)
+	f.failed = fleet.Catch(func() error {
+		if hashErr != nil {
+			return hashErr
+		}
+		return f.judge(err, hex.EncodeToString(h.Sum(nil)), closeErr)
+	})
+}
+
+// hash hashes what read sends until the channel is closed. After a panic it stops the reading and only gives blocks back.
+func (f *feed) hash(blocks <-chan *block, h hash.Hash) (failed error) {
+	for b := range blocks {
+		err := fleet.Catch(func() error {
+			defer b.release()
+			if failed == nil {
+				h.Write(b.data[:b.n])
+			}
+			return nil
+		})
+		if err != nil && failed == nil {
+			failed = err
+			f.cancel()
+		}
+	}
+	return failed
+}
+
+// judge says how the file was: io.EOF for one that is whole and right.
+func (f *feed) judge(readErr error, digest string, closeErr error) error {
+	switch err := readErr; {
 	case err != nil:
 		return err
 	case f.img.SizeBytes > 0 && f.total < f.img.SizeBytes:

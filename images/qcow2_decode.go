@@ -3,6 +3,7 @@ package images
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -65,22 +66,27 @@ type job struct {
 func (d *decoder) placeClusters(ctx context.Context, m *qcow2Map, w *window) error {
 	ctx, cancel := context.WithCancel(ctx)
 	workers := max(1, runtime.GOMAXPROCS(0))
-	queue, work := make(chan *job, workers), make(chan func(*unpacker), workers)
+	queue, work := make(chan *job, workers), make(chan func(*unpacker) bool, workers)
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
-			var u unpacker
-			defer u.close()
+			u := &unpacker{}
 			for fn := range work {
-				fn(&u)
+				if !fn(u) {
+					u = &unpacker{} // in what state a panic left the decoders nobody knows
+				}
 			}
+			_ = fleet.Catch(func() error { u.close(); return nil }) // every cluster was unpacked, or its error told
 		})
 	}
 	var walkErr error
 	wg.Go(func() {
 		defer close(queue)
 		defer close(work)
-		walkErr = walk(ctx, m, w, newPool(workers+6, int(min(BlockBytes, (m.qcow2Header.size+m.cluster()-1)/m.cluster()*m.cluster()))), queue, work)
+		walkErr = fleet.Catch(func() error {
+			p := newPool(workers+6, int(min(BlockBytes, (m.qcow2Header.size+m.cluster()-1)/m.cluster()*m.cluster())))
+			return walk(ctx, m, w, p, queue, work)
+		})
 	})
 	defer func() {
 		cancel()
@@ -107,7 +113,7 @@ func (d *decoder) placeClusters(ctx context.Context, m *qcow2Map, w *window) err
 }
 
 // walk goes through the file once and makes a job of every run, unpacking neighbours together.
-func walk(ctx context.Context, m *qcow2Map, w *window, p *pool, queue chan<- *job, work chan<- func(*unpacker)) error {
+func walk(ctx context.Context, m *qcow2Map, w *window, p *pool, queue chan<- *job, work chan<- func(*unpacker) bool) error {
 	for i := 0; i < len(m.runs); {
 		r := m.runs[i]
 		if r.kind == runTable {
@@ -146,9 +152,10 @@ func walk(ctx context.Context, m *qcow2Map, w *window, p *pool, queue chan<- *jo
 			packed = append([]byte(nil), packed...)
 			runs := m.runs[i:next]
 			b.n = int(last.guest + m.guestBytes(last.guest) - r.guest)
-			fn := func(u *unpacker) {
+			fn := func(u *unpacker) bool {
 				defer close(j.done)
-				j.err = u.unpack(m, runs, packed, b.data[:b.n])
+				j.err = fleet.Catch(func() error { return u.unpack(m, runs, packed, b.data[:b.n]) })
+				return !errors.As(j.err, new(*fleet.Panic))
 			}
 			select {
 			case work <- fn:

@@ -199,7 +199,7 @@ func TestKeepBeginsAgainAfterAPanic(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	var p *Panic
+	var p *fleet.Panic
 	if err := Keep(ctx, slog.New(slog.DiscardHandler), "x", func(context.Context) error { panic("over") }); !errors.As(err, &p) || p.Reason != "over" {
 		t.Errorf("after the end of the context: %v", err)
 	}

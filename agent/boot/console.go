@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/metalctl/metalctl/fleet"
 )
 
 // Console writes to several terminals at once. A terminal that takes nothing (a BMC's serial line under flow control) loses text;
@@ -65,7 +67,7 @@ func (c *Console) Add(spec string) error {
 	c.lines[name] = l
 	go func() {
 		// A panic loses one piece of text; it is not told, because this is where it would be.
-		for Catch(func() error { l.run(); return nil }) != nil {
+		for fleet.Catch(func() error { l.run(); return nil }) != nil {
 		}
 	}()
 	return nil

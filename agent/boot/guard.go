@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"time"
+
+	"github.com/metalctl/metalctl/fleet"
 )
 
 // Report is what is left of a panic.
@@ -56,24 +58,6 @@ func Guard(ctx context.Context, g Guarded, f func() error) (err error) {
 	return f()
 }
 
-// Panic is the error that Catch makes of a panic.
-type Panic struct {
-	Reason, Stack string
-}
-
-func (p *Panic) Error() string { return "panic: " + p.Reason }
-
-// Catch calls f and returns its error, or a *Panic. Guard covers one goroutine only, and a panic on any other one ends PID 1 and with it the machine:
-// what runs on a goroutine of its own goes through Catch or Keep.
-func Catch(f func() error) (err error) {
-	defer func() {
-		if reason := recover(); reason != nil {
-			err = &Panic{fmt.Sprint(reason), string(debug.Stack())}
-		}
-	}()
-	return f()
-}
-
 // keepWait is the pause before what panicked is begun again.
 const keepWait = time.Second
 
@@ -81,7 +65,7 @@ const keepWait = time.Second
 // until ctx ends: the machine cannot do without what f does.
 func Keep(ctx context.Context, log *slog.Logger, what string, f func(context.Context) error) error {
 	for {
-		err := Catch(func() error { return f(ctx) })
+		err := fleet.Catch(func() error { return f(ctx) })
 		if !logPanic(log, what, err) {
 			return err
 		}
@@ -95,7 +79,7 @@ func Keep(ctx context.Context, log *slog.Logger, what string, f func(context.Con
 
 // logPanic reports whether err is a panic, and logs it if so.
 func logPanic(log *slog.Logger, what string, err error) bool {
-	var p *Panic
+	var p *fleet.Panic
 	if !errors.As(err, &p) {
 		return false
 	}

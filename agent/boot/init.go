@@ -122,7 +122,7 @@ func (m *Machine) load(ctx context.Context, names []string) {
 			if ctx.Err() != nil {
 				return nil
 			}
-			if err := Catch(func() error { return m.Modules.Load(name) }); err != nil && !logPanic(m.Log, "loading "+name, err) && !isNotFound(err) {
+			if err := fleet.Catch(func() error { return m.Modules.Load(name) }); err != nil && !logPanic(m.Log, "loading "+name, err) && !isNotFound(err) {
 				m.Log.Warn("kernel module not loaded", "module", name, "err", err)
 			}
 			return nil

@@ -166,7 +166,7 @@ func (s *NetworkState) dynamic(ctx context.Context, tops []string) error {
 				}
 				for ctx.Err() == nil {
 					var l *lease
-					err := Catch(func() (err error) { l, err = request(ctx, link, nil); return err })
+					err := fleet.Catch(func() (err error) { l, err = request(ctx, link, nil); return err })
 					logPanic(s.log, "asking for a lease", err)
 					if err == nil {
 						won(link, l)
@@ -190,7 +190,7 @@ func (s *NetworkState) dynamic(ctx context.Context, tops []string) error {
 		g.Go(try(request6))
 		// A router's advertisement gives an address without DHCP (RFC 4862); in a namespace there may be one from the start.
 		g.Go(func() error {
-			err := Catch(func() error {
+			err := fleet.Catch(func() error {
 				return poll(ctx, linkPoll, func() bool { a, err := addresses(link); return err == nil && len(a) > 0 && hasCarrier(link) })
 			})
 			if !logPanic(s.log, "waiting for an address", err) && err == nil {

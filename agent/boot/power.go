@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/metalctl/metalctl/fleet"
 )
 
 // buttonPoll is how often power buttons are looked for: their driver is loaded late.
@@ -88,7 +90,7 @@ func watchButtons(ctx context.Context, class, dev string, log *slog.Logger, pres
 				defer f.Close()
 				stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
 				defer stop()
-				err := Catch(func() error { return readButton(f) })
+				err := fleet.Catch(func() error { return readButton(f) })
 				logPanic(log, "reading the power button", err)
 				if err == nil {
 					select {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/metalctl/metalctl/fleet"
 )
 
 // shellLimit bounds what a command prints of one file, in bytes.
@@ -33,7 +35,7 @@ func (m *Machine) Shell(ctx context.Context) {
 		wg.Go(func() {
 			defer cancel()
 			s := shell{out: m.Console, root: "/", load: m.loadNamed}
-			err := Catch(func() error { s.run(ctx, f); return nil })
+			err := fleet.Catch(func() error { s.run(ctx, f); return nil })
 			logPanic(m.Log, "the shell", err)
 		})
 	}

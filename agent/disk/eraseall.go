@@ -2,8 +2,8 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -66,13 +66,12 @@ func EraseAll(ctx context.Context, accepted []Accepted, present []Device, o Eras
 
 // eraseGuarded is Erase whose panic is an error: of a disk whose worker panicked nobody knows how far it came, and the other disks' workers go on.
 func eraseGuarded(ctx context.Context, dev Device, o EraseOptions) (ev Evidence, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fleet.Errorf(fleet.Broken, "MC-ERASE-FAILED", "a defect in the agent: erasing %s panicked: %v\n%s", dev, p, debug.Stack()).
-				WithHint("metalctl node clean NODE; please report the stack")
-		}
-	}()
-	return Erase(ctx, dev, o)
+	err = fleet.Catch(func() (err error) { ev, err = Erase(ctx, dev, o); return err })
+	if p := new(fleet.Panic); errors.As(err, &p) {
+		err = fleet.Errorf(fleet.Broken, "MC-ERASE-FAILED", "a defect in the agent: erasing %s: %w\n%s", dev, err, p.Stack).
+			WithHint("metalctl node clean NODE; please report the stack")
+	}
+	return ev, err
 }
 
 func faultOf(dev Device, err error) Fault {

@@ -124,11 +124,12 @@ func (c *pieceCheck) end() error {
 	return nil
 }
 
-// ahead reads a range of a disk in order with a few reads under way.
+// ahead reads a range of a disk in order with a few reads under way. Only its own goroutines and one other use it.
 type ahead struct {
-	slots  chan *readSlot // in order
-	free   chan []byte
-	cancel context.CancelFunc
+	ctx      context.Context
+	h        *handle
+	off, end int64       // of what is not yet being read
+	slots    []*readSlot // under way, in order
 }
 
 type readSlot struct {
@@ -143,51 +144,44 @@ const readBlock = 4 << 20
 func readAhead(ctx context.Context, h *handle, off, n int64) *ahead {
 	const depth = 4
 	makeRoom(depth)
-	ctx, cancel := context.WithCancel(ctx)
-	a := &ahead{slots: make(chan *readSlot, depth), free: make(chan []byte, depth), cancel: cancel}
-	for range depth {
-		a.free <- alignedBytes(readBlock)
+	a := &ahead{ctx: ctx, h: h, off: off, end: off + n}
+	for range min(depth, (n+readBlock-1)/readBlock) {
+		a.done(alignedBytes(readBlock))
 	}
-	go func() {
-		defer close(a.slots)
-		for end := off + n; off < end; {
-			var b []byte
-			select {
-			case b = <-a.free:
-			case <-ctx.Done():
-				s := &readSlot{err: ctx.Err(), done: make(chan struct{})}
-				close(s.done)
-				a.slots <- s
-				return
-			}
-			s := &readSlot{b: b[:min(readBlock, end-off)], off: off, done: make(chan struct{})}
-			go func() {
-				defer close(s.done)
-				_, s.err = h.ReadAt(s.b, s.off)
-			}()
-			a.slots <- s
-			off += int64(len(s.b))
-		}
-	}()
 	return a
 }
 
 // next returns the next block, or nil at the end; done gives it back.
 func (a *ahead) next() ([]byte, int64, error) {
-	s, ok := <-a.slots
-	if !ok {
+	if len(a.slots) == 0 {
 		return nil, 0, nil
 	}
+	s := a.slots[0]
 	<-s.done
+	if s.err == nil {
+		s.err = a.ctx.Err()
+	}
+	a.slots = a.slots[1:]
 	return s.b, s.off, s.err
 }
 
-func (a *ahead) done(b []byte) { a.free <- b[:readBlock] }
+// done takes a block's memory and begins to read into it what comes next.
+func (a *ahead) done(b []byte) {
+	if a.off == a.end || a.ctx.Err() != nil && len(a.slots) > 0 {
+		return // next tells the caller
+	}
+	s := &readSlot{b: b[:min(readBlock, a.end-a.off)], off: a.off, done: make(chan struct{})}
+	a.off += int64(len(s.b))
+	a.slots = append(a.slots, s)
+	go func() {
+		defer close(s.done)
+		s.err = fleet.Catch(func() error { _, err := a.h.ReadAt(s.b, s.off); return err })
+	}()
+}
 
 // stop waits for the reads under way: the handle is closed after it.
 func (a *ahead) stop() {
-	a.cancel()
-	for s := range a.slots {
+	for _, s := range a.slots {
 		<-s.done
 	}
 }

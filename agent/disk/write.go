@@ -166,10 +166,9 @@ func newWriter(ctx context.Context, h *handle, o Options) *writer {
 	for range n {
 		w.wg.Go(func() {
 			for e := range w.work {
-				if err := w.do(e); err != nil {
+				if err := fleet.Catch(func() error { defer e.Release(); return w.do(e) }); err != nil {
 					w.cancel(err)
 				}
-				e.Release()
 			}
 		})
 	}

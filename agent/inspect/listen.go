@@ -52,12 +52,11 @@ func listen(ctx context.Context, names []string, wait time.Duration, on func(con
 
 // caught calls on; a panic over a neighbour's frame is an error of that interface.
 func caught(ctx context.Context, name string, on func(context.Context, string) (*fleet.Neighbor, error)) (n *fleet.Neighbor, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			n, err = nil, fmt.Errorf("a defect in the agent: listening on %s panicked: %v", name, p)
-		}
-	}()
-	return on(ctx, name)
+	err = fleet.Catch(func() (err error) { n, err = on(ctx, name); return err })
+	if p := new(fleet.Panic); errors.As(err, &p) {
+		err = fmt.Errorf("a defect in the agent: listening on %s: %w", name, err)
+	}
+	return n, err
 }
 
 // listenOn returns nil, nil when nothing was heard until ctx ended.

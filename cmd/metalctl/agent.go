@@ -25,7 +25,7 @@ import (
 func pid1() {
 	ctx := context.Background()
 	var m *boot.Machine
-	err := boot.Catch(func() (err error) { m, err = boot.Init(ctx, boot.Options{}); return err })
+	err := fleet.Catch(func() (err error) { m, err = boot.Init(ctx, boot.Options{}); return err })
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "metalctl agent: %v\n", err)
 		time.Sleep(time.Minute) // leaves the message on the screen before the machine restarts
@@ -55,7 +55,7 @@ func pid1() {
 		select {}
 	}
 	if cred.DebugShell {
-		guarded.Shell = func(ctx context.Context) { _ = boot.Catch(func() error { m.Shell(ctx); return nil }) } // the panic before it was reported
+		guarded.Shell = func(ctx context.Context) { _ = fleet.Catch(func() error { m.Shell(ctx); return nil }) } // the panic before it was reported
 	}
 	err = boot.Guard(ctx, guarded, func() error { machineAgent(ctx, m, cred, home, log); return nil })
 	if err != nil {
