@@ -57,6 +57,8 @@ type Pace struct {
 	Progress time.Duration
 	// Stop is how long a step may take to end after its limit or an abort, before it counts as stuck: 1 min.
 	Stop time.Duration
+	// Farewell is how long the last report may take before the machine is switched off: 5 s.
+	Farewell time.Duration
 }
 
 func (p Pace) withDefaults() Pace {
@@ -71,6 +73,7 @@ func (p Pace) withDefaults() Pace {
 	set(&p.Poll, 25*time.Second)
 	set(&p.Progress, time.Second)
 	set(&p.Stop, time.Minute)
+	set(&p.Farewell, 5*time.Second)
 	return p
 }
 

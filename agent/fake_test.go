@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -21,6 +22,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -41,7 +44,8 @@ type fakeServer struct {
 
 	mu        sync.Mutex
 	http      *http.Server
-	boundTo   string // pin of the key that spent the token
+	served    chan struct{} // closed when http has ended
+	boundTo   string        // pin of the key that spent the token
 	answer    api.Registered
 	registers []api.Register
 	queue     []api.Task // each is handed out once
@@ -79,14 +83,31 @@ func newFakeServer(t *testing.T) *fakeServer {
 		t: t, ca: ca, key: key, leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pin: api.PinOf(ca), now: time.Now(),
 		results: make(chan api.Result, 64), progress: make(chan fleet.Progress, 1024), reports: make(chan api.Report, 1024), bell: make(chan struct{}, 64),
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	f.addr = reserve(t)
+	f.restart()
+	t.Cleanup(f.stop)
+	return f
+}
+
+// reserve returns an address of the loopback that is this test's until it ends: a socket that is bound and never listens keeps others from the port, even
+// from using it at the far end of a connection, while the server is down.
+func reserve(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.addr = l.Addr().String()
-	f.serve(l)
-	t.Cleanup(f.stop)
-	return f
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	var name unix.Sockaddr
+	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err == nil {
+		if err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err == nil {
+			name, err = unix.Getsockname(fd)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
 }
 
 func (f *fakeServer) serve(l net.Listener) {
@@ -118,25 +139,27 @@ func (f *fakeServer) serve(l net.Listener) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
 	}))
 	srv := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), TLSConfig: &tls.Config{Certificates: []tls.Certificate{f.leaf}, ClientAuth: tls.RequestClientCert}}
+	served := make(chan struct{})
 	f.mu.Lock()
-	f.http = srv
+	f.http, f.served = srv, served
 	f.mu.Unlock()
-	go func() { _ = srv.ServeTLS(l, "", "") }()
+	go func() { defer close(served); _ = srv.ServeTLS(l, "", "") }()
 }
 
 // stop closes the listener and every connection, as a server that dies does.
 func (f *fakeServer) stop() {
 	f.mu.Lock()
-	srv := f.http
+	srv, served := f.http, f.served
 	f.mu.Unlock()
 	_ = srv.Close()
+	<-served // a server that had not begun to serve closes its listener only now
 }
 
 // second listens at a further address; stop and restart keep to the first. It returns the reference for a credential.
 func (f *fakeServer) second() fleet.ServerRef {
 	f.t.Helper()
 	f.mu.Lock()
-	first := f.http
+	first, served := f.http, f.served
 	f.mu.Unlock()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -145,7 +168,7 @@ func (f *fakeServer) second() fleet.ServerRef {
 	f.serve(l)
 	f.mu.Lock()
 	other := f.http
-	f.http = first
+	f.http, f.served = first, served
 	f.mu.Unlock()
 	f.t.Cleanup(func() { _ = other.Close() })
 	return fleet.ServerRef{URL: "https://" + l.Addr().String(), KeyPin: f.pin}
@@ -292,7 +315,10 @@ func (f *fakeServer) push(tasks ...api.Task) {
 	f.queue = append(f.queue, tasks...)
 	f.pushed += len(tasks)
 	f.mu.Unlock()
-	f.bell <- struct{}{}
+	select {
+	case f.bell <- struct{}{}:
+	default: // it rings already
+	}
 }
 
 // awaitTaken returns when the agent has taken every task that was pushed, and asks for more.
@@ -319,7 +345,7 @@ func (f *fakeServer) credential() fleet.Credential {
 
 // quick is a pace for tests: everything that is retried is retried soon.
 func quick() Pace {
-	return Pace{RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond, Call: patience, Poll: 500 * time.Millisecond, Progress: 20 * time.Millisecond, Stop: patience}
+	return Pace{RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond, Call: patience, Poll: 500 * time.Millisecond, Progress: 20 * time.Millisecond, Stop: patience, Farewell: patience}
 }
 
 func config(f *fakeServer, funcs step.Funcs) Config {

@@ -206,7 +206,7 @@ func (h *Home) sendWaiting(ctx context.Context, c *client, cfg Config) error {
 
 // flush sends what waits, for a last time and not for long.
 func (h *Home) flush(ctx context.Context, c *client, cfg Config) {
-	ctx, cancel := context.WithTimeout(ctx, min(cfg.Pace.Call, 5*time.Second))
+	ctx, cancel := context.WithTimeout(ctx, min(cfg.Pace.Call, cfg.Pace.Farewell))
 	defer cancel()
 	h.Report("shutdown", "powering off")
 	if err := h.sendWaiting(ctx, c, cfg); err != nil && !errors.Is(err, context.Canceled) {

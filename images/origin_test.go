@@ -161,6 +161,7 @@ func TestAnOriginThatStaysAwayEndsInAnError(t *testing.T) {
 }
 
 func TestASilentConnectionIsGivenUp(t *testing.T) {
+	t.Parallel() // it waits
 	data, digest := testData(1 << 20)
 	var requests atomic.Int32
 	release := make(chan struct{})
@@ -180,7 +181,7 @@ func TestASilentConnectionIsGivenUp(t *testing.T) {
 	defer s.Close()
 	defer close(release)
 	p := policyFor(s)
-	p.Stall = 200 * time.Millisecond
+	p.Stall = 3 * time.Second // on a slow machine one that is not silent may well take a second
 	o, err := Open(t.Context(), s.URL+"/x", p)
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,9 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
+// patience bounds the waits of these tests: two slow cores.
+const patience = 90 * time.Second
+
 // tree writes files below a temporary folder and returns it.
 func tree(t *testing.T, files map[string]string) string {
 	t.Helper()
@@ -256,7 +259,7 @@ func terminal(t *testing.T) (far *os.File, c *Console) {
 // readUntil collects what a terminal says until it says word.
 func readUntil(t *testing.T, f *os.File, word string) string {
 	t.Helper()
-	if err := f.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := f.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	var got []byte
@@ -277,7 +280,7 @@ func TestConsole(t *testing.T) {
 	if got := readUntil(t, far, "world"); !strings.Contains(got, "hello\r") {
 		t.Errorf("got %q", got)
 	}
-	c.Flush(time.Minute)
+	c.Flush(patience)
 	if err := c.Add("ttyS0,115200"); err != nil { // open already
 		t.Error(err)
 	}
@@ -321,7 +324,7 @@ func TestShell(t *testing.T) {
 	}
 	select {
 	case <-done:
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Error("exit did not end the shell")
 	}
 }
@@ -373,7 +376,7 @@ func TestWatchButtons(t *testing.T) {
 	}
 	select {
 	case <-pressed:
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Error("the button was not noticed")
 	}
 	cancel()

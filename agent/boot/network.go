@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,14 +157,19 @@ func (s *NetworkState) dynamic(ctx context.Context, tops []string) error {
 	for _, link := range tops {
 		mu.Lock()
 		if !hasCarrier(link) {
-			reasons[link] = errors.New("no carrier")
+			reasons[link] = errNoCarrier
 		}
 		mu.Unlock()
-		try := func(request func(context.Context, string, *lease) (*lease, error)) func() error {
+		try := func(request func(context.Context, string, *lease) (*lease, error), level slog.Level) func() error {
 			return func() error {
 				if awaitCarrier(ctx, link) != nil {
 					return nil
 				}
+				mu.Lock()
+				if reasons[link] == errNoCarrier {
+					delete(reasons, link)
+				}
+				mu.Unlock()
 				for ctx.Err() == nil {
 					var l *lease
 					err := fleet.Catch(func() (err error) { l, err = request(ctx, link, nil); return err })
@@ -174,9 +180,11 @@ func (s *NetworkState) dynamic(ctx context.Context, tops []string) error {
 					}
 					if ctx.Err() == nil {
 						mu.Lock()
-						reasons[link] = err
+						if reasons[link] == nil || level > slog.LevelDebug {
+							reasons[link] = err
+						}
 						mu.Unlock()
-						s.log.Info("no network lease yet", "link", link, "err", err)
+						s.log.Log(ctx, level, "no network lease yet", "link", link, "err", err)
 					}
 					select {
 					case <-ctx.Done():
@@ -186,8 +194,8 @@ func (s *NetworkState) dynamic(ctx context.Context, tops []string) error {
 				return nil
 			}
 		}
-		g.Go(try(request4))
-		g.Go(try(request6))
+		g.Go(try(request4, slog.LevelInfo))
+		g.Go(try(request6, slog.LevelDebug)) // most networks have no DHCPv6, and then every card says so again and again
 		// A router's advertisement gives an address without DHCP (RFC 4862); in a namespace there may be one from the start.
 		g.Go(func() error {
 			err := fleet.Catch(func() error {
@@ -205,9 +213,7 @@ func (s *NetworkState) dynamic(ctx context.Context, tops []string) error {
 	if s.Link == "" {
 		var why []string
 		for _, link := range tops {
-			if reasons[link] != nil {
-				why = append(why, fmt.Sprintf("%s: %v", link, reasons[link]))
-			}
+			why = append(why, fmt.Sprintf("%s: %v", link, cmp.Or(reasons[link], errNoAnswer)))
 		}
 		return fmt.Errorf("no address: %s", strings.Join(why, "; "))
 	}
@@ -221,6 +227,12 @@ func (s *NetworkState) dynamic(ctx context.Context, tops []string) error {
 	// The caller's context was canceled for the others only; applying a lease takes no time.
 	return s.lease.apply(s.Link, s.cfg)
 }
+
+// Why a card has no address, where no server said more.
+var (
+	errNoCarrier = errors.New("no carrier")
+	errNoAnswer  = errors.New("no answer")
+)
 
 // read fills in what the kernel now says.
 func (s *NetworkState) read(tops []string) error {

@@ -104,6 +104,12 @@ func (s *shell) run(ctx context.Context, in io.Reader) {
 	}
 }
 
+// say prints a list as one piece: the console drops pieces where more of them wait than it queues, as a long list's lines would.
+func (s *shell) say(b *strings.Builder) error {
+	_, err := io.WriteString(s.out, b.String())
+	return err
+}
+
 func splitLine(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	if i := strings.IndexAny(string(data), "\r\n"); i >= 0 {
 		return i + 1, data[:i], nil
@@ -133,14 +139,15 @@ func (s *shell) ls(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	var b strings.Builder
 	for _, e := range list {
 		size := int64(0)
 		if info, err := e.Info(); err == nil {
 			size = info.Size()
 		}
-		fmt.Fprintf(s.out, "%s %12d %s\n", fs.FileMode(e.Type()), size, e.Name())
+		fmt.Fprintf(&b, "%s %12d %s\n", fs.FileMode(e.Type()), size, e.Name())
 	}
-	return nil
+	return s.say(&b)
 }
 
 func (s *shell) cat(_ context.Context, args []string) error {
@@ -173,14 +180,15 @@ func (s *shell) ps(context.Context, []string) error {
 	if err != nil {
 		return err
 	}
+	var b strings.Builder
 	for _, dir := range dirs {
 		cmd, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		if err != nil || len(cmd) == 0 {
 			continue // gone, or a thread of the kernel
 		}
-		fmt.Fprintf(s.out, "%8s %s\n", filepath.Base(dir), strings.ReplaceAll(strings.TrimRight(string(cmd), "\x00"), "\x00", " "))
+		fmt.Fprintf(&b, "%8s %s\n", filepath.Base(dir), strings.ReplaceAll(strings.TrimRight(string(cmd), "\x00"), "\x00", " "))
 	}
-	return nil
+	return s.say(&b)
 }
 
 func (s *shell) ip(context.Context, []string) error {

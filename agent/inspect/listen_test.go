@@ -140,7 +140,8 @@ func TestNeighboursAreHeardOnAllWiresAtOnce(t *testing.T) {
 		stop := announce(t, func() error { return say(s.payload, s.group) })
 		defer stop()
 	}
-	heard, failed := listenHere(t.Context(), t, append(nodes, "nonesuch"), 5*time.Second)
+	// Those that are heard end the wait themselves.
+	heard, failed := listenHere(t.Context(), t, append(nodes[:2:2], "nonesuch"), patience)
 	want := map[string]fleet.Neighbor{
 		"node0": {ChassisID: "00:1c:73:aa:bb:cc", PortID: "Ethernet1", SystemName: "leaf-1"},
 		"node1": {ChassisID: "00:1c:73:aa:bb:cc", PortID: "Ethernet2", SystemName: "leaf-1"},
@@ -148,10 +149,20 @@ func TestNeighboursAreHeardOnAllWiresAtOnce(t *testing.T) {
 	if diff := cmp.Diff(want, heard); diff != "" {
 		t.Errorf("heard (-want +got):\n%s", diff)
 	}
-	if len(failed) != 2 || failed["nonesuch"] == nil || failed["node2"] == nil || !strings.Contains(failed["node2"].Error(), "malformed") {
+	if len(failed) != 1 || failed["nonesuch"] == nil {
 		t.Errorf("failed = %v", failed)
 	}
+	// The others are listened to for the whole time; a slow machine gets as much as it needs to hear one frame.
+	for wait := time.Second; failed["node2"] == nil && wait < patience; wait *= 2 {
+		heard, failed = listenHere(t.Context(), t, nodes[2:], wait)
+	}
+	if len(heard) != 0 || len(failed) != 1 || failed["node2"] == nil || !strings.Contains(failed["node2"].Error(), "malformed") {
+		t.Errorf("heard %v, failed %v", heard, failed)
+	}
 }
+
+// patience bounds the waits of these tests: two slow cores.
+const patience = 90 * time.Second
 
 func TestLldpdIsUnderstood(t *testing.T) {
 	if testing.Short() {
@@ -181,7 +192,7 @@ func TestLldpdIsUnderstood(t *testing.T) {
 		cancel()
 		close(ended)
 	}()
-	heard, failed := listenHere(ctx, t, nodes, 90*time.Second)
+	heard, failed := listenHere(ctx, t, nodes, patience)
 	if ctx.Err() == nil {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Error(err)
