@@ -18,7 +18,7 @@ import (
 )
 
 func leaseNoun(p *program) *cobra.Command {
-	return noun("lease", "Hand nodes to tenants and take them back", leaseCreate(p), leaseList(p), leaseShow(p), leaseExtend(p), leaseRelease(p))
+	return noun("lease", "Hand nodes to tenants and take them back", leaseCreate(p), leaseList(p), leaseShow(p), leaseExplain(p), leaseExtend(p), leaseRelease(p))
 }
 
 var leaseView = view[api.Lease]{
@@ -250,42 +250,6 @@ func leaseList(p *program) *cobra.Command {
 	c.Flags().StringVar(&o.State, "state", "", "only leases in this state")
 	c.Flags().StringVar(&o.Node, "node", "", "only leases that hold this node")
 	return c
-}
-
-func leaseShow(p *program) *cobra.Command {
-	return &cobra.Command{
-		Use: "show LEASE", Short: "Show a lease and its members", Args: exactly("LEASE"), Example: "  metalctl lease show training-a -o yaml",
-		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := p.client()
-			if err != nil {
-				return err
-			}
-			l, err := cl.Lease(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if p.flags.output != "" && p.flags.output != "table" && p.flags.output != "wide" {
-				return leaseView.print(p, []api.Lease{l}, true)
-			}
-			rows := [][]string{{"lease:", string(l.ID) + " " + l.Name}, {"state:", string(l.State) + " since " + l.Since.UTC().Format(time.RFC3339)}, {"image:", l.Request.Image}}
-			if l.Isolation == "none" {
-				rows = append(rows, []string{"isolation:", "none: nothing separates this lease's nodes from others"})
-			}
-			if l.Fault != "" {
-				rows = append(rows, []string{"fault:", printable(l.Fault)})
-			}
-			if !l.GraceEnds.IsZero() {
-				rows = append(rows, []string{"grace ends:", l.GraceEnds.UTC().Format(time.RFC3339)})
-			}
-			for _, m := range l.Members {
-				if m.Image != "" {
-					m.Proof = "with image " + m.Image + " " + m.Proof
-				}
-				rows = append(rows, []string{"member:", printable(fmt.Sprintf("%s %s as %s %s", m.Name, m.State, m.Hostname, m.Proof))})
-			}
-			return printTable(p.stdout, rows)
-		},
-	}
 }
 
 func leaseExtend(p *program) *cobra.Command {

@@ -153,38 +153,6 @@ func nodeHistory(p *program) *cobra.Command {
 	}
 }
 
-func nodeExplain(p *program) *cobra.Command {
-	return &cobra.Command{
-		Use: "explain NODE", Short: "What the node waits for, since when, and the command that unsticks it", Args: exactly("NODE"),
-		Example: "  metalctl node explain hgx-001",
-		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := p.client()
-			if err != nil {
-				return err
-			}
-			e, err := cl.Explain(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if p.flags.output != "" && p.flags.output != "table" && p.flags.output != "wide" {
-				v := view[api.Explain]{name: func(e api.Explain) string { return e.Node }}
-				return v.print(p, []api.Explain{e}, true)
-			}
-			fmt.Fprintf(p.stdout, "%s is %s since %s\n", e.Node, e.State, e.Since.UTC().Format(time.RFC3339))
-			if e.Waits != "" {
-				fmt.Fprintf(p.stdout, "waits for: %s\n", printable(e.Waits))
-			}
-			for _, f := range e.Faults {
-				fmt.Fprintf(p.stdout, "fault %s %s: %s\n", f.Code, printable(f.Component), printable(f.Evidence))
-			}
-			for _, a := range e.Next {
-				fmt.Fprintf(p.stdout, "  %-50s %s\n", a.Command, printable(a.Why))
-			}
-			return nil
-		},
-	}
-}
-
 func nodePower(p *program) *cobra.Command {
 	verb := func(use, short, action string) *cobra.Command {
 		return &cobra.Command{

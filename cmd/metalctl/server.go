@@ -166,7 +166,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	loop := reconcile.New(&reconcile.Loop{
 		Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, Log: log,
-		Layout: layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock,
+		Layout: layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker,
 		// The store is locked by this process, so that whoever held claims under this name before is gone.
 		Worker: "server",
 	})
@@ -175,7 +175,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return sweepBlobs(ctx, db, log) })
 	g.Go(func() error {
-		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop})
+		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop})
 	})
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) {

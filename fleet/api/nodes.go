@@ -155,12 +155,6 @@ func (c *Client) NodePlan(ctx context.Context, idOrName string, q PlanQuery) (Pl
 	return p, c.get(ctx, nodePath(idOrName, "plan"), v, &p)
 }
 
-// Explain says what the node waits for and what unsticks it.
-func (c *Client) Explain(ctx context.Context, idOrName string) (Explain, error) {
-	var e Explain
-	return e, c.get(ctx, nodePath(idOrName, "explain"), nil, &e)
-}
-
 // Power reads the power state from the BMC.
 func (c *Client) Power(ctx context.Context, idOrName string) (Power, error) {
 	var p Power

@@ -1,10 +1,6 @@
 package api
 
-import (
-	"time"
-
-	"github.com/metalctl/metalctl/fleet"
-)
+import "github.com/metalctl/metalctl/fleet"
 
 // NodeCreated is the answer of POST nodes: the node, and what enrolment found worth saying.
 type NodeCreated struct {
@@ -27,32 +23,6 @@ type PlanQuery struct {
 	OutOfBand, AllowReboot bool
 	// Image replaces the lease's image at a rebuild.
 	Image string
-}
-
-// Explain says what a node waits for, since when, until when, and what unsticks it.
-type Explain struct {
-	Node  string      `json:"node"`
-	State fleet.State `json:"state"`
-	Since time.Time   `json:"since"`
-	// Waits says in words what the node waits for, or "".
-	Waits string `json:"waits_for,omitempty"`
-	// Until is when the running step's time is over; zero where nothing runs.
-	Until     time.Time         `json:"until,omitzero"`
-	Operation fleet.OperationID `json:"operation,omitempty"`
-	Step      string            `json:"step,omitempty"`
-	Try       int               `json:"try,omitempty"`
-	// Next are the commands that a person can type now, each with its reason.
-	Next   []Advice        `json:"next"`
-	Faults []fleet.Fault   `json:"faults,omitempty"`
-	Hold   *fleet.Hold     `json:"hold,omitempty"`
-	Agent  string          `json:"agent"`
-	Last   *fleet.Progress `json:"progress,omitempty"`
-}
-
-// Advice is a command and why one would type it.
-type Advice struct {
-	Command string `json:"command"`
-	Why     string `json:"why"`
 }
 
 // ImageVerified is the answer of POST images/{name}/verify.

@@ -84,12 +84,17 @@ func alive(l fleet.Lease) (alive, ready int, failure string) {
 	return alive, ready, failure
 }
 
+// deadlineOf is when enough members must be ready.
+func deadlineOf(l fleet.Lease) time.Time {
+	if l.Request.DeadlineSeconds > 0 {
+		return l.CreatedAt.Add(seconds(l.Request.DeadlineSeconds))
+	}
+	return l.CreatedAt.Add(leaseDeadline)
+}
+
 // hopeless says why too few members can become ready, or "".
 func hopeless(l fleet.Lease, now time.Time) string {
-	deadline := l.CreatedAt.Add(leaseDeadline)
-	if l.Request.DeadlineSeconds > 0 {
-		deadline = l.CreatedAt.Add(seconds(l.Request.DeadlineSeconds))
-	}
+	deadline := deadlineOf(l)
 	a, ready, failure := alive(l)
 	switch {
 	case a < need(l):

@@ -46,6 +46,8 @@ type Loop struct {
 	// Sources are where an agent fetches an image while an operation runs; UserDataPath is where on its own server it fetches the user-data.
 	Sources      func(fleet.OperationID, fleet.Image) ([]step.ImageSource, error)
 	UserDataPath string
+	// Breaker says since when and why the credential of a node's BMC is not used, or ""; nil: nobody knows.
+	Breaker func(fleet.NodeID) string
 	// Layout is how the boot medium is laid out, for the verdict over a boot that did not arrive.
 	Layout MediaLayout
 	// Progress takes the progress of out-of-band steps; nil drops it. It must not block.
@@ -83,8 +85,9 @@ type Loop struct {
 	clock trusted
 	began time.Time
 
-	mu    sync.Mutex
-	waits map[fleet.NodeID]string // guarded by mu: what each node waits for, as last decided
+	mu       sync.Mutex
+	waits    map[fleet.NodeID]string  // guarded by mu: what each node waits for, as last decided
+	troubles map[fleet.NodeID]trouble // guarded by mu: why a node's newest move failed
 	// interrupts end the abortable steps that run here; guarded by mu.
 	interrupts map[fleet.NodeID]context.CancelCauseFunc
 }
@@ -137,6 +140,7 @@ func New(l *Loop) *Loop {
 	}
 	l.Funcs = funcs
 	l.waits = map[fleet.NodeID]string{}
+	l.troubles = map[fleet.NodeID]trouble{}
 	l.interrupts = map[fleet.NodeID]context.CancelCauseFunc{}
 	l.bells.init()
 	l.clock.start(l.Now(), l.Mono())
@@ -209,6 +213,9 @@ func (l *Loop) work(ctx context.Context, id fleet.NodeID) {
 		var until time.Time
 		for ctx.Err() == nil {
 			m, err := l.Once(ctx, id)
+			if ctx.Err() == nil && !errors.Is(err, errGone) {
+				l.setTrouble(id, err)
+			}
 			if err != nil {
 				if ctx.Err() == nil && !errors.Is(err, errGone) {
 					l.Log.Error("move node", "node", id, "err", err)

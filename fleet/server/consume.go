@@ -38,12 +38,19 @@ type Plans interface {
 	Waits(id fleet.NodeID) string
 }
 
-// Engine is who moves nodes and leases. All four are needed.
+// Words explain what a node or lease waits for. They have no side effects; of the agent they say nothing.
+type Words interface {
+	Explain(ctx context.Context, id fleet.NodeID) (api.Explain, error)
+	ExplainLease(ctx context.Context, id fleet.LeaseID) (api.LeaseExplain, error)
+}
+
+// Engine is who moves nodes and leases. All are needed.
 type Engine struct {
 	Verbs  Verbs
 	Leases Leases
 	Work   Work
 	Plans  Plans
+	Words  Words
 }
 
 // Learned is what enrolment found out about a BMC and its machine, by reads only.

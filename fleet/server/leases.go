@@ -15,6 +15,7 @@ func (r *routes) leases() {
 	route(r, http.MethodGet, "/leases", "list-leases", "List leases", http.StatusOK, s.listLeases)
 	route(r, http.MethodPost, "/leases", "create-lease", "Reserve nodes and deploy them", http.StatusAccepted, s.createLease)
 	route(r, http.MethodGet, "/leases/{id}", "get-lease", "Read a lease", http.StatusOK, s.getLease)
+	route(r, http.MethodGet, "/leases/{id}/explain", "explain-lease", "What the lease waits for, and what unsticks it", http.StatusOK, s.explainLease)
 	route(r, http.MethodPost, "/leases/{id}/extend", "extend-lease", "Move the end of a lease", http.StatusOK, s.extendLease)
 	route(r, http.MethodPost, "/leases/{id}/release", "release-lease", "End a lease; idempotent", http.StatusAccepted, s.releaseLease)
 }

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
-	"github.com/metalctl/metalctl/fleet/step"
 )
 
 func (r *routes) nodeParts() {
@@ -159,69 +157,6 @@ func (s *Server) planNode(ctx context.Context, in *planIn) (*plain[api.Plan], er
 	}
 	p, err := s.engine.Plans.Plan(ctx, n.ID, api.PlanQuery{Use: in.Use, Devices: in.Device, OutOfBand: in.OutOfBand, AllowReboot: in.AllowReboot, Image: in.Image})
 	return &plain[api.Plan]{p}, err
-}
-
-func (s *Server) explainNode(ctx context.Context, in *Item) (*plain[api.Explain], error) {
-	n, _, err := s.node(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	e := api.Explain{Node: n.Name, State: n.State, Since: n.StateSince, Waits: s.waits(n.ID), Faults: n.Faults, Hold: n.Hold, Next: []api.Advice{}}
-	e.Agent, _ = s.agentWord(&n)
-	if n.Operation != "" {
-		var op fleet.Operation
-		err := s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
-			op, _, err = fleet.Get[fleet.Operation](sn, fleet.KeyOf(fleet.KindOperation, n.Operation))
-			return err
-		})
-		if err != nil && fleet.KindOf(err) != fleet.NotFound {
-			return nil, err
-		}
-		e.Operation, e.Last = n.Operation, s.progress.of(n.ID, n.Operation)
-		if i := op.Current(); err == nil && i >= 0 {
-			run := op.Steps[i]
-			e.Step, e.Try = run.Name, run.Try
-			if st, ok := step.Find(run.Name); ok && run.State == fleet.StepStarted {
-				e.Until = run.StartedAt.Add(st.Limit)
-			}
-		}
-	}
-	var last fleet.OperationState
-	err = s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
-		last, err = lastState(sn, &n)
-		return err
-	})
-	e.Next = advice(&n, last)
-	return &plain[api.Explain]{e}, err
-}
-
-// advice are the commands that a person can type now; last is how the node's newest plan run ended.
-func advice(n *fleet.Node, last fleet.OperationState) []api.Advice {
-	out := []api.Advice{}
-	add := func(why, format string) {
-		out = append(out, api.Advice{Command: "metalctl " + strings.ReplaceAll(format, "NODE", n.Name), Why: why})
-	}
-	if n.Hold != nil {
-		add("held by "+n.Hold.By+": "+n.Hold.Reason, "node unhold NODE")
-	}
-	for _, f := range n.Faults {
-		if f.Hint != "" {
-			out = append(out, api.Advice{Command: f.Hint, Why: f.Code + " on " + f.Component})
-		}
-	}
-	if n.Operation != "" {
-		add("follow what runs", "operation show "+string(n.Operation))
-		add("stop it where its step allows", "node abort NODE")
-		return out
-	}
-	if last == fleet.OperationFailed || last == fleet.OperationAborted {
-		add("go on with the last operation", "node retry NODE")
-	}
-	for _, v := range fleet.Takes(n.State) {
-		i := slices.IndexFunc(fleet.Lifecycle, func(t fleet.Transition) bool { return t.Verb == v && slices.Contains(t.From, n.State) })
-		add(fleet.Lifecycle[i].Why, "node "+string(v)+" NODE")
-	}
-	return out
 }
 
 // powerLimit is how long a BMC may take to read and to set power with a read-back.

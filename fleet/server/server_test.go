@@ -96,7 +96,7 @@ func (w *world) start(change func(*Config, *Deps)) {
 	must(t, err)
 	w.engine = &fakeEngine{s: w.Server}
 	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx, Engine{w.engine, w.engine, w.engine, w.engine}) }()
+	go func() { done <- w.Run(ctx, Engine{w.engine, w.engine, w.engine, w.engine, w.engine}) }()
 	w.client = w.newClient(w.token)
 	stopped := false
 	w.stop = func() {
@@ -439,6 +439,17 @@ func (e *fakeEngine) Plan(_ context.Context, _ fleet.NodeID, q api.PlanQuery) (a
 }
 
 func (e *fakeEngine) Waits(fleet.NodeID) string { return "a person" }
+
+func (e *fakeEngine) Explain(ctx context.Context, id fleet.NodeID) (api.Explain, error) {
+	n, _, err := e.s.node(ctx, string(id))
+	return api.Explain{Node: n.Name, State: n.State, Since: n.StateSince, Hold: n.Hold, Next: []api.Advice{},
+		Reasons: []api.Reason{{Kind: "hold", On: api.OnPerson, Text: "held", Command: "metalctl node unhold " + n.Name}}}, err
+}
+
+func (e *fakeEngine) ExplainLease(ctx context.Context, id fleet.LeaseID) (api.LeaseExplain, error) {
+	l, err := e.s.lease(ctx, string(id))
+	return api.LeaseExplain{Lease: l.ID, State: l.State, Reasons: []api.Reason{{Kind: "rest", On: api.OnNobody, Text: "ready"}}, Members: []api.MemberExplain{}}, err
+}
 
 // asJSON shows v for comparisons by text.
 func asJSON(t *testing.T, v any) string {

@@ -41,7 +41,7 @@ func TestVerbs(t *testing.T) {
 	wantCode(t, err, fleet.Conflict, "MC-NODE-BUSY") // the hold stops steps, and one has begun
 	e, err := w.client.Explain(ctx, "n1")
 	must(t, err)
-	if e.Step != "inventory" || e.Until.IsZero() || e.Hold == nil || len(e.Next) < 2 || e.Next[0].Command != "metalctl node unhold n1" || e.Waits != "a person" {
+	if e.Node != "n1" || e.Agent != "none" || e.Hold == nil || !e.Stuck() || e.Reasons[0].Command != "metalctl node unhold n1" {
 		t.Errorf("got %s", asJSON(t, e))
 	}
 	p, err := w.client.NodePlan(ctx, "n1", api.PlanQuery{Use: "clean"})
