@@ -73,27 +73,43 @@ func (o *ramdiskOptions) addFlags(str func(*string, string, string, string), boo
 }
 
 func (o *ramdiskOptions) build(ctx context.Context) (*ramdisk.ISO, error) {
-	k, err := ramdisk.FindKernel(o.kernel)
+	ro, err := o.options()
 	if err != nil {
 		return nil, err
 	}
-	ro := ramdisk.Options{Kernel: k, Lab: o.lab, ExtraModules: o.modules, Cmdline: o.cmdline}
-	if o.agent != "" {
-		if ro.Agent, err = os.ReadFile(o.agent); err != nil {
-			return nil, fmt.Errorf("read --agent: %w", err)
-		}
-	} else if ro.Agent, err = embeddedAgent(); err != nil {
+	if ro.Kernel, err = ramdisk.FindKernel(o.kernel); err != nil {
 		return nil, err
 	}
+	return ramdisk.Build(ctx, ro)
+}
+
+// inputs is a digest of what build would read.
+func (o *ramdiskOptions) inputs() (string, error) {
+	ro, err := o.options()
+	if err != nil {
+		return "", err
+	}
+	return ramdisk.Inputs(o.kernel, ro)
+}
+
+// options are those of the build, without the kernel.
+func (o *ramdiskOptions) options() (ramdisk.Options, error) {
+	ro := ramdisk.Options{Lab: o.lab, ExtraModules: o.modules, Cmdline: o.cmdline}
+	var err error
+	if o.agent != "" {
+		if ro.Agent, err = os.ReadFile(o.agent); err != nil {
+			return ro, fmt.Errorf("read --agent: %w", err)
+		}
+	} else if ro.Agent, err = embeddedAgent(); err != nil {
+		return ro, err
+	}
 	if (o.key == "") != (o.cert == "") {
-		return nil, usageError("--sign-key and --sign-cert go together")
+		return ro, usageError("--sign-key and --sign-cert go together")
 	}
 	if o.key != "" {
-		if ro.SignKey, ro.SignCert, err = ramdisk.LoadSigner(o.key, o.cert); err != nil {
-			return nil, err
-		}
+		ro.SignKey, ro.SignCert, err = ramdisk.LoadSigner(o.key, o.cert)
 	}
-	return ramdisk.Build(ctx, ro)
+	return ro, err
 }
 
 func (o *ramdiskOptions) run(ctx context.Context, p *program) error {

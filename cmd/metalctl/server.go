@@ -20,7 +20,6 @@ import (
 	"github.com/metalctl/metalctl/fleet/server"
 	"github.com/metalctl/metalctl/fleet/step"
 	"github.com/metalctl/metalctl/fleet/store"
-	"github.com/metalctl/metalctl/images/ramdisk"
 	"github.com/metalctl/metalctl/provision/vmedia"
 )
 
@@ -55,7 +54,7 @@ writes the admin token to DATA_DIR/admin.token and its authority's certificate t
 	f.StringVar(&over.AdvertiseBoot, "advertise-boot", "", "http URL that BMCs reach --listen-boot at")
 	f.StringVar(&over.DataDir, "data-dir", "", "folder of the store (default "+defaultDataDir()+")")
 	f.StringVar(&over.KeyFile, "key-file", "", "file with the key that seals secrets (default: master.key in the data folder)")
-	f.StringVar(&over.RAMDisk, "ramdisk", "", "boot ISO made by `metalctl ramdisk build` (default: build one at start)")
+	f.StringVar(&over.RAMDisk, "ramdisk", "", "boot ISO made by `metalctl ramdisk build` (default: build one and keep it in the data folder)")
 	f.StringVar(&over.Kernel, "kernel", "", "kernel to build the boot ISO from: a release, a .deb, a folder, generic or cloud")
 	f.StringVar(&over.Console, "console", "", "a further console for agents, such as ttyS1,115200")
 	f.StringVar(&over.PowerOnFor, "power-on-for", "", "how long a machine must stay on to count as running where nothing better shows it (default 3m)")
@@ -100,19 +99,6 @@ func openStore(cfg serverConfig, log *slog.Logger) (*store.DB, error) {
 		return nil, err
 	}
 	return store.Open(cfg.DataDir, store.Options{Key: key, Log: log})
-}
-
-func (c serverConfig) iso(ctx context.Context, log *slog.Logger) (*ramdisk.ISO, error) {
-	if c.RAMDisk != "" {
-		return ramdisk.Open(c.RAMDisk)
-	}
-	start := time.Now()
-	iso, err := (&ramdiskOptions{kernel: c.Kernel, lab: true}).build(ctx)
-	if err != nil {
-		return nil, err
-	}
-	log.Info("boot medium built", "kernel", iso.KernelRelease, "bytes", iso.Size, "seconds", time.Since(start).Seconds())
-	return iso, nil
 }
 
 // runServer wires the rooms together: this is the support matrix.

@@ -115,6 +115,14 @@ func Build(ctx context.Context, o Options) (*ISO, error) {
 
 // check fills in defaults and refuses what cannot work; it returns the stub.
 func (o *Options) check() ([]byte, error) {
+	if o.Kernel.Modules == nil || len(o.Kernel.Image) == 0 {
+		return nil, noKernel("no kernel was given")
+	}
+	return o.stub()
+}
+
+// stub is check without the kernel.
+func (o *Options) stub() ([]byte, error) {
 	if o.Stub == "" {
 		o.Stub = DefaultStub
 	}
@@ -123,9 +131,6 @@ func (o *Options) check() ([]byte, error) {
 	}
 	if f, err := elf.NewFile(bytes.NewReader(o.Agent)); err != nil || f.Machine != elf.EM_X86_64 {
 		return nil, fleet.Errorf(fleet.Invalid, "MC-RAMDISK-AGENT", "the agent is not a program for linux/amd64").WithHint("make build")
-	}
-	if o.Kernel.Modules == nil || len(o.Kernel.Image) == 0 {
-		return nil, noKernel("no kernel was given")
 	}
 	if (o.SignKey == nil) != (o.SignCert == nil) {
 		return nil, noSigner("a signing key and a certificate belong together")

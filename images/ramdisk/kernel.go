@@ -37,34 +37,56 @@ type Files interface {
 // package lies in the user's cache folder (metalctl/kernel); "generic" and "cloud" choose the flavour; else spec is a release,
 // a kernel package (.deb) or a folder with boot/ and lib/modules/ as unpacked from one. Error MC-RAMDISK-KERNEL.
 func FindKernel(spec string) (Kernel, error) {
-	cache := ""
-	if dir, err := os.UserCacheDir(); err == nil {
-		cache = filepath.Join(dir, "metalctl", "kernel")
+	return findKernel(spec, "/", kernelCache())
+}
+
+func kernelCache() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
 	}
-	return findKernel(spec, "/", cache)
+	return filepath.Join(dir, "metalctl", "kernel")
 }
 
 func findKernel(spec, root, cache string) (Kernel, error) {
+	at, err := locateKernel(spec, root, cache)
+	if err != nil {
+		return Kernel{}, err
+	}
+	return at.open()
+}
+
+// kernelAt is where a kernel lies: a package, or boot/ and lib/modules/ below root; release "" is the only or newest one there.
+type kernelAt struct{ pack, root, release string }
+
+func (at kernelAt) open() (Kernel, error) {
+	if at.pack != "" {
+		return kernelInPackage(at.pack)
+	}
+	return kernelIn(at.root, at.release)
+}
+
+func locateKernel(spec, root, cache string) (kernelAt, error) {
 	if info, err := os.Stat(spec); spec != "" && err == nil {
 		if info.IsDir() {
-			return kernelIn(spec, "")
+			return kernelAt{root: spec}, nil
 		}
-		return kernelInPackage(spec)
+		return kernelAt{pack: spec}, nil
 	}
 	if strings.ContainsRune(spec, '/') {
-		return Kernel{}, noKernel("there is no %s", spec)
+		return kernelAt{}, noKernel("there is no %s", spec)
 	}
 	flavour := spec
 	if spec == "" {
 		flavour = "generic"
 	}
 	if flavour != "generic" && flavour != "cloud" {
-		return kernelIn(root, spec)
+		return kernelAt{root: root, release: spec}, nil
 	}
 	var installed []string
 	images, err := filepath.Glob(filepath.Join(root, "boot", "vmlinuz-*"))
 	if err != nil {
-		return Kernel{}, err
+		return kernelAt{}, err
 	}
 	for _, image := range images {
 		release := strings.TrimPrefix(filepath.Base(image), "vmlinuz-")
@@ -73,11 +95,11 @@ func findKernel(spec, root, cache string) (Kernel, error) {
 		}
 	}
 	if len(installed) > 0 {
-		return kernelIn(root, newest(installed))
+		return kernelAt{root: root, release: newest(installed)}, nil
 	}
 	packages, err := filepath.Glob(filepath.Join(cache, "linux-image-[0-9]*_amd64.deb"))
 	if err != nil {
-		return Kernel{}, err
+		return kernelAt{}, err
 	}
 	var cached []string
 	for _, p := range packages {
@@ -87,9 +109,9 @@ func findKernel(spec, root, cache string) (Kernel, error) {
 		}
 	}
 	if cache != "" && len(cached) > 0 {
-		return kernelInPackage(newest(cached))
+		return kernelAt{pack: newest(cached)}, nil
 	}
-	return Kernel{}, noKernel("no %s kernel is installed in %s or lies in %s", flavour, filepath.Join(root, "boot"), cache)
+	return kernelAt{}, noKernel("no %s kernel is installed in %s or lies in %s", flavour, filepath.Join(root, "boot"), cache)
 }
 
 func noKernel(format string, args ...any) error {
@@ -119,7 +141,8 @@ func kernelIn(root, release string) (Kernel, error) {
 		}
 		release = strings.TrimPrefix(filepath.Base(newest(images)), "vmlinuz-")
 	}
-	image, err := os.ReadFile(filepath.Join(root, "boot", "vmlinuz-"+release))
+	from := filepath.Join(root, "boot", "vmlinuz-"+release)
+	image, err := os.ReadFile(from)
 	if err != nil {
 		return Kernel{}, noKernel("read kernel %s: %w", release, err)
 	}
@@ -130,7 +153,7 @@ func kernelIn(root, release string) (Kernel, error) {
 	if _, err := os.Stat(modules); err != nil {
 		return Kernel{}, noKernel("kernel %s has no modules: %w", release, err)
 	}
-	return checked(Kernel{Release: release, From: filepath.Join(root, "boot", "vmlinuz-"+release), Image: image, Modules: folder(modules)})
+	return checked(Kernel{Release: release, From: from, Image: image, Modules: folder(modules)})
 }
 
 // checked refuses what is not a kernel that systemd-stub can start.
