@@ -105,7 +105,7 @@ type Guard struct {
 func (g Guard) Holds(f Facts) bool { return g.ok == nil || g.ok(f) }
 
 // Effect is what a transition does to the durable facts, in the same transaction.
-type Effect uint8
+type Effect uint16
 
 const (
 	// MarkDirty sets Dirty to the wish's lease: from here on the node may hold its data.
@@ -118,6 +118,15 @@ const (
 	StaleBurn
 	// LoseIsolation: the wires will change, so the last read-back counts no longer.
 	LoseIsolation
+	// UndoBoot: the medium that the plan inserted goes out, and the boot override that it set goes.
+	UndoBoot
+	// UndoPower: the machine goes off where the plan had booted it, or used an agent that another plan had. While the agent answers it stays on for a
+	// time, so that a retry goes on where the plan stopped.
+	UndoPower
+	// GoOff: the machine goes off at once, whoever started it.
+	GoOff
+	// UndoWires: the ports that the plan may have given to the tenant go back into quarantine.
+	UndoWires
 )
 
 // Transition is one row of the lifecycle.
@@ -170,14 +179,14 @@ var Lifecycle = []Transition{
 	{[]State{Retired}, VerbForget, guardClean, Forgotten, 0, "it holds nothing any more: the record is dropped"},
 	{[]State{Inspecting}, VerbDone, guardStayed, Available, 0, "an available node that still matches stays available"},
 	{[]State{Inspecting}, VerbDone, guardElse, Managed, 0, "what was found waits for a person to accept it"},
-	{[]State{Inspecting}, VerbAbort, guardKnown, Managed, 0, "an aborted inspection makes nothing better"},
-	{[]State{Inspecting}, VerbAbort, guardUnknown, Enrolled, 0, "nothing is known of the machine yet"},
+	{[]State{Inspecting}, VerbAbort, guardKnown, Managed, UndoBoot | UndoPower, "an aborted inspection makes nothing better"},
+	{[]State{Inspecting}, VerbAbort, guardUnknown, Enrolled, UndoBoot | UndoPower, "nothing is known of the machine yet"},
 	{[]State{Managed}, VerbInspect, guardHarmless, Inspecting, 0, "look again"},
 	{[]State{Managed}, VerbAccept, guardAgreed, Cleaning, StaleBurn, "the listed devices may be erased from now on"},
 	{[]State{Managed}, VerbRetire, guardClean, Retired, 0, "a node leaves only without data"},
 	{[]State{Cleaning}, VerbDone, guardBurnDue, Burning, ClearDirty, "clean, and its burn-in is due"},
 	{[]State{Cleaning}, VerbDone, guardBurnFresh, Available, ClearDirty, "clean, and its burn-in is fresh or none is wanted"},
-	{[]State{Cleaning, Burning}, VerbAbort, guardNone, Managed, 0, "quarantined; dirt stays unless it was cleaned"},
+	{[]State{Cleaning, Burning}, VerbAbort, guardNone, Managed, UndoBoot | UndoPower, "quarantined; dirt stays unless it was cleaned"},
 	{[]State{Burning}, VerbDone, guardNone, Available, 0, "clean and judged healthy"},
 	{[]State{Available}, VerbInspect, guardHarmless, Inspecting, 0, "look again"},
 	{[]State{Available}, VerbClean, guardFree, Cleaning, 0, "clean again"},
@@ -186,19 +195,19 @@ var Lifecycle = []Transition{
 	{[]State{Available}, VerbRetire, guardFreeClean, Retired, 0, "a clean node may leave"},
 	{[]State{Allocated}, VerbDeploy, guardDeploy, Deploying, MarkDirty | StaleBurn | LoseIsolation, "from here on the node may hold the tenant's data"},
 	{[]State{Deploying}, VerbDone, guardNone, Active, 0, "the tenant's system runs"},
-	{[]State{Deploying}, VerbAbort, guardNone, Allocated, 0, "lease kept; the machine is left as it is and goes off with its release"},
+	{[]State{Deploying}, VerbAbort, guardNone, Allocated, UndoBoot | GoOff | UndoWires, "lease kept, machine off, its wires in quarantine"},
 	{[]State{Active}, VerbRebuild, guardRoot, Rebuilding, 0, "the root disk is written anew for the same tenant"},
 	{[]State{Rebuilding}, VerbDone, guardNone, Active, 0, "rebuilt"},
-	{[]State{Rebuilding}, VerbAbort, guardNone, Active, 0, "with a fault"},
+	{[]State{Rebuilding}, VerbAbort, guardNone, Active, UndoBoot, "with a fault; the tenant's machine is never switched off for it"},
 	{[]State{Active}, VerbRescue, guardUnheld, Rescuing, MarkDirty, "boot a rescue system for the same tenant"},
 	{[]State{Rescuing}, VerbDone, guardNone, Rescued, 0, "the rescue system runs"},
-	{[]State{Rescuing}, VerbAbort, guardNone, Active, 0, "with a fault"},
+	{[]State{Rescuing}, VerbAbort, guardNone, Active, UndoBoot, "with a fault"},
 	{[]State{Rescued}, VerbUnrescue, guardUnheld, Unrescuing, 0, "back to the tenant's system"},
 	{[]State{Unrescuing}, VerbDone, guardNone, Active, 0, "the tenant's system runs again"},
-	{[]State{Unrescuing}, VerbAbort, guardNone, Active, 0, "with a fault"},
+	{[]State{Unrescuing}, VerbAbort, guardNone, Active, UndoBoot, "with a fault"},
 	{[]State{Active}, VerbService, guardConsent, Servicing, MarkDirty, "the operator works on a leased node, with consent"},
 	{[]State{Servicing}, VerbDone, guardNone, Active, 0, "handed back"},
-	{[]State{Servicing}, VerbAbort, guardNone, Active, 0, "handed back, with a fault"},
+	{[]State{Servicing}, VerbAbort, guardNone, Active, UndoBoot, "handed back, with a fault"},
 	{[]State{Allocated, Deploying, Active, Rebuilding, Rescuing, Rescued, Unrescuing, Servicing}, VerbRelease, guardRelease, Releasing, 0, "release is legal everywhere a lease holds a node"},
 	{[]State{Releasing}, VerbDone, guardGrace, Grace, 0, "isolated and off; the disks wait untouched"},
 	{[]State{Releasing}, VerbDone, guardNoGrace, Cleaning, DropLease, "isolated; what the tenant left is erased"},

@@ -15,6 +15,10 @@ var effectTexts = []struct {
 	{DropLease, "leaves the lease"},
 	{StaleBurn, "burn-in counts no longer"},
 	{LoseIsolation, "isolation must be proven anew"},
+	{UndoBoot, "the boot medium and the boot override are taken back"},
+	{UndoPower, "the machine goes off if the plan used an agent that we booted"},
+	{GoOff, "the machine goes off"},
+	{UndoWires, "its ports go back into quarantine"},
 }
 
 // String lists what the effect does, "" where it does nothing.
@@ -52,6 +56,14 @@ hold (a lease, or ` + "`unknown`" + ` at enrolment) and is cleared only by ` + "
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", strings.Join(from, ", "), t.Verb, t.Guard.Text, t.To, t.Does, t.Why)
 	}
 	b.WriteString(`
+What an abort takes back is written on the node (` + "`undo`" + `) in the commit that gives the plan up, and done by a plan of its own (use ` + "`undo`" + `) that
+begins by itself: identify the BMC, wires, power off, override, medium. It is tried again after a growing pause, up to half an hour, and MC-FAULT-UNDO says meanwhile
+why it does not come through. A hold stops it, protection keeps the machine on, and any plan that is asked for takes precedence: a release does the same things, an inspection
+or a retry boots anew. After a failed inspection, cleaning or burn-in the machine stays on for 15 minutes while its agent answers, so that ` + "`metalctl node retry`" + ` goes on at the
+first step that had not finished; a retry after that, and every retry of a deployment, begins anew. After a failed rebuild the tenant's machine is left as
+it is, on or off, with its agent where one runs, until a retry or the release. A failed release stays where it is, and a failed resume goes back to releasing, which isolates and
+switches off.
+
 What a node takes from people in each state. Allocating, deploying and resuming are done by leases; adopt, burn, rescue, unrescue and service are
 rows of the table that no plan is composed for, so they are not offered:
 

@@ -71,6 +71,8 @@ type Node struct {
 	LastOperation OperationID `json:"last_operation,omitempty"`
 	// Wish is what somebody asked for and the reconciler has not yet begun.
 	Wish *Wish `json:"wish,omitempty"`
+	// Undo is what a plan that was given up left to be put right; nil where nothing is.
+	Undo *Undo `json:"undo,omitempty"`
 	// Destroyed lists serials of media recorded as destroyed, for retiring a node that held data.
 	Destroyed []string  `json:"destroyed,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
@@ -193,6 +195,14 @@ type Wish struct {
 	By        string      `json:"by"`
 	At        time.Time   `json:"at"`
 	Operation OperationID `json:"operation"`
+	// What was asked with it, for a plan that is composed later because something else must end first.
+	OutOfBand   bool   `json:"out_of_band,omitempty"`
+	AllowReboot bool   `json:"allow_reboot,omitempty"`
+	Image       string `json:"image,omitempty"`
+	// Plan is the digest of the only plan that may run, or "".
+	Plan string `json:"plan,omitempty"`
+	// Resume is the plan run that a retry goes on with where its agent still answers; else the plan is composed anew.
+	Resume OperationID `json:"resume,omitempty"`
 }
 
 // BootRecord is the newest boot generation of a node. Tokens and results of older generations are refused.

@@ -62,7 +62,7 @@ type Operation struct {
 	Node NodeID      `json:"node"`
 	// NodeName is the node's name when the run began.
 	NodeName string `json:"node_name"`
-	// Use is what the plan was composed for: inspect, clean, burn, deploy, rebuild, release, resume.
+	// Use is what the plan was composed for: inspect, clean, burn, deploy, rebuild, release, resume, undo.
 	Use   string         `json:"use"`
 	Verb  Verb           `json:"verb"`
 	By    string         `json:"by"`

@@ -88,9 +88,9 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		if image != nil {
 			v.image = image
 		}
-		if v.op.v != nil { // only a release comes here: it ends what runs and begins then
+		if v.op.v != nil { // a release ends what runs and begins then, and a clean-up makes room for everything
 			v.op.v.Abort = true
-			n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID}
+			n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID, OutOfBand: p.OutOfBand, AllowReboot: p.AllowReboot, Image: p.Image, Plan: p.Plan}
 			v.event("node.wish", "%s: %s asked by %s, the running %s is aborted first", n.Name, verb, by, v.op.v.Use)
 			return nil
 		}
@@ -99,8 +99,7 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 			return err
 		}
 		if p.Plan != "" && p.Plan != plan.Digest {
-			return fleet.Errorf(fleet.Conflict, "MC-PLAN-DIGEST", "the plan has become another: %s was asked for, %s is what would run now", p.Plan, plan.Digest).
-				WithHint("metalctl node plan %s --use %s", n.Name, use)
+			return otherPlan(n, p.Plan, plan)
 		}
 		n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID}
 		l.take(v, step.Begin(plan, opID, *n, verb, by, n.Lease, v.now))
@@ -110,6 +109,11 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		return "", err
 	}
 	return opID, nil
+}
+
+func otherPlan(n *fleet.Node, asked string, p step.Plan) error {
+	return fleet.Errorf(fleet.Conflict, "MC-PLAN-DIGEST", "the plan has become another: %s was asked for, %s is what would run now", asked, p.Digest).
+		WithHint("metalctl node plan %s --use %s", n.Name, p.Use)
 }
 
 // askable asks the table, and refuses a second wish beside one that waits or runs; a release comes through all the same.
@@ -128,7 +132,7 @@ func (v *view) askable(verb fleet.Verb, f fleet.Facts) error {
 		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "%s was already asked of %s by %s", n.Wish.Verb, n.Name, n.Wish.By).
 			WithHint("metalctl operation show %s", n.Wish.Operation)
 	}
-	if v.op.v != nil && (verb != fleet.VerbRelease || n.State == fleet.Releasing) {
+	if v.op.v != nil && !v.undoing() && (verb != fleet.VerbRelease || n.State == fleet.Releasing) {
 		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "%s runs on %s", v.op.v.Use, n.Name).WithHint("metalctl operation show %s, or: metalctl node abort %s", v.op.v.ID, n.Name)
 	}
 	_, err := fleet.Move(n.State, verb, f)

@@ -82,6 +82,10 @@ func (l *Loop) abort(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 			return fleet.Errorf(fleet.Conflict, "MC-NODE-IDLE", "nothing runs on %s that could be aborted", n.Name).WithHint("metalctl node show %s", n.Name)
 		}
 		op = v.op.v.ID
+		if v.undoing() {
+			return fleet.Errorf(fleet.Refused, "MC-ABORT-UNDO", "what runs on %s puts right what a plan left behind that was given up already", n.Name).
+				WithHint("metalctl node hold %s --reason TEXT stops it before its next step", n.Name)
+		}
 		if v.op.v.Use == string(step.Release) && n.State == fleet.Releasing {
 			return fleet.Errorf(fleet.Refused, "MC-ABORT-RELEASE", "a release is not aborted: the node must be isolated first").WithHint("metalctl operation show %s", op)
 		}
@@ -115,10 +119,17 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 	var opID fleet.OperationID
 	var fresh fleet.Verb
 	var image string
+	// An agent was heard of lately although its machine is off by now: then nothing goes on there.
+	power := ""
+	if v, err := l.look(ctx, id); err != nil {
+		return "", err
+	} else if up, _ := l.Agents.Up(id, v.node.v.Boot.Generation); up {
+		power = l.power(ctx, id)
+	}
 	err := l.update(ctx, id, func(v *view) error {
 		n := v.node.v
 		fresh = ""
-		if v.op.v != nil {
+		if v.op.v != nil && !v.undoing() {
 			opID = v.op.v.ID
 			return v.nudge(by)
 		}
@@ -140,14 +151,20 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 		}
 		f := v.guards(verb)
 		f.Agreed = f.Agreed && use == step.Clean
-		up, _ := l.Agents.Up(id, n.Boot.Generation)
+		up := l.continues(v, power)
 		// Whether a machine that runs may be restarted is decided where the plan is composed anew.
 		f.RebootAllowed, f.MachineOff = true, up
 		if err := v.askable(verb, f); err != nil {
 			return err
 		}
-		if !up || last.Generation != n.Boot.Generation || last.Lease != n.Lease {
+		if !up {
 			fresh, image = verb, imageOf(*last)
+			return nil
+		}
+		if v.undoing() {
+			v.op.v.Abort = true
+			n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID, AllowReboot: p.AllowReboot, Image: imageOf(*last), Resume: last.ID}
+			v.event("node.wish", "%s: %s asked again by %s", n.Name, verb, by)
 			return nil
 		}
 		again := step.Again(*last, opID, by, v.now)
@@ -171,6 +188,13 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 		}
 	}
 	return l.wish(ctx, id, fresh, p, by)
+}
+
+// continues reports whether the newest plan run that has ended can go on where it stopped: with the agent that it had, for the lease that it had.
+func (l *Loop) continues(v *view, power string) bool {
+	n, last := v.node.v, v.last
+	up, _ := l.Agents.Up(n.ID, n.Boot.Generation)
+	return up && power != "off" && last != nil && last.Generation == n.Boot.Generation && last.Lease == n.Lease
 }
 
 // nudge ends the waiting of the step that is next: for a person, or for its backoff.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/step"
@@ -14,7 +15,10 @@ import (
 func (v *view) end(s fleet.OperationState, p *fleet.Problem) {
 	n, op := v.node.v, v.op.v
 	op.State, op.EndedAt, op.Error = s, v.now, p
-	n.Operation, n.LastOperation = "", op.ID
+	n.Operation = ""
+	if op.Use != string(step.Undo) { // a retry goes on with what failed, not with the clean-up after it
+		n.LastOperation = op.ID
+	}
 	text := fmt.Sprintf("%s: %s %s", n.Name, op.Use, s)
 	if p != nil {
 		text += ": " + p.Detail
@@ -28,6 +32,16 @@ func (l *Loop) complete(v *view) error {
 	n, op := v.node.v, v.op.v
 	use := step.Use(op.Use)
 	n.ClearFault(planFault(use), planComponent(use))
+	if use == step.Undo {
+		if n.Undo != nil {
+			n.Undo.Tries, n.Undo.NotBefore = 0, time.Time{}
+		}
+		v.end(fleet.OperationDone, nil)
+		return nil
+	}
+	if usesAgent(*op) || use == step.Resume {
+		v.allRight() // the machine is as this plan wanted it
+	}
 	f := v.guards(fleet.VerbDone)
 	if use == step.Release && v.lease.v != nil && f.LeaseGrantsGrace {
 		v.lease.v.GraceEnds = latest(v.lease.v.GraceEnds, v.late.Add(seconds(v.lease.v.Request.GraceSeconds)))
@@ -86,6 +100,11 @@ func (l *Loop) fail(v *view, m Move) error {
 	}
 	use := step.Use(op.Use)
 	p := *op.Steps[m.Index].Error
+	if use == step.Undo {
+		v.undoFailed(p)
+		v.end(fleet.OperationFailed, &p)
+		return nil
+	}
 	if mem := v.member(); use == step.Release && r.Name == step.PowerOff && mem != nil && mem.State != fleet.MemberReleased {
 		p.Detail = "the machine may still run and nothing else separates it, so its lease is not released: " + p.Detail
 	}
@@ -107,6 +126,10 @@ func (l *Loop) stop(v *view, m Move) error {
 		return nil
 	}
 	use := step.Use(op.Use)
+	if use == step.Undo { // something else was asked for; what is left stays on the list
+		v.end(fleet.OperationAborted, &p)
+		return nil
+	}
 	v.raise(use, p)
 	if err := v.giveUp(use, "aborted"); err != nil {
 		return err
@@ -211,6 +234,7 @@ func (v *view) setMember(m *fleet.Member, s fleet.MemberState, proof string) {
 func (v *view) finished(i int, evidence []byte) {
 	*v.op.v = step.Finished(*v.op.v, i, evidence, v.now)
 	r := v.op.v.Steps[i]
+	v.putRight(r.Name)
 	v.stepEvent(fmt.Sprintf("%s: %s finished in %s", v.node.v.Name, r.Name, v.now.Sub(r.StartedAt).Round(1e6)))
 }
 

@@ -77,6 +77,9 @@ func Decide(n fleet.Node, op *fleet.Operation, lease *fleet.Lease, f Facts, now 
 	case fleet.Grace:
 		return decideGrace(n, lease, f.Sure, now)
 	}
+	if n.Undo != nil {
+		return decideUndo(n, f, now)
+	}
 	return Move{Kind: Rest}
 }
 
@@ -166,13 +169,13 @@ func useOf(v fleet.Verb) (step.Use, bool) {
 // verbOf is the verb that leads into a plan's state when it is tried again.
 var verbOf = map[step.Use]fleet.Verb{
 	step.Inspect: fleet.VerbInspect, step.Clean: fleet.VerbAccept, step.Deploy: fleet.VerbDeploy, step.Rebuild: fleet.VerbRebuild,
-	step.Burn: fleet.VerbBurn, step.Release: fleet.VerbRelease, step.Resume: fleet.VerbResume,
+	step.Burn: fleet.VerbBurn, step.Release: fleet.VerbRelease, step.Resume: fleet.VerbResume, step.Undo: fleet.VerbAbort,
 }
 
 // planFault is the code of the fault that a failed plan leaves, planComponent its component.
 func planFault(u step.Use) string {
 	return map[step.Use]string{step.Inspect: "MC-FAULT-INSPECT", step.Clean: "MC-FAULT-CLEAN", step.Burn: "MC-FAULT-BURN", step.Deploy: "MC-FAULT-DEPLOY",
-		step.Rebuild: "MC-FAULT-REBUILD", step.Release: "MC-FAULT-RELEASE", step.Resume: "MC-FAULT-RESUME"}[u]
+		step.Rebuild: "MC-FAULT-REBUILD", step.Release: "MC-FAULT-RELEASE", step.Resume: "MC-FAULT-RESUME", step.Undo: "MC-FAULT-UNDO"}[u]
 }
 
 func planComponent(u step.Use) string { return "plan/" + string(u) }

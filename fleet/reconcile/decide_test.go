@@ -32,6 +32,7 @@ func TestDecide(t *testing.T) {
 		return op
 	}
 	up := Facts{AgentUp: true}
+	left := func(u fleet.Undo) func(*fleet.Node) { return func(n *fleet.Node) { n.Undo = &u } }
 	for name, c := range map[string]struct {
 		state fleet.State
 		node  func(*fleet.Node)
@@ -73,15 +74,25 @@ func TestDecide(t *testing.T) {
 			o.Abort = true
 			return o
 		}(), want: Stop},
-		"release waits behind a plan":   {state: fleet.Deploying, node: func(n *fleet.Node) { n.Wish = &fleet.Wish{Verb: fleet.VerbRelease, Operation: "p"} }, op: opOf(step.Deploy, step.WriteImage, fleet.StepStarted), facts: up, want: Await},
-		"grace":                         {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0.Add(time.Hour)}, want: Wait},
-		"grace over":                    {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0}, want: EndGrace},
-		"grace over, held":              {state: fleet.Grace, node: hold, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0}, want: Rest},
-		"grace over, protected":         {state: fleet.Grace, node: func(n *fleet.Node) { n.Protected = true }, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0}, want: Rest},
-		"grace, lease extended":         {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseDeploying, GraceEnds: t0.Add(time.Hour), Members: []fleet.Member{{Node: "n", State: fleet.MemberReserved}}}, want: ComeBack},
-		"grace, given back alone":       {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseActive, GraceEnds: t0.Add(time.Hour), Members: []fleet.Member{{Node: "n", State: fleet.MemberReleased}}}, want: Wait},
-		"grace over, given back alone":  {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseActive, GraceEnds: t0, Members: []fleet.Member{{Node: "n", State: fleet.MemberReleased}}}, want: EndGrace},
-		"grace of a lease that is gone": {state: fleet.Grace, want: EndGrace},
+		"release waits behind a plan":    {state: fleet.Deploying, node: func(n *fleet.Node) { n.Wish = &fleet.Wish{Verb: fleet.VerbRelease, Operation: "p"} }, op: opOf(step.Deploy, step.WriteImage, fleet.StepStarted), facts: up, want: Await},
+		"undo":                           {state: fleet.Managed, node: left(fleet.Undo{Power: true}), want: Plan, use: step.Undo},
+		"undo, held":                     {state: fleet.Managed, node: func(n *fleet.Node) { left(fleet.Undo{Power: true})(n); hold(n) }, want: Rest},
+		"undo failed a moment ago":       {state: fleet.Managed, node: left(fleet.Undo{Power: true, NotBefore: t0.Add(time.Second)}), want: Wait},
+		"undo, the agent may go on":      {state: fleet.Managed, node: left(fleet.Undo{Power: true, AgentUntil: t0.Add(time.Second)}), facts: up, want: Wait},
+		"undo, the agent is silent":      {state: fleet.Managed, node: left(fleet.Undo{Power: true, AgentUntil: t0.Add(time.Second)}), want: Plan, use: step.Undo},
+		"undo, protected":                {state: fleet.Managed, node: func(n *fleet.Node) { left(fleet.Undo{Power: true})(n); n.Protected = true }, want: Rest},
+		"undo, protected, with medium":   {state: fleet.Managed, node: func(n *fleet.Node) { left(fleet.Undo{Power: true, Medium: true})(n); n.Protected = true }, want: Plan, use: step.Undo},
+		"undo never powers a tenant off": {state: fleet.Active, node: left(fleet.Undo{Power: true}), want: Rest},
+		"undo after a wish":              {state: fleet.Managed, node: func(n *fleet.Node) { left(fleet.Undo{Power: true})(n); wish(fleet.VerbInspect)(n) }, want: Plan, use: step.Inspect},
+		"undo after a cleaning is due":   {state: fleet.Cleaning, node: left(fleet.Undo{Power: true}), want: Plan, use: step.Clean},
+		"grace":                          {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0.Add(time.Hour)}, want: Wait},
+		"grace over":                     {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0}, want: EndGrace},
+		"grace over, held":               {state: fleet.Grace, node: hold, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0}, want: Rest},
+		"grace over, protected":          {state: fleet.Grace, node: func(n *fleet.Node) { n.Protected = true }, lease: &fleet.Lease{State: fleet.LeaseReleased, GraceEnds: t0}, want: Rest},
+		"grace, lease extended":          {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseDeploying, GraceEnds: t0.Add(time.Hour), Members: []fleet.Member{{Node: "n", State: fleet.MemberReserved}}}, want: ComeBack},
+		"grace, given back alone":        {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseActive, GraceEnds: t0.Add(time.Hour), Members: []fleet.Member{{Node: "n", State: fleet.MemberReleased}}}, want: Wait},
+		"grace over, given back alone":   {state: fleet.Grace, lease: &fleet.Lease{State: fleet.LeaseActive, GraceEnds: t0, Members: []fleet.Member{{Node: "n", State: fleet.MemberReleased}}}, want: EndGrace},
+		"grace of a lease that is gone":  {state: fleet.Grace, want: EndGrace},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := fleet.Node{ID: "n", Name: "n1", State: c.state}
@@ -118,7 +129,7 @@ func TestDecideAlways(t *testing.T) {
 			for _, held := range []bool{false, true} {
 				for _, up := range []bool{false, true} {
 					for _, now := range []time.Time{t0, t0.Add(24 * time.Hour)} {
-						node := fleet.Node{Name: "n1", State: state}
+						node := fleet.Node{Name: "n1", State: state, Undo: &fleet.Undo{Power: true, Medium: up}}
 						if held {
 							node.Hold = &fleet.Hold{}
 						}
@@ -134,6 +145,9 @@ func TestDecideAlways(t *testing.T) {
 							if decl, _ := step.Find(op.Steps[0].Name); !decl.EvenHeld {
 								t.Errorf("%s starts on a held node", decl.Name)
 							}
+						}
+						if m.Kind == Plan && m.Use == step.Undo && (held || op != nil) {
+							t.Errorf("%s with %+v is cleaned up, held %v", state, op, held)
 						}
 						if m.Kind == Start && op.Steps[0].Side == step.InBand && !up {
 							t.Errorf("%s starts without an agent", op.Steps[0].Name)

@@ -78,6 +78,8 @@ type Loop struct {
 	ReadyTick time.Duration
 	// Parallel is how many nodes may be worked on at once.
 	Parallel int
+	// KeepAgent is how long a machine stays on after its inspection or cleaning was given up, while its agent answers; negative: not at all.
+	KeepAgent time.Duration
 	// PowerOnFor is how long a machine must stay on to be taken for running where nothing better shows it.
 	PowerOnFor time.Duration
 
@@ -105,6 +107,7 @@ func New(l *Loop) *Loop {
 	def(&l.Tick, time.Second)
 	def(&l.ReadyTick, 5*time.Second)
 	def(&l.PowerOnFor, 3*time.Minute)
+	def(&l.KeepAgent, 15*time.Minute)
 	if l.Parallel == 0 {
 		l.Parallel = 512
 	}

@@ -173,7 +173,7 @@ func (v *view) result(i int, r step.Result) error {
 			return fmt.Errorf("evidence of %s: %w", run.Name, err)
 		}
 		v.node.v.Isolated = seen.Isolated
-		if seen.Isolated {
+		if seen.Isolated && step.Use(v.op.v.Use) == step.Release {
 			v.separated()
 		}
 	}

@@ -25,7 +25,7 @@ func (l *Loop) Once(ctx context.Context, id fleet.NodeID) (Move, error) {
 	l.setWaits(id, m.Why)
 	switch m.Kind {
 	case Plan:
-		return m, l.plan(ctx, id)
+		return m, l.plan(ctx, id, m.Use, v.node.v.Wish)
 	case Enter:
 		return m, l.again(ctx, id, Enter, l.enter)
 	case Start, Recover:
@@ -93,6 +93,14 @@ func (v *view) move(verb fleet.Verb, f fleet.Facts, by, why string) error {
 	if t.Does&fleet.LoseIsolation != 0 {
 		n.Isolated = false
 	}
+	if verb == fleet.VerbAbort {
+		v.leaveUndone(t.Does, why)
+	}
+	if u := n.Undo; u != nil && t.To == fleet.Active { // it is a tenant's now
+		if u.Power, u.Wires = false, false; !u.Left() {
+			v.allRight()
+		}
+	}
 	v.setState(t.To)
 	v.event("node.state", "%s: %s to %s by %s (%s): %s", n.Name, from, t.To, verb, by, why)
 	if t.Does&fleet.DropLease != 0 {
@@ -110,21 +118,54 @@ func (v *view) setState(s fleet.State) {
 }
 
 // plan composes what the node's wish or state asks for and makes it the node's operation. What cannot be composed ends as a failed plan does.
-func (l *Loop) plan(ctx context.Context, id fleet.NodeID) error {
-	power := l.power(ctx, id)
+func (l *Loop) plan(ctx context.Context, id fleet.NodeID, use step.Use, w *fleet.Wish) error {
+	power := ""
+	if use != step.Release && use != step.Undo {
+		// Neither waits for a BMC that may be dead.
+		power = l.power(ctx, id)
+	}
+	var image *fleet.Image
+	var unknown error
+	if w != nil {
+		if image, unknown = l.named(ctx, use, w.Image); unknown != nil && fleet.KindOf(unknown) != fleet.NotFound {
+			return unknown
+		}
+	}
 	return l.update(ctx, id, func(v *view) error {
 		m := l.decide(v)
-		if m.Kind != Plan {
+		if m.Kind != Plan || m.Use != use {
 			return nil
 		}
 		n := v.node.v
 		verb, by, op := verbOf[m.Use], "the loop", fleet.OperationID(l.NewID())
+		request := step.Request{}
 		if n.Wish != nil {
 			verb, by, op = n.Wish.Verb, n.Wish.By, n.Wish.Operation
+			if r := n.Wish.Resume; r != "" && v.last != nil && v.last.ID == r && l.continues(v, power) {
+				again := step.Again(*v.last, op, by, v.now)
+				again.From, again.Verb = n.State, verb
+				l.take(v, again)
+				return nil
+			}
+			if unknown != nil {
+				return l.unplannable(v, m.Use, unknown)
+			}
+			if image != nil {
+				v.image = image
+			}
+			request = step.Request{OutOfBand: n.Wish.OutOfBand, AllowReboot: n.Wish.AllowReboot}
 		}
-		p, err := step.Compose(m.Use, l.planFacts(v, power), step.Request{})
+		f := l.planFacts(v, power)
+		if m.Use == step.Undo {
+			due, _, _ := undoDue(*n, l.facts(n).AgentUp, v.now)
+			f.Node.Undo = &due
+		}
+		p, err := step.Compose(m.Use, f, request)
 		if err != nil {
 			return l.unplannable(v, m.Use, err)
+		}
+		if n.Wish != nil && n.Wish.Plan != "" && n.Wish.Plan != p.Digest {
+			return l.unplannable(v, m.Use, otherPlan(n, n.Wish.Plan, p))
 		}
 		l.take(v, step.Begin(p, op, *n, verb, by, n.Lease, v.now))
 		return nil

@@ -88,6 +88,9 @@ type view struct {
 	site  fleet.Site
 	image *fleet.Image
 
+	// keepAgent is how long an agent is left up after its plan was given up.
+	keepAgent time.Duration
+
 	dropped  bool // the node's record goes
 	pinLease bool // the move must not overtake a change of the lease
 	writes   []fleet.Write
@@ -98,7 +101,7 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 	if err := l.anchor(s); err != nil {
 		return nil, err
 	}
-	v := &view{now: l.Now().UTC(), sure: l.sure(), late: l.clock.later(l.Now(), l.Mono()).UTC()}
+	v := &view{keepAgent: l.KeepAgent, now: l.Now().UTC(), sure: l.sure(), late: l.clock.later(l.Now(), l.Mono()).UTC()}
 	var err error
 	if v.node, err = load[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id)); err != nil {
 		if fleet.KindOf(err) == fleet.NotFound {

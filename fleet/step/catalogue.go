@@ -32,9 +32,9 @@ const (
 
 // Catalogue lists every step there is. Compose selects from it; the order within a plan is Compose's.
 var Catalogue = []Step{
-	{Name: BMCIdentify, Uses: []Use{Inspect, Clean, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 3 * time.Minute, Tries: 4,
+	{Name: BMCIdentify, Uses: []Use{Inspect, Clean, Deploy, Rebuild, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 3 * time.Minute, Tries: 4,
 		Doc: "Reads the machine's identity from the BMC and refuses another machine than was enrolled."},
-	{Name: PowerOff, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild, Release, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4, EvenHeld: true,
+	{Name: PowerOff, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild, Release, Resume, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4, EvenHeld: true,
 		Doc: "Powers the machine off and reads the power state back."},
 	{Name: MediaInsert, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
 		Doc: "Begins a new boot generation with a new single-use token and inserts its boot medium, ejecting what was there."},
@@ -64,15 +64,15 @@ var Catalogue = []Step{
 		Doc: "Writes the firmware's boot entry for the new system with BootNext, removing old ones of ours."},
 	{Name: AttachTenant, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4,
 		Doc: "Puts the node's ports into the tenant's networks and reads the wires back; records that nothing was done where the site says isolation: none."},
-	{Name: MediaEject, Uses: []Use{Deploy, Rebuild, Release}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
+	{Name: MediaEject, Uses: []Use{Deploy, Rebuild, Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
 		Doc: "Ejects the boot medium, waits until it is gone, and ends its address."},
 	{Name: AgentPowerOff, Uses: []Use{Clean, Deploy, Rebuild}, Side: InBand, Unseen: true, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 1,
 		Doc: "Asks the agent to sync its disks and power the machine off in order."},
-	{Name: BootFromDisk, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 3 * time.Minute, Tries: 4,
+	{Name: BootFromDisk, Uses: []Use{Deploy, Rebuild, Resume, Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 3 * time.Minute, Tries: 4,
 		Doc: "Removes the boot override, so that the machine starts what was written."},
 	{Name: AwaitReady, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 45 * time.Minute, Tries: 1,
 		Doc: "Waits until the tenant's system is what the lease calls ready, and records what showed it."},
-	{Name: Isolate, Uses: []Use{Release}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNever, Limit: 10 * time.Minute, Tries: 10, EvenHeld: true,
+	{Name: Isolate, Uses: []Use{Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNever, Limit: 10 * time.Minute, Tries: 10, EvenHeld: true,
 		Doc: "Puts the node's ports into quarantine and reads the wires back; where the site says isolation: none it records just that."},
 }
 

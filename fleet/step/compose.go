@@ -115,9 +115,11 @@ func Compose(use Use, f PlanFacts, r Request) (Plan, error) {
 		c.release(f)
 	case Resume:
 		err = c.resume(f)
+	case Undo:
+		err = c.undo(f)
 	default:
 		err = fleet.Errorf(fleet.Invalid, "MC-PLAN-USE", "there is no plan for %q", use).
-			WithHint("plans are for: inspect, clean, burn, deploy, rebuild, release, resume")
+			WithHint("plans are for: inspect, clean, burn, deploy, rebuild, release, resume, undo")
 	}
 	if err == nil {
 		err = c.err
@@ -141,8 +143,7 @@ func (c *composer) boot(f PlanFacts, why string) {
 		return
 	}
 	n := f.Node
-	c.step(BMCIdentify, "another machine at this address must not be touched", IdentifyParams{
-		Serial: first(n.Expect.Serial, n.BMC.Serial), UUID: first(n.Expect.UUID, n.BMC.UUID)})
+	c.identify(n, "another machine at this address must not be touched")
 	if f.Power != "off" {
 		c.step(PowerOff, "the machine is on, or its BMC did not say", PowerParams{})
 	}
@@ -160,8 +161,7 @@ func (c *composer) look(why string) {
 func (c *composer) inspect(f PlanFacts, r Request) error {
 	n := f.Node
 	if r.OutOfBand {
-		c.step(BMCIdentify, "asked to look through the BMC alone", IdentifyParams{
-			Serial: first(n.Expect.Serial, n.BMC.Serial), UUID: first(n.Expect.UUID, n.BMC.UUID)})
+		c.identify(n, "asked to look through the BMC alone")
 		return nil
 	}
 	if !f.AgentUp && f.Power != "off" && !r.AllowReboot && !n.AllowReboot {
@@ -262,9 +262,41 @@ func (c *composer) start(f PlanFacts) {
 func (c *composer) release(f PlanFacts) {
 	c.step(Isolate, "isolation comes before everything else", nil)
 	c.step(PowerOff, "nothing of the tenant runs on", PowerParams{})
-	if f.Node.Boot.MediaID != "" {
+	if u := f.Node.Undo; u != nil && u.Override {
+		c.step(BootFromDisk, "a plan that was given up left an override", nil)
+	}
+	if u := f.Node.Undo; f.Node.Boot.MediaID != "" || u != nil && u.Medium {
 		c.step(MediaEject, "a boot medium is still announced", nil)
 	}
+}
+
+// undo puts right what the node's record names, no more: the machine goes off first, then nothing may lead it to the medium, then the medium goes.
+func (c *composer) undo(f PlanFacts) error {
+	n := f.Node
+	if !n.Undo.Left() {
+		return fleet.Errorf(fleet.Conflict, "MC-PLAN-UNDO", "nothing of a plan that was given up is left on %s", n.Name).WithHint("metalctl node show %s", n.Name)
+	}
+	if n.Undo.Wires {
+		c.step(Isolate, "the plan may have given the ports to the tenant", nil)
+	}
+	if !n.Undo.Power && !n.Undo.Override && !n.Undo.Medium {
+		return nil
+	}
+	c.identify(n, "another machine at this address must not be touched")
+	if n.Undo.Power {
+		c.step(PowerOff, "it runs what a plan booted that was given up", PowerParams{})
+	}
+	if n.Undo.Override {
+		c.step(BootFromDisk, "no override may lead to the medium again", nil)
+	}
+	if n.Undo.Medium {
+		c.step(MediaEject, "its boot was given up", nil)
+	}
+	return nil
+}
+
+func (c *composer) identify(n fleet.Node, why string) {
+	c.step(BMCIdentify, why, IdentifyParams{Serial: first(n.Expect.Serial, n.BMC.Serial), UUID: first(n.Expect.UUID, n.BMC.UUID)})
 }
 
 func (c *composer) resume(f PlanFacts) error {

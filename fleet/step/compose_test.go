@@ -48,9 +48,17 @@ func TestCompose(t *testing.T) {
 		"inspect of a running machine, allowed":     {Inspect, nil, Request{AllowReboot: true}, boot + " inventory compare-class", 1},
 		"inspect of a running machine, node allows": {Inspect, func(f *PlanFacts) { f.Node.AllowReboot = true }, Request{}, boot + " inventory compare-class", 1},
 		"inspect with the agent up":                 {Inspect, up, Request{}, "inventory compare-class", 0},
-		"inspect through the BMC alone":             {Inspect, nil, Request{OutOfBand: true}, "bmc-identify", 0},
-		"clean with the agent up":                   {Clean, up, Request{}, "inventory compare-class erase-disks verify-erase clean-boot-entries", 0},
-		"clean after a release":                     {Clean, off, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent inventory compare-class erase-disks verify-erase clean-boot-entries", 1},
+		"release in the middle of a boot": {Release, func(f *PlanFacts) {
+			f.Node.Boot.MediaID, f.Node.Undo = "m", &fleet.Undo{Power: true, Override: true, Medium: true}
+		}, Request{}, "isolate power-off boot-from-disk media-eject", 0},
+		"undo of everything": {Undo, func(f *PlanFacts) {
+			f.Node.Undo = &fleet.Undo{Wires: true, Power: true, Override: true, Medium: true}
+		}, Request{}, "isolate bmc-identify power-off boot-from-disk media-eject", 0},
+		"undo of the medium alone":      {Undo, func(f *PlanFacts) { f.Node.Undo = &fleet.Undo{Medium: true} }, Request{}, "bmc-identify media-eject", 0},
+		"undo of the wires alone":       {Undo, func(f *PlanFacts) { f.Node.Undo = &fleet.Undo{Wires: true} }, Request{}, "isolate", 0},
+		"inspect through the BMC alone": {Inspect, nil, Request{OutOfBand: true}, "bmc-identify", 0},
+		"clean with the agent up":       {Clean, up, Request{}, "inventory compare-class erase-disks verify-erase clean-boot-entries", 0},
+		"clean after a release":         {Clean, off, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent inventory compare-class erase-disks verify-erase clean-boot-entries", 1},
 		"clean of a class that is powered off": {Clean, func(f *PlanFacts) { f.AgentUp, f.Class.PowerOffAvailable = true, true }, Request{},
 			"inventory compare-class erase-disks verify-erase clean-boot-entries agent-shutdown power-off", 0},
 		"deploy with the agent up":    {Deploy, up, Request{}, "inventory compare-class " + write, 1},

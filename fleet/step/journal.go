@@ -92,7 +92,7 @@ func Next(op fleet.Operation, now time.Time, s Signals) Action {
 	switch {
 	case op.Abort:
 		return Action{Do: Abort, Index: i, Why: "abort asked"}
-	case s.Held && !decl.EvenHeld:
+	case s.Held && !(decl.EvenHeld && op.Use == string(Release)):
 		return Action{Do: Wait, Index: i, Why: "held by a person: metalctl node unhold"}
 	case now.Before(run.NotBefore):
 		return Action{Do: Wait, Index: i, Until: run.NotBefore, Why: fmt.Sprintf("try %d of %s after: %s", run.Try+1, run.Name, detail(run.Error))}

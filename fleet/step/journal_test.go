@@ -29,6 +29,7 @@ func run(done int, names ...string) fleet.Operation {
 func TestNext(t *testing.T) {
 	up := Signals{AgentUp: true}
 	with := func(op fleet.Operation, change func(*fleet.Operation)) fleet.Operation { change(&op); return op }
+	release := func(op *fleet.Operation) { op.Use = string(Release) }
 	started := func(op fleet.Operation, i int, at time.Time) fleet.Operation { return Started(op, i, 1, at) }
 	for name, c := range map[string]struct {
 		op      fleet.Operation
@@ -38,34 +39,35 @@ func TestNext(t *testing.T) {
 		index   int
 		until   time.Time
 	}{
-		"first step":                    {run(0, PowerOff, PowerOn), t0, up, Start, 0, time.Time{}},
-		"second step":                   {run(1, PowerOff, PowerOn), t0, up, Start, 1, time.Time{}},
-		"all done":                      {run(2, PowerOff, PowerOn), t0, up, Finish, 0, time.Time{}},
-		"out of band, no agent":         {run(0, PowerOff), t0, Signals{}, Start, 0, time.Time{}},
-		"in band, agent up":             {run(0, Inventory), t0, up, Start, 0, time.Time{}},
-		"in band, agent silent":         {run(0, Inventory), t0, Signals{}, Wait, 0, t0.Add(AgentPatience)},
-		"in band, silent since":         {run(0, Inventory), t0, Signals{AgentSince: t0.Add(time.Minute)}, Wait, 0, t0.Add(time.Minute + AgentPatience)},
-		"in band, agent lost":           {run(0, Inventory), t0.Add(AgentPatience), Signals{}, Fail, 0, time.Time{}},
-		"held":                          {run(0, EraseDisks), t0, Signals{AgentUp: true, Held: true}, Wait, 0, time.Time{}},
-		"held, but isolation":           {run(0, Isolate), t0, Signals{Held: true}, Start, 0, time.Time{}},
-		"held, but power-off":           {run(0, PowerOff), t0, Signals{Held: true}, Start, 0, time.Time{}},
-		"held while it runs":            {started(run(0, EraseDisks), 0, t0), t0, Signals{AgentUp: true, Held: true}, Running, 0, t0.Add(6*time.Hour + limitSlack)},
-		"backoff":                       {with(run(0, PowerOn), func(o *fleet.Operation) { o.Steps[0].NotBefore = t0.Add(time.Second) }), t0, up, Wait, 0, t0.Add(time.Second)},
-		"backoff over":                  {with(run(0, PowerOn), func(o *fleet.Operation) { o.Steps[0].NotBefore = t0 }), t0, up, Start, 0, time.Time{}},
-		"out of band runs":              {started(run(0, PowerOn), 0, t0), t0.Add(time.Hour), up, Running, 0, time.Time{}},
-		"in band over its limit":        {started(run(0, Inventory), 0, t0), t0.Add(10*time.Minute + limitSlack), up, Fail, 0, time.Time{}},
-		"in band, agent away a moment":  {started(run(0, Inventory), 0, t0), t0.Add(time.Minute), Signals{AgentSince: t0}, Running, 0, t0.Add(AgentPatience)},
-		"in band, agent away for good":  {started(run(0, Inventory), 0, t0), t0.Add(AgentPatience), Signals{}, Fail, 0, time.Time{}},
-		"erasing, network cut":          {started(run(0, EraseDisks), 0, t0), t0.Add(5 * time.Hour), Signals{}, Running, 0, t0.Add(6*time.Hour + limitSlack)},
-		"erasing, its limit over":       {started(run(0, EraseDisks), 0, t0), t0.Add(6*time.Hour + limitSlack), Signals{}, Fail, 0, time.Time{}},
-		"writing, network cut":          {started(run(0, WriteImage), 0, t0), t0.Add(time.Hour), Signals{}, Running, 0, t0.Add(2*time.Hour + limitSlack)},
-		"abort between steps":           {with(run(1, PowerOff, PowerOn), func(o *fleet.Operation) { o.Abort = true }), t0, up, Abort, 1, time.Time{}},
-		"abort waits for a step":        {with(started(run(0, EraseDisks), 0, t0), func(o *fleet.Operation) { o.Abort = true }), t0, up, Running, 0, t0.Add(6*time.Hour + limitSlack)},
-		"abort of a step without agent": {with(started(run(0, Inventory), 0, t0), func(o *fleet.Operation) { o.Abort = true }), t0, Signals{}, Abort, 0, time.Time{}},
-		"failed":                        {with(run(0, PowerOn), func(o *fleet.Operation) { *o = Failed(*o, 0, fleet.Problem{Detail: "x"}, SeenEnd, t0) }), t0, up, Fail, 0, time.Time{}},
-		"failed by the abort":           {with(run(0, PowerOn), func(o *fleet.Operation) { *o = Failed(*o, 0, fleet.Problem{Detail: "x"}, SeenEnd, t0); o.Abort = true }), t0, up, Abort, 0, time.Time{}},
-		"a person must say":             {with(run(0, PowerOn), func(o *fleet.Operation) { o.Steps[0].State = fleet.StepAsk }), t0, up, AskPerson, 0, time.Time{}},
-		"a step of another version":     {with(run(0, PowerOn), func(o *fleet.Operation) { o.Steps[0].Name = "gone" }), t0, up, Fail, 0, time.Time{}},
+		"first step":                     {run(0, PowerOff, PowerOn), t0, up, Start, 0, time.Time{}},
+		"second step":                    {run(1, PowerOff, PowerOn), t0, up, Start, 1, time.Time{}},
+		"all done":                       {run(2, PowerOff, PowerOn), t0, up, Finish, 0, time.Time{}},
+		"out of band, no agent":          {run(0, PowerOff), t0, Signals{}, Start, 0, time.Time{}},
+		"in band, agent up":              {run(0, Inventory), t0, up, Start, 0, time.Time{}},
+		"in band, agent silent":          {run(0, Inventory), t0, Signals{}, Wait, 0, t0.Add(AgentPatience)},
+		"in band, silent since":          {run(0, Inventory), t0, Signals{AgentSince: t0.Add(time.Minute)}, Wait, 0, t0.Add(time.Minute + AgentPatience)},
+		"in band, agent lost":            {run(0, Inventory), t0.Add(AgentPatience), Signals{}, Fail, 0, time.Time{}},
+		"held":                           {run(0, EraseDisks), t0, Signals{AgentUp: true, Held: true}, Wait, 0, time.Time{}},
+		"held, but isolation":            {with(run(0, Isolate), release), t0, Signals{Held: true}, Start, 0, time.Time{}},
+		"held, but a release powers off": {with(run(0, PowerOff), release), t0, Signals{Held: true}, Start, 0, time.Time{}},
+		"held, and a plan powers off":    {run(0, PowerOff), t0, Signals{Held: true}, Wait, 0, time.Time{}},
+		"held while it runs":             {started(run(0, EraseDisks), 0, t0), t0, Signals{AgentUp: true, Held: true}, Running, 0, t0.Add(6*time.Hour + limitSlack)},
+		"backoff":                        {with(run(0, PowerOn), func(o *fleet.Operation) { o.Steps[0].NotBefore = t0.Add(time.Second) }), t0, up, Wait, 0, t0.Add(time.Second)},
+		"backoff over":                   {with(run(0, PowerOn), func(o *fleet.Operation) { o.Steps[0].NotBefore = t0 }), t0, up, Start, 0, time.Time{}},
+		"out of band runs":               {started(run(0, PowerOn), 0, t0), t0.Add(time.Hour), up, Running, 0, time.Time{}},
+		"in band over its limit":         {started(run(0, Inventory), 0, t0), t0.Add(10*time.Minute + limitSlack), up, Fail, 0, time.Time{}},
+		"in band, agent away a moment":   {started(run(0, Inventory), 0, t0), t0.Add(time.Minute), Signals{AgentSince: t0}, Running, 0, t0.Add(AgentPatience)},
+		"in band, agent away for good":   {started(run(0, Inventory), 0, t0), t0.Add(AgentPatience), Signals{}, Fail, 0, time.Time{}},
+		"erasing, network cut":           {started(run(0, EraseDisks), 0, t0), t0.Add(5 * time.Hour), Signals{}, Running, 0, t0.Add(6*time.Hour + limitSlack)},
+		"erasing, its limit over":        {started(run(0, EraseDisks), 0, t0), t0.Add(6*time.Hour + limitSlack), Signals{}, Fail, 0, time.Time{}},
+		"writing, network cut":           {started(run(0, WriteImage), 0, t0), t0.Add(time.Hour), Signals{}, Running, 0, t0.Add(2*time.Hour + limitSlack)},
+		"abort between steps":            {with(run(1, PowerOff, PowerOn), func(o *fleet.Operation) { o.Abort = true }), t0, up, Abort, 1, time.Time{}},
+		"abort waits for a step":         {with(started(run(0, EraseDisks), 0, t0), func(o *fleet.Operation) { o.Abort = true }), t0, up, Running, 0, t0.Add(6*time.Hour + limitSlack)},
+		"abort of a step without agent":  {with(started(run(0, Inventory), 0, t0), func(o *fleet.Operation) { o.Abort = true }), t0, Signals{}, Abort, 0, time.Time{}},
+		"failed":                         {with(run(0, PowerOn), func(o *fleet.Operation) { *o = Failed(*o, 0, fleet.Problem{Detail: "x"}, SeenEnd, t0) }), t0, up, Fail, 0, time.Time{}},
+		"failed by the abort":            {with(run(0, PowerOn), func(o *fleet.Operation) { *o = Failed(*o, 0, fleet.Problem{Detail: "x"}, SeenEnd, t0); o.Abort = true }), t0, up, Abort, 0, time.Time{}},
+		"a person must say":              {with(run(0, PowerOn), func(o *fleet.Operation) { o.Steps[0].State = fleet.StepAsk }), t0, up, AskPerson, 0, time.Time{}},
+		"a step of another version":      {with(run(0, PowerOn), func(o *fleet.Operation) { o.Steps[0].Name = "gone" }), t0, up, Fail, 0, time.Time{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := Next(c.op, c.now, c.signals)

@@ -20,6 +20,8 @@ const (
 	Rebuild Use = "rebuild"
 	Release Use = "release"
 	Resume  Use = "resume"
+	// Undo puts right what a plan that was given up left behind.
+	Undo Use = "undo"
 )
 
 // Sides of a step.
@@ -67,7 +69,7 @@ type Step struct {
 	Tries int
 	// Unseen: not hearing of its end counts as its end, because a later step reads back what it did.
 	Unseen bool
-	// EvenHeld: it runs although the node is held (isolation of a release).
+	// EvenHeld: in a release it runs although the node is held.
 	EvenHeld bool
 	// Doc is one sentence.
 	Doc string
