@@ -87,42 +87,6 @@ func printPlan(p *program, node string, plan api.Plan) error {
 	return err
 }
 
-var timelineView = view[fleet.TimelineEntry]{
-	name: func(e fleet.TimelineEntry) string { return e.Source },
-	columns: []column[fleet.TimelineEntry]{
-		{"TIME", false, func(e fleet.TimelineEntry) string { return e.At.UTC().Format("2006-01-02T15:04:05.000Z") }},
-		{"SOURCE", false, func(e fleet.TimelineEntry) string { return e.Source }},
-		{"WHAT", false, func(e fleet.TimelineEntry) string {
-			s := e.Text
-			if e.Length > 0 {
-				s += fmt.Sprintf("  bytes %d-%d in %d reads", e.Offset, e.Offset+e.Length-1, max(1, e.Count))
-			}
-			return s
-		}},
-	},
-}
-
-func nodeTimeline(p *program) *cobra.Command {
-	var since time.Duration
-	c := &cobra.Command{
-		Use: "timeline NODE", Short: "Every Redfish call, byte range, agent line and step on one line of time", Args: exactly("NODE"),
-		Example: "  metalctl node timeline hgx-001 --since 1h",
-		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := p.client()
-			if err != nil {
-				return err
-			}
-			entries, err := cl.Timeline(c.Context(), args[0], time.Now().Add(-since), 10_000)
-			if err != nil {
-				return err
-			}
-			return timelineView.print(p, entries, false)
-		},
-	}
-	c.Flags().DurationVar(&since, "since", 24*time.Hour, "how far back")
-	return c
-}
-
 var eventView = view[fleet.Event]{
 	name: func(e fleet.Event) string { return fmt.Sprint(e.ID) },
 	columns: []column[fleet.Event]{
@@ -133,24 +97,6 @@ var eventView = view[fleet.Event]{
 		{"SUBJECT", true, func(e fleet.Event) string { return string(e.Subject) }},
 		{"DATA", true, func(e fleet.Event) string { return string(json.RawMessage(e.Data)) }},
 	},
-}
-
-func nodeHistory(p *program) *cobra.Command {
-	return &cobra.Command{
-		Use: "history NODE", Short: "What became of the node, from the event log", Args: exactly("NODE"),
-		Example: "  metalctl node history hgx-001",
-		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := p.client()
-			if err != nil {
-				return err
-			}
-			ev, err := cl.History(c.Context(), args[0], 1000)
-			if err != nil {
-				return err
-			}
-			return eventView.print(p, ev, false)
-		},
-	}
 }
 
 func nodePower(p *program) *cobra.Command {

@@ -114,31 +114,6 @@ func (c *Client) Inventory(ctx context.Context, idOrName string) (fleet.Inventor
 	return inv, c.get(ctx, nodePath(idOrName, "inventory"), nil, &inv)
 }
 
-// Timeline reads what happened around the node, oldest first; limit 0 means the server's default.
-func (c *Client) Timeline(ctx context.Context, idOrName string, since time.Time, limit int) ([]fleet.TimelineEntry, error) {
-	q := url.Values{}
-	if !since.IsZero() {
-		q.Set("since", since.UTC().Format(time.RFC3339Nano))
-	}
-	if limit > 0 {
-		q.Set("limit", strconv.Itoa(limit))
-	}
-	var l List[fleet.TimelineEntry]
-	err := c.get(ctx, nodePath(idOrName, "timeline"), q, &l)
-	return l.Items, err
-}
-
-// History reads the newest committed changes of the node, oldest first; limit 0 means the server's default.
-func (c *Client) History(ctx context.Context, idOrName string, limit int) ([]fleet.Event, error) {
-	q := url.Values{}
-	if limit > 0 {
-		q.Set("limit", strconv.Itoa(limit))
-	}
-	var l List[fleet.Event]
-	err := c.get(ctx, nodePath(idOrName, "history"), q, &l)
-	return l.Items, err
-}
-
 // NodePlan shows what would run, without side effects.
 func (c *Client) NodePlan(ctx context.Context, idOrName string, q PlanQuery) (Plan, error) {
 	v := url.Values{"use": {q.Use}, "device": q.Devices}

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -103,6 +104,11 @@ func (v *view) move(verb fleet.Verb, f fleet.Facts, by, why string) error {
 	}
 	v.setState(t.To)
 	v.event("node.state", "%s: %s to %s by %s (%s): %s", n.Name, from, t.To, verb, by, why)
+	data, err := json.Marshal(fleet.StateChange{From: from, To: t.To, Verb: verb, By: by, Why: cut(why, 300)})
+	if err != nil {
+		return fmt.Errorf("encode the change of %s: %w", n.Name, err)
+	}
+	v.events[len(v.events)-1].Data = data
 	if t.Does&fleet.DropLease != 0 {
 		n.Lease = ""
 		v.events[len(v.events)-1].Lease = lease

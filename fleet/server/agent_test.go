@@ -233,7 +233,7 @@ func TestAgentLife(t *testing.T) {
 	_, err = a.call(http.MethodGet, api.AgentUserDataPath, nil, &data)
 	wantCode(t, err, fleet.NotFound, "MC-LEASE-USERDATA")
 
-	lines, err := w.client.Timeline(context.Background(), "n1", time.Time{}, 0)
+	lines, err := w.client.Timeline(context.Background(), "n1", api.TimelineQuery{})
 	must(t, err)
 	text := asJSON(t, lines)
 	for _, want := range []string{"registered from 127.0.0.1", "panic: boom", `"source":"media"`} {

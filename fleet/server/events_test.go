@@ -61,7 +61,7 @@ func TestEventsFollowAndResume(t *testing.T) {
 	}
 	h, err := w.client.History(ctx, "n1", 0)
 	must(t, err)
-	if len(h) != 2 || h[0].Type != "node.enrolled" || h[1].Type != "node.changed" {
+	if e := h.Events; !h.Complete || len(e) != 2 || e[0].Type != "node.enrolled" || e[1].Type != "node.changed" || len(h.Stays) != 1 || h.Totals[0].State != fleet.Enrolled {
 		t.Errorf("got %s", asJSON(t, h))
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -73,7 +72,7 @@ func TestUploadVerifyServeRemove(t *testing.T) {
 	if res, got = w.fetch(http.MethodGet, w.PlainAddress(w.URL()+path), nil); !bytes.Equal(got, content) {
 		t.Errorf("the whole image: %s, %d bytes", res.Status, len(got))
 	}
-	entries, err := w.client.Timeline(ctx, "n1", time.Time{}, 0)
+	entries, err := w.client.Timeline(ctx, "n1", api.TimelineQuery{})
 	must(t, err)
 	if text := asJSON(t, entries); !strings.Contains(text, `"source":"image"`) {
 		t.Errorf("the timeline shows no read: %s", text)

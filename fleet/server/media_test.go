@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
 )
 
 // fetch reads an address as a BMC does.
@@ -84,7 +85,7 @@ func TestBootMediumRanges(t *testing.T) {
 			}
 		})
 	}
-	entries, err := w.client.Timeline(context.Background(), "n1", time.Time{}, 0)
+	entries, err := w.client.Timeline(context.Background(), "n1", api.TimelineQuery{})
 	must(t, err)
 	var read int64
 	for _, e := range entries {
