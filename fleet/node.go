@@ -65,6 +65,8 @@ type Node struct {
 
 	// Boot is what the node was last booted with; the agent's session belongs to it.
 	Boot BootRecord `json:"boot,omitzero"`
+	// Handovers counts how often the node was given into a tenant's hands; it only rises.
+	Handovers int64 `json:"handovers,omitempty"`
 	// Operation is the plan run that acts on the node now, or "".
 	Operation OperationID `json:"operation,omitempty"`
 	// LastOperation is the newest plan run that has ended, which retry goes on with.
@@ -98,6 +100,8 @@ type BMC struct {
 	MediaParameters []string `json:"media_parameters,omitempty"`
 	// BootMethod says what would be used to boot the machine, and why, in words.
 	BootMethod string `json:"boot_method,omitempty"`
+	// Witness is the mark in the BMC that was written last, or found at enrolment; "" where the BMC takes none.
+	Witness string `json:"witness,omitempty"`
 }
 
 // BMCTLS says how a BMC's certificate is trusted: exactly one of CAPEM, Pin, FirstUse is asked for.
@@ -218,6 +222,8 @@ type BootRecord struct {
 	RegisteredAt time.Time `json:"registered_at,omitzero"`
 	// Unauthenticated is set where the boot path could be tampered with: plain http, or a BMC that does not verify the server, without Secure Boot.
 	Unauthenticated bool `json:"unauthenticated,omitempty"`
+	// Witnessed is the newest boot generation that an outside witness named and a person took over; the next one is later than both.
+	Witnessed int64 `json:"witnessed,omitempty"`
 }
 
 // Fault returns the fault with that code and component, or nil.

@@ -70,6 +70,7 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 // TestScripts runs what users type against a real server and a rack of process machines. Besides testscript's own commands there are:
 //
 //	server [file]          starts a server and points METALCTL_SERVER and its like at it; file is its configuration
+//	stop                   stops it; server then starts another one on the same data
 //	rack [file]            starts a rack in $WORK/rack from a lab file, or with one machine n1 that has a disk of 256 MiB
 //	exits N metalctl …     runs a command and wants exactly that exit code
 //	only-reads MACHINE     wants nothing but reads and the session's login and logout in the BMC's log so far
@@ -101,6 +102,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			e.Values[digestsKey{}] = map[string]string{}
+			e.Values[runKey{}] = new(*scriptRun)
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
@@ -112,13 +114,16 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
 			"no-reset": scriptNoReset, "digest": scriptDigest, "until": scriptUntil,
-			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
+			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest, "stop": scriptStop,
 		},
 	})
 }
 
 // digestsKey is where a script's digests are.
 type digestsKey struct{}
+
+// runKey is where the server that runs is.
+type runKey struct{}
 
 // scriptRun is a server in this process.
 type scriptRun struct {
@@ -163,6 +168,7 @@ func scriptServer(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	out := &said{wake: make(chan struct{}, 1)}
 	r := &scriptRun{cancel, make(chan error, 1)}
+	*ts.Value(runKey{}).(**scriptRun) = r
 	go func() { r.ended <- runServer(ctx, &program{stderr: out, stdout: io.Discard}, cfg) }()
 	ts.Defer(func() {
 		r.stop()
@@ -188,6 +194,14 @@ func scriptServer(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the server did not start\n%s", out)
 		}
 	}
+}
+
+func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+	r := *ts.Value(runKey{}).(**scriptRun)
+	r.stop()
+	err := <-r.ended
+	r.ended <- nil
+	ts.Check(err)
 }
 
 func scriptRack(ts *testscript.TestScript, neg bool, args []string) {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,10 +57,13 @@ writes the admin token to DATA_DIR/admin.token and its authority's certificate t
 	f.StringVar(&over.Kernel, "kernel", "", "kernel to build the boot ISO from: a release, a .deb, a folder, generic or cloud")
 	f.StringVar(&over.Console, "console", "", "a further console for agents, such as ttyS1,115200")
 	f.StringVar(&over.PowerOnFor, "power-on-for", "", "how long a machine must stay on to count as running where nothing better shows it (default 3m)")
+	f.StringVar(&over.BackupDir, "backup-dir", "", "folder of the hourly backups (default: backups in the data folder)")
+	f.StringVar(&over.BackupEvery, "backup-every", "", "how often the store is backed up and the backup checked; 0 for never (default 1h)")
+	f.IntVar(&over.BackupKeep, "backup-keep", 0, "how many such backups are kept (default 48)")
 	f.StringVar(&over.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&over.LogFormat, "log-format", "", "text or json (default text)")
 	f.BoolVar(&over.trustClock, "trust-clock", false, "believe a clock that jumped by more than a day while no server ran; give it once, after looking at the clock")
-	c.AddCommand(serverCheck(p))
+	c.AddCommand(serverCheck(p), serverBackup(p), serverRestore(p))
 	return c
 }
 
@@ -70,11 +72,14 @@ func (o serverConfig) onto(c *cobra.Command, cfg *serverConfig) {
 	for flag, to := range map[string]*string{
 		"listen": &cfg.Listen, "listen-boot": &cfg.ListenBoot, "advertise": &cfg.Advertise, "advertise-nodes": &cfg.AdvertiseNodes, "advertise-boot": &cfg.AdvertiseBoot,
 		"data-dir": &cfg.DataDir, "key-file": &cfg.KeyFile, "ramdisk": &cfg.RAMDisk, "kernel": &cfg.Kernel, "console": &cfg.Console,
-		"power-on-for": &cfg.PowerOnFor, "log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat,
+		"power-on-for": &cfg.PowerOnFor, "backup-dir": &cfg.BackupDir, "backup-every": &cfg.BackupEvery, "log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat,
 	} {
 		if f := c.Flags().Lookup(flag); f.Changed {
 			*to = f.Value.String()
 		}
+	}
+	if c.Flags().Lookup("backup-keep").Changed {
+		cfg.BackupKeep = o.BackupKeep
 	}
 }
 
@@ -125,6 +130,10 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 		return usageError("power_on_for: %v", err)
 	}
 
+	kept, err := cfg.backups(db, log)
+	if err != nil {
+		return err
+	}
 	controllers := newBMCs(db, db, log)
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
@@ -137,7 +146,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 		Drivers: map[string]string{"store": "bbolt", "bmc": "redfish", "boot": "vmedia", "network": "none"},
 	}, server.Deps{
 		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers,
-		Media: sharedISO{iso}, Images: imageChecker{}, Log: log,
+		Media: sharedISO{iso}, Images: imageChecker{}, Log: log, Backups: kept,
 	})
 	if err != nil {
 		return err
@@ -160,6 +169,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return sweepBlobs(ctx, db, log) })
+	g.Go(func() error { return kept.Run(ctx) })
 	g.Go(func() error {
 		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop})
 	})
@@ -182,46 +192,4 @@ func imageSources(srv *server.Server) func(fleet.OperationID, fleet.Image) ([]st
 		}
 		return []step.ImageSource{{URL: path, Ours: true}}, nil
 	}
-}
-
-func serverCheck(p *program) *cobra.Command {
-	var file, dataDir, keyFile string
-	c := &cobra.Command{
-		Use: "check", Short: "Check the store of a stopped server for consistency", Args: exactly(), Example: "  metalctl server check --data-dir /var/lib/metalctl",
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := loadServerConfig(file)
-			if err != nil {
-				return err
-			}
-			if dataDir != "" {
-				cfg.DataDir = dataDir
-			}
-			if keyFile != "" {
-				cfg.KeyFile = keyFile
-			}
-			if err := cfg.check(); err != nil {
-				return err
-			}
-			db, err := store.Open(cfg.DataDir, store.Options{KeyFile: cfg.KeyFile})
-			if err != nil {
-				return err
-			}
-			problems := db.Check(c.Context())
-			for _, pr := range problems {
-				fmt.Fprintln(p.stdout, printable(strings.TrimSpace(fmt.Sprint(pr))))
-			}
-			if err := db.Close(); err != nil {
-				return err
-			}
-			if len(problems) > 0 {
-				return &exitError{exitDiffers, fmt.Errorf("the store has %d inconsistencies", len(problems))}
-			}
-			fmt.Fprintln(p.stderr, "the store is consistent")
-			return nil
-		},
-	}
-	c.Flags().StringVar(&file, "config", "", "configuration file of the server")
-	c.Flags().StringVar(&dataDir, "data-dir", "", "folder of the store")
-	c.Flags().StringVar(&keyFile, "key-file", "", "file with the key that seals secrets")
-	return c
 }

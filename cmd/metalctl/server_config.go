@@ -4,12 +4,15 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
+
+	"github.com/metalctl/metalctl/fleet/store"
 )
 
 // serverConfig is the server's configuration file. Flags win over it; defaultServerConfig says the rest.
@@ -31,15 +34,19 @@ type serverConfig struct {
 	Console string `yaml:"console"`
 	// PowerOnFor is how long a machine must stay on to be taken for running where nothing better shows it.
 	PowerOnFor string `yaml:"power_on_for"`
-	LogLevel   string `yaml:"log_level"`
-	LogFormat  string `yaml:"log_format"`
+	// BackupDir gets a backup every BackupEvery, each restored and checked; BackupKeep of them are kept.
+	BackupDir   string `yaml:"backup_dir"`
+	BackupEvery string `yaml:"backup_every"`
+	BackupKeep  int    `yaml:"backup_keep"`
+	LogLevel    string `yaml:"log_level"`
+	LogFormat   string `yaml:"log_format"`
 
 	// trustClock is a flag alone: a person gives it for one start.
 	trustClock bool
 }
 
 func defaultServerConfig() serverConfig {
-	return serverConfig{Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", LogLevel: "info", LogFormat: "text"}
+	return serverConfig{Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", BackupEvery: "1h", BackupKeep: 48, LogLevel: "info", LogFormat: "text"}
 }
 
 // loadServerConfig reads the file, strictly, over the defaults.
@@ -62,6 +69,15 @@ func (c *serverConfig) check() error {
 	if c.KeyFile == "" {
 		c.KeyFile = filepath.Join(c.DataDir, "master.key")
 	}
+	if c.BackupDir == "" {
+		c.BackupDir = filepath.Join(c.DataDir, "backups")
+	}
+	if d, err := time.ParseDuration(c.BackupEvery); err != nil || d < 0 || d > 0 && d < time.Minute {
+		return usageError("backup_every %q is neither 0 nor a duration from 1m on, such as 1h", c.BackupEvery)
+	}
+	if c.BackupKeep < 1 {
+		return usageError("backup_keep %d: at least one is kept", c.BackupKeep)
+	}
 	if _, err := time.ParseDuration(c.PowerOnFor); err != nil {
 		return usageError("power_on_for %q is not a duration such as 3m", c.PowerOnFor)
 	}
@@ -71,6 +87,19 @@ func (c *serverConfig) check() error {
 		return usageError("log_format %q: want text or json", c.LogFormat)
 	}
 	return nil
+}
+
+// backups is what keeps the store's backups.
+func (c serverConfig) backups(db *store.DB, log *slog.Logger) (*backups, error) {
+	key, err := store.LoadKey(c.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	every, err := time.ParseDuration(c.BackupEvery)
+	if err != nil {
+		return nil, usageError("backup_every: %v", err)
+	}
+	return &backups{db: db, key: key, dir: c.BackupDir, every: every, keep: c.BackupKeep, now: time.Now, log: log}, nil
 }
 
 func configVerb(p *program) *cobra.Command {

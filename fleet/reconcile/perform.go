@@ -84,6 +84,7 @@ func (v *view) move(verb fleet.Verb, f fleet.Facts, by, why string) error {
 	}
 	if t.Does&fleet.MarkDirty != 0 {
 		n.Dirty, n.Erased = fleet.Dirty(f.Lease), ""
+		n.Handovers++
 	}
 	if t.Does&fleet.ClearDirty != 0 {
 		n.Dirty = ""

@@ -34,7 +34,7 @@ func (s *Server) Issue(ctx context.Context, id fleet.NodeID) (address string, ca
 	var old string
 	err = s.updateNode(ctx, id, func(n *fleet.Node, c *fleet.Change) error {
 		old = n.Boot.MediaID
-		generation = n.Boot.Generation + 1
+		generation = max(n.Boot.Generation, n.Boot.Witnessed) + 1
 		issued := s.Now().UTC().Truncate(time.Second)
 		cred := fleet.Credential{
 			Version: fleet.CredentialVersion, Node: string(id), Generation: generation, Token: fleet.NewSecret(token),

@@ -53,6 +53,7 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r.site()
 	r.events(mux)
 	r.capabilities()
+	r.upkeep()
 	// What the transformer makes of huma's own errors.
 	schemas.Map()["Problem"] = huma.SchemaFromType(schemas, reflect.TypeFor[api.Problem]())
 	delete(schemas.Map(), "ErrorDetail")

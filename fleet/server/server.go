@@ -54,7 +54,7 @@ type Store interface {
 	LastEvent(context.Context) (int64, error)
 }
 
-// Deps are the server's neighbours. All are needed but Log, Now and Metrics.
+// Deps are the server's neighbours. All are needed where nothing else is said.
 type Deps struct {
 	Store       Store
 	Blobs       fleet.Blobs
@@ -64,6 +64,9 @@ type Deps struct {
 	Power       Powerer
 	Media       Media
 	Images      ImageChecker
+	// Backups and Physician may be nil: what they answer then is refused.
+	Backups   Backups
+	Physician Physician
 	// Log is nil for silence.
 	Log *slog.Logger
 	// Now is the clock; nil takes time.Now.

@@ -59,6 +59,7 @@ func (c *checker) addf(key, format string, args ...any) {
 //	S7  blobs that records name exist, and every blob matches its digest
 //	S8  secrets decrypt
 //	S9  event ids count up by one and their revisions never go back
+//	S10 the store's lives follow one another, none begins after the revision that it is at
 func (db *DB) Check(ctx context.Context) []Problem {
 	c := &checker{db: db, ids: map[string][]string{}, nodes: map[fleet.NodeID]fleet.Node{}, leases: map[fleet.LeaseID]fleet.Lease{},
 		operations: map[fleet.OperationID]fleet.Operation{}, names: map[string]map[string]json.RawMessage{}, uniques: map[string]string{}, blobs: map[string]string{}}
@@ -67,6 +68,7 @@ func (db *DB) Check(ctx context.Context) []Problem {
 			c.addf("", "page check: %v", err)
 		}
 		rev := fleet.Revision(getUint(tx.Bucket(bucketMeta), metaRevision))
+		c.lives(tx)
 		err := tx.Bucket(bucketRecords).ForEach(func(k, v []byte) error {
 			c.record(k, v, rev)
 			return ctx.Err()
@@ -154,6 +156,21 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(r.Data, &fields) == nil {
 		c.names[key] = fields
+	}
+}
+
+// lives checks S10.
+func (c *checker) lives(tx *bbolt.Tx) {
+	id, err := identityOf(tx)
+	if err != nil {
+		c.addf("", "%v", err)
+	}
+	before := fleet.StoreLife{}
+	for _, l := range id.Lives {
+		if l.From < before.From || l.From > id.Revision || l.Epoch == "" || l.Epoch == before.Epoch {
+			c.addf("", "life %q begins at revision %d, the one before at %d, and the store is at %d", l.Epoch, l.From, before.From, id.Revision)
+		}
+		before = l
 	}
 }
 

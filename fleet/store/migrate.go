@@ -2,21 +2,17 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
+	"slices"
 
 	"go.etcd.io/bbolt"
-
-	"github.com/metalctl/metalctl/fleet"
 )
 
 // Schema is the version of the file's layout that this program writes.
 const Schema = 1
 
-// backupDir, in the data folder, gets a copy of the file before each migration.
+// backupDir, in the data folder, gets a backup before each migration.
 const backupDir = "backups"
 
 // migration moves a file from one schema to the next.
@@ -28,21 +24,29 @@ type migration struct {
 // migrations leads from the first schema to Schema, one step a row.
 var migrations = []migration{}
 
-// migrate brings the file to this program's schema: all steps in one transaction, after a copy of the file was made durable.
+// migrate brings the file to this program's schema: all steps in one transaction, after a backup was made and read again.
 func (db *DB) migrate(found uint64, o Options) error {
+	ctx := context.Background() // opening a store has no deadline: a half-made backup helps nobody
 	if found == o.schema {
 		return nil
 	}
-	dir := filepath.Join(db.dir, backupDir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return storeError("back up before migrating", err)
+	id, err := db.Identity(ctx)
+	if err != nil {
+		return err
 	}
-	backup := filepath.Join(dir, fmt.Sprintf("store-schema%d-%s.db", found, o.Now().UTC().Format("20060102T150405Z")))
-	if err := db.backupFile(backup); err != nil {
-		return storeError("back up before migrating", err)
+	// A whole backup, so that either program can restore it; it is read again before anything is changed. A migration that fails is tried again at each
+	// start: the backup that is there already then serves.
+	backup := filepath.Join(db.dir, backupDir, fmt.Sprintf("schema%d-r%d%s", found, id.Revision, id.Epoch()))
+	if m, err := ReadManifest(ctx, backup); err != nil || !slices.Equal(m.Identity.Lives, id.Lives) {
+		if _, err := db.Backup(ctx, backup, ""); err != nil {
+			return fmt.Errorf("before migrating: %w", err)
+		}
+		if _, err := ReadManifest(ctx, backup); err != nil {
+			return fmt.Errorf("before migrating: %w", err)
+		}
 	}
 	db.log.Info("migrating the store", "from", found, "to", o.schema, "backup", backup)
-	err := db.bolt.Update(func(tx *bbolt.Tx) error {
+	err = db.bolt.Update(func(tx *bbolt.Tx) error {
 		at := found
 		for _, m := range o.migrations {
 			if m.from != at {
@@ -62,34 +66,4 @@ func (db *DB) migrate(found uint64, o Options) error {
 		return storeError("migrate the store (nothing was changed)", err)
 	}
 	return nil
-}
-
-func (db *DB) backupFile(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	err = db.bolt.View(func(tx *bbolt.Tx) error {
-		_, err := tx.WriteTo(f)
-		return err
-	})
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// Backup writes a consistent copy of the store's file to w while it runs, and returns the revision that it holds. Secrets stay sealed: the
-// copy is worth nothing without the master key. Blobs and timelines are not in it.
-func (db *DB) Backup(ctx context.Context, w io.Writer) (fleet.Revision, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	var rev fleet.Revision
-	err := db.bolt.View(func(tx *bbolt.Tx) error {
-		rev = fleet.Revision(getUint(tx.Bucket(bucketMeta), metaRevision))
-		_, err := tx.WriteTo(w)
-		return err
-	})
-	return rev, storeError("back up the store", err)
 }

@@ -124,6 +124,9 @@ func LoadOrCreateKey(path string) ([]byte, error) {
 	return key, nil
 }
 
+// LoadKey reads the master key that LoadOrCreateKey made; NotFound where there is none.
+func LoadKey(path string) ([]byte, error) { return loadKey(path) }
+
 func loadKey(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {

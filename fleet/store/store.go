@@ -109,6 +109,9 @@ func Open(dir string, o Options) (*DB, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, openError(dir, err)
 	}
+	if err := refuseHalfRestored(dir); err != nil {
+		return nil, err
+	}
 	bolt, err := openFile(filepath.Join(dir, fileName))
 	if err != nil {
 		return nil, err
@@ -118,6 +121,9 @@ func Open(dir string, o Options) (*DB, error) {
 		queue: make(chan *request, 256), closing: make(chan struct{}), stopped: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if err := db.prepare(o); err != nil {
+		return nil, errors.Join(err, bolt.Close())
+	}
+	if err := db.ensureLife(); err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
 	if db.timeline, err = openTimeline(filepath.Join(dir, "timeline"), db.limits.TimelineBytes, db.log); err != nil {
