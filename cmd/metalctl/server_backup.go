@@ -149,7 +149,7 @@ func saveBackup(ctx context.Context, from backupFetcher, file string) (saved sav
 
 type restoreOptions struct {
 	file, dataDir, keyFile string
-	moveAside, yes         bool
+	moveAside              bool
 }
 
 func serverRestore(p *program) *cobra.Command {

@@ -245,15 +245,5 @@ func (b *backups) Run(ctx context.Context) error {
 	}
 }
 
-// newestSound is the newest backup that counts, and whether the newest of all is it.
-func newestSound(all []api.Backup) (best api.Backup, newest bool) {
-	for i, x := range all {
-		if x.Sound() {
-			return x, i == 0
-		}
-	}
-	return api.Backup{}, len(all) == 0
-}
-
 // whyText is why a backup was made, for people.
 func whyText(b api.Backup) string { return strings.TrimSpace(b.Why) }

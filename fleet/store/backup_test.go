@@ -139,7 +139,7 @@ func TestDamagedBackup(t *testing.T) {
 	cases := map[string][]byte{
 		"empty": nil, "cut in the middle": whole[:len(whole)/2], "cut in a header": whole[:700], "a bit of a blob": changed(blob),
 		"a bit of the store": changed(len(whole) - 8000), "something else": []byte("a picture of a cat"), "a bit of the manifest": changed(600),
-		"more at the end": append(bytes.Clone(whole[:len(whole)-1024]), whole[:len(whole)]...),
+		"more at the end": append(bytes.Clone(whole[:len(whole)-1024]), whole...),
 	}
 	for name, bytes := range cases {
 		t.Run(name, func(t *testing.T) {
