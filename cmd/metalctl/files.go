@@ -185,19 +185,31 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 		if err := into(&c); err != nil {
 			return err
 		}
-		f.classes = append(f.classes, c.class())
+		class := c.class()
+		if err := valueFaults(name, body, "class "+class.Name, class.Validate()); err != nil {
+			return err
+		}
+		f.classes = append(f.classes, class)
 	case "Image":
 		var i imageFile
 		if err := into(&i); err != nil {
 			return err
 		}
-		f.images = append(f.images, fleet.Image{Name: i.Name, URL: i.URL, Format: i.Format, SHA256: i.SHA256, SizeBytes: i.SizeBytes})
+		image := fleet.Image{Name: i.Name, URL: i.URL, Format: i.Format, SHA256: strings.ToLower(strings.TrimPrefix(i.SHA256, "sha256:")), SizeBytes: i.SizeBytes}
+		if err := valueFaults(name, body, "image "+image.Name, image.Validate()); err != nil {
+			return err
+		}
+		f.images = append(f.images, image)
 	case "Site":
 		var s siteFile
 		if err := into(&s); err != nil {
 			return err
 		}
-		f.sites = append(f.sites, fleet.Site{Isolation: s.Isolation, PhoneHome: s.PhoneHome, Origins: s.Origins, Denied: s.Denied})
+		site := fleet.Site{Isolation: s.Isolation, PhoneHome: s.PhoneHome, Origins: s.Origins, Denied: s.Denied}
+		if err := valueFaults(name, body, "site", site.Validate()); err != nil {
+			return err
+		}
+		f.sites = append(f.sites, site)
 	case "":
 		return at("the document has no `kind`; want Node, Class, Image or Site")
 	default:
@@ -259,4 +271,19 @@ func yamlError(name string, err error) error {
 		return fleet.Errorf(fleet.Invalid, "MC-FILE-YAML", "%s:%d:%d: %s", name, pos.Line, pos.Column, y.GetMessage())
 	}
 	return fleet.Errorf(fleet.Invalid, "MC-FILE-YAML", "%s: %w", name, err)
+}
+
+// fileKeys are the keys of a fleet file whose names differ from the API's fields.
+var fileKeys = strings.NewReplacer("erase_level", "erase.level", "origins[", "image_origins[", "denied[", "image_denied[")
+
+// valueFaults refuses a document by the line where it begins, before anything of its file is sent.
+func valueFaults(file string, body ast.Node, what string, found []fleet.FieldError) error {
+	if len(found) == 0 {
+		return nil
+	}
+	e := fleet.Errorf(fleet.Invalid, "MC-FILE-VALUE", "%s:%d: the %s is not valid", file, body.GetToken().Position.Line, strings.TrimSpace(what))
+	for _, f := range found {
+		e.Fields = append(e.Fields, fleet.FieldError{Field: fileKeys.Replace(f.Field), Message: f.Message})
+	}
+	return e
 }

@@ -3,9 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -77,16 +75,8 @@ type putClassIn struct {
 
 func (s *Server) putClass(ctx context.Context, in *putClassIn) (*tagged[fleet.Class], error) {
 	c := in.Body
-	var f faultList
+	f := faultList{c.Validate()}
 	f.check(c.Name == in.ID, "name", "is not the name in the path")
-	f.check(validName.MatchString(in.ID), "name", "must be 1 to 63 of a-z, 0-9, . _ -")
-	f.check(c.BurnIn != "", "burnin", "is missing; say none if nothing is to run")
-	f.check(c.EraseLevel == "clear" || c.EraseLevel == "purge", "erase_level", "is neither clear nor purge")
-	for field, n := range map[string]int64{"cpus": int64(c.Expect.CPUs), "numa_nodes": int64(c.Expect.NUMANodes), "memory_bytes": c.Expect.MemoryBytes, "disks": int64(c.Expect.Disks),
-		"nvme": int64(c.Expect.NVMe), "nics": int64(c.Expect.NICs), "gpus": int64(c.Expect.GPUs), "infiniband": int64(c.Expect.InfiniBand)} {
-		f.check(n >= 0, "expect."+field, "is negative")
-	}
-	slices.SortFunc(f.fields, func(a, b fleet.FieldError) int { return strings.Compare(a.Field, b.Field) })
 	if err := f.err("the class"); err != nil {
 		return nil, err
 	}
@@ -158,17 +148,8 @@ type putSiteIn struct {
 }
 
 func (s *Server) putSite(ctx context.Context, in *putSiteIn) (*tagged[fleet.Site], error) {
-	var f faultList
 	site := in.Body
-	f.check(site.Isolation == "required" || site.Isolation == "none", "isolation", "is neither required nor none")
-	for i, d := range site.Denied {
-		_, err := netip.ParsePrefix(d)
-		f.check(err == nil, at("denied", i), "is no network such as 10.0.0.0/8")
-	}
-	for i, o := range site.Origins {
-		f.check(validOrigin(o), at("origins", i), "is none such as https://images.example.org, http://10.0.0.5:8080 or https://*.example.org")
-	}
-	f.check(site.PhoneHome == "" || strings.HasPrefix(site.PhoneHome, "https://") || strings.HasPrefix(site.PhoneHome, "http://"), "phone_home", "is no http or https URL")
+	f := faultList{site.Validate()}
 	if err := f.err("the site"); err != nil {
 		return nil, err
 	}

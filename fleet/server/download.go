@@ -176,7 +176,7 @@ var errNoImage = fleet.Errorf(fleet.NotFound, "MC-IMAGE-ADDRESS", "there is no i
 // imageOf checks an address that imageToken made.
 func (s *Server) imageOf(ctx context.Context, token, name string) (op fleet.Operation, img fleet.Image, err error) {
 	id, _, ok := strings.Cut(token, ".")
-	if !ok || !looksLikeID.MatchString(id) || !validName.MatchString(name) || !sameText(token, s.imageToken(fleet.OperationID(id), name)) {
+	if !ok || !looksLikeID.MatchString(id) || !fleet.ValidName(name) || !sameText(token, s.imageToken(fleet.OperationID(id), name)) {
 		return op, img, errNoImage
 	}
 	err = s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {

@@ -86,7 +86,7 @@ var portRoles = []string{"provisioning", "tenant", "fabric"}
 // checkCreate lists everything that is wrong with a request, and returns the BMC's address in the form that is claimed.
 func (s *Server) checkCreate(ctx context.Context, req *api.NodeCreate) (string, error) {
 	var f faultList
-	f.check(validName.MatchString(req.Name) && !looksLikeID.MatchString(req.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ -, begin and end with a letter or digit, and not look like an id")
+	f.check(fleet.ValidName(req.Name) && !looksLikeID.MatchString(req.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ -, begin and end with a letter or digit, and not look like an id")
 	f.check(req.User != "", "bmc_user", "is missing")
 	f.check(req.Password != "", "bmc_password", "is missing")
 	checkTLS(&f, req.TLS)

@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,29 +26,6 @@ func (r *routes) images() {
 	route(r, http.MethodGet, "/images/{id}", "get-image", "Read an image", http.StatusOK, s.getImage)
 	route(r, http.MethodDelete, "/images/{id}", "remove-image", "Drop an image that no lease uses", http.StatusNoContent, s.removeImage)
 	route(r, http.MethodPost, "/images/{id}/verify", "verify-image", "Read the whole image again and compare its digest", http.StatusOK, s.verifyImage)
-}
-
-var imageFormats = []string{"raw", "raw.zst", "raw.gz", "raw.xz", "qcow2"}
-
-var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
-
-func at(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
-
-var hostName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
-
-// validOrigin takes "https://HOST", "http://HOST:PORT" and "https://*.DOMAIN".
-func validOrigin(o string) bool {
-	u, err := url.Parse(o)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
-		return false
-	}
-	if u.Port() != "" {
-		if n, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || n == 0 {
-			return false
-		}
-	}
-	_, err = netip.ParseAddr(u.Hostname())
-	return err == nil || hostName.MatchString(u.Hostname())
 }
 
 func (s *Server) listImages(ctx context.Context, in *Paging) (*plain[api.List[fleet.Image]], error) {
@@ -87,22 +62,12 @@ type addImageIn struct {
 func (s *Server) addImage(ctx context.Context, in *addImageIn) (*accepted[fleet.Image], error) {
 	img := in.Body.Image
 	img.SHA256 = strings.ToLower(strings.TrimPrefix(img.SHA256, "sha256:"))
-	var f faultList
-	f.check(validName.MatchString(img.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ -")
-	f.check(slices.Contains(imageFormats, img.Format), "format", "is none of "+strings.Join(imageFormats, ", "))
-	f.check(hexDigest.MatchString(img.SHA256), "sha256", "is not the 64 hex digits of a SHA-256; it is mandatory")
-	f.check(img.SizeBytes >= 0, "size_bytes", "is negative")
-	f.check(img.CreatedAt.IsZero(), "created_at", "is set by the server")
+	f := faultList{img.Validate()}
 	var origin *url.URL
-	if img.URL != "" {
+	if img.URL != "" && len(f.fields) == 0 {
 		u, err := url.Parse(img.URL)
-		ok := err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != ""
-		f.check(ok, "url", "is no http or https URL")
-		f.check(!ok || u.User == nil, "url", "holds a user; images are public to the fleet's agents")
-		f.check(img.SizeBytes > 0, "size_bytes", "is missing; it goes with a url")
-		if ok {
-			origin = u
-		}
+		f.check(err == nil, "url", "is no URL")
+		origin = u
 	}
 	if err := f.err("the image " + strconv.Quote(shortened(img.Name))); err != nil {
 		return nil, err

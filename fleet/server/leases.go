@@ -141,7 +141,7 @@ type createLeaseIn struct {
 func (s *Server) createLease(ctx context.Context, in *createLeaseIn) (*accepted[api.Lease], error) {
 	req := in.Body
 	var f faultList
-	f.check(req.Name == "" || validName.MatchString(req.Name) && !looksLikeID.MatchString(req.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ - and not look like an id")
+	f.check(req.Name == "" || fleet.ValidName(req.Name) && !looksLikeID.MatchString(req.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ - and not look like an id")
 	f.check(len(req.Nodes) > 0, "nodes", "names no node")
 	f.check(req.Image != "", "image", "is missing")
 	f.check(req.GraceSeconds >= 0, "grace_seconds", "is negative")

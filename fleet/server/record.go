@@ -30,9 +30,6 @@ func sessionSecretKey(id fleet.NodeID) fleet.Key {
 // siteKey is the one record of the site.
 const siteKey fleet.Key = "site/site"
 
-// validName is what nodes, classes, images and leases may be called: it stands in URLs, hostnames and shells without quoting.
-var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
-
 var looksLikeID = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
 func nodeEvent(n *fleet.Node, kind string, at time.Time, text string) fleet.Event {
@@ -44,7 +41,7 @@ func findNode(sn fleet.Snapshot, idOrName string) (fleet.Node, fleet.Revision, e
 	id := fleet.NodeID(idOrName)
 	if !looksLikeID.MatchString(idOrName) {
 		var err error
-		if !validName.MatchString(idOrName) {
+		if !fleet.ValidName(idOrName) {
 			return fleet.Node{}, 0, noNode(idOrName)
 		}
 		if id, _, err = fleet.Get[fleet.NodeID](sn, claimName(idOrName)); fleet.KindOf(err) == fleet.NotFound {
