@@ -94,6 +94,8 @@ type Member struct {
 	Image string `json:"image,omitempty"`
 	// Proof is what showed readiness, or why the member failed.
 	Proof string `json:"proof,omitempty"`
+	// Undeployed: its first deployment was given up, so that its disks hold nothing of the tenant's that a grace time could keep.
+	Undeployed bool `json:"undeployed,omitempty"`
 }
 
 // Lease is a tenant's right to nodes. The lease record claims all its nodes at once: it lists its members, and its creation is

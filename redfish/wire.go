@@ -226,7 +226,7 @@ func (w *wire) classify(ctx context.Context, req request, err error) error {
 	}
 	if isTLS(err) {
 		return fleet.Errorf(fleet.Refused, "MC-BMC-TLS", "the certificate of the BMC %s is not trusted: %w", w.origin.Host, err).
-			WithHint("check that this is the BMC, then give its CA (tls.ca_file) or its key (tls.pin); metalctl bmc probe URL prints the pin")
+			WithHint("check that this is the BMC (metalctl bmc probe %s prints its key), then: metalctl bmc credential set NODE --pin sha256/...", w.origin)
 	}
 	return fleet.Errorf(fleet.Unavailable, "MC-BMC-UNREACHABLE", "%s %s on the BMC %s: %w", req.method, w.scrub.text(req.uri), w.origin.Host, err).
 		WithHint("check that the BMC's address and the way to it are right: metalctl bmc probe %s", w.origin)

@@ -58,6 +58,7 @@ func (l *Loop) complete(v *view) error {
 	}
 	if member != nil && (use == step.Deploy || use == step.Resume) {
 		v.setMember(member, fleet.MemberReady, proofOf(*op))
+		member.Undeployed = false
 	}
 	v.end(fleet.OperationDone, nil)
 	return nil
@@ -109,6 +110,9 @@ func (l *Loop) fail(v *view, m Move) error {
 		p.Detail = "the machine may still run and nothing else separates it, so its lease is not released: " + p.Detail
 	}
 	v.raise(use, p)
+	if m := v.member(); m != nil && use == step.Deploy {
+		m.Undeployed = true
+	}
 	if err := v.giveUp(use, p.Detail); err != nil {
 		return err
 	}

@@ -51,8 +51,9 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 		f.FromAvailable = v.op.v.From == fleet.Available
 	}
 	if l := v.lease.v; l != nil {
-		// A lease that was never ready left nothing worth keeping; one that came back from its grace time did.
-		f.LeaseGrantsGrace = l.Request.GraceSeconds > 0 && (l.Fault == "" || !l.GraceEnds.IsZero()) && n.Dirty == fleet.Dirty(l.ID)
+		// A lease, or a member of it, that was never ready left nothing worth keeping; one that came back from its grace time did.
+		m := l.Member(n.ID)
+		f.LeaseGrantsGrace = l.Request.GraceSeconds > 0 && (l.Fault == "" || !l.GraceEnds.IsZero()) && n.Dirty == fleet.Dirty(l.ID) && (m == nil || !m.Undeployed)
 		f.LeaseExtended = n.State == fleet.Grace && extended(l, n.ID)
 		f.GraceOver = !f.LeaseExtended && !v.sure.Before(l.GraceEnds)
 	}

@@ -175,3 +175,28 @@ func TestClassChanged(t *testing.T) {
 	wantState(t, w, fleet.Available)
 	leased(t, w, nil)
 }
+
+// TestFailedMemberGoesBack: a lease that can do without a member gives its node back at once, off, isolated and without grace, and goes on.
+func TestFailedMemberGoesBack(t *testing.T) {
+	w := available(t)
+	broken(w, step.VerifyImage)
+	l, err := w.Loop.CreateLease(t.Context(), request(func(r *fleet.LeaseRequest) { r.GraceSeconds, r.MinReady = 3600, 1 }), "tester")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared(t, w, l.ID)
+	off, graced := false, false
+	w.Between = func() {
+		n, op := w.Read()
+		off = off || n.State == fleet.Cleaning && op != nil && op.Use == string(step.Release) && w.Machine.Left() == ""
+		graced = graced || n.State == fleet.Grace
+	}
+	w.Settle(30 * time.Minute)
+	n := wantState(t, w, fleet.Available)
+	if n.Lease != "" || n.Dirty != "" || w.Machine.Holds("ROOT-1") != "" || !off || graced || n.Fault("MC-FAULT-DEPLOY", "plan/deploy") == nil {
+		t.Errorf("lease %q, dirty %q, disk %q; off before it was cleaned: %v, in grace: %v, faults %+v", n.Lease, n.Dirty, w.Machine.Holds("ROOT-1"), off, graced, n.Faults)
+	}
+	if l := readLease(t, w, l.ID); l.State != fleet.LeaseActive || l.Members[0].State != fleet.MemberReleased || l.Members[1].State != fleet.MemberReady {
+		t.Errorf("lease %+v", l)
+	}
+}

@@ -30,11 +30,12 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 	if i < 0 || op.Steps[i].Side != step.InBand || op.Steps[i].State != fleet.StepStarted || op.Generation != generation {
 		return nil, nil
 	}
-	params, err := l.fill(*op, i)
-	if err != nil {
-		return nil, err
+	var denied []string
+	if name := op.Steps[i].Name; l.Denied != nil && (name == step.WriteImage || name == step.VerifyImage) {
+		denied = l.Denied(ctx, n.BMC) // it may look up a name, so that no commit waits for it
 	}
-	if params, err = l.withSources(ctx, n.BMC, op.ID, op.Steps[i].Name, params); err != nil {
+	params, err := l.fill(*op, i, denied)
+	if err != nil {
 		return nil, err
 	}
 	run := op.Steps[i]
@@ -43,8 +44,9 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 		LimitSeconds: int64(decl.Limit / time.Second), Abort: op.Abort && decl.Abort == step.AbortNow}, nil
 }
 
-// fill completes the parameters of an in-band step with what must not stand in the journal: the addresses of this run.
-func (l *Loop) fill(op fleet.Operation, i int) (json.RawMessage, error) {
+// fill completes the parameters of an in-band step with what must not stand in the journal: the addresses of this run, and the ranges that images never
+// come from.
+func (l *Loop) fill(op fleet.Operation, i int, denied []string) (json.RawMessage, error) {
 	params, err := step.Fill(op, i)
 	if err != nil {
 		return nil, err
@@ -59,7 +61,11 @@ func (l *Loop) fill(op fleet.Operation, i int) (json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		return step.Merge(params, map[string]any{"sources": sources})
+		add := map[string]any{"sources": sources}
+		if len(denied) > 0 {
+			add["denied"] = append(p.Denied, denied...)
+		}
+		return step.Merge(params, add)
 	case step.ConfigDrive:
 		var p step.ConfigDriveParams
 		if err := json.Unmarshal(params, &p); err != nil {
@@ -192,23 +198,4 @@ func (l *Loop) UserData(ctx context.Context, id fleet.NodeID, generation int64) 
 		return nil, fmt.Errorf("read user-data: %w", err)
 	}
 	return b.Bytes(), nil
-}
-
-// withSources adds where the image is fetched: an address is good for one operation, so that it stands in no plan and no journal.
-func (l *Loop) withSources(ctx context.Context, bmc fleet.BMC, op fleet.OperationID, name string, params json.RawMessage) (json.RawMessage, error) {
-	if name != step.WriteImage && name != step.VerifyImage {
-		return params, nil
-	}
-	var p step.ImageParams
-	if err := json.Unmarshal(params, &p); err != nil {
-		return nil, fmt.Errorf("parameters of %s: %w", name, err)
-	}
-	var err error
-	if p.Sources, err = l.Sources(op, p.Image); err != nil {
-		return nil, err
-	}
-	if l.Denied != nil {
-		p.Denied = append(p.Denied, l.Denied(ctx, bmc)...)
-	}
-	return json.Marshal(p)
 }

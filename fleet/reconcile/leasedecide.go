@@ -125,8 +125,15 @@ func decideAllocating(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now tim
 	return LeaseMove{Kind: LeaseVerb, Verb: "deploy", Why: "every member is reserved"}
 }
 
-// nextDeploy finds a reserved member whose node nobody has begun to deploy.
-func nextDeploy(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
+// nextMember finds a member that failed and whose node goes back at once, as the lease goes on without it; else a reserved one whose node nobody has
+// begun to deploy. A person's hold keeps a failed node as it is.
+func nextMember(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
+	for _, m := range l.Members {
+		n := nodes[m.Node]
+		if m.State == fleet.MemberFailed && n != nil && n.Lease == l.ID && n.State == fleet.Allocated && n.Wish == nil && n.Hold == nil && !n.Protected {
+			return LeaseMove{Kind: MemberRelease, Node: m.Node, Why: "it failed, and the lease goes on without it"}
+		}
+	}
 	for _, m := range l.Members {
 		n := nodes[m.Node]
 		if m.State == fleet.MemberReserved && n != nil && n.State == fleet.Allocated && n.Wish == nil && n.Operation == "" && n.Hold == nil {
@@ -143,7 +150,7 @@ func decideDeploying(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time
 	if _, ready, _ := alive(l); ready >= need(l) {
 		return LeaseMove{Kind: LeaseVerb, Verb: "ready", Why: fmt.Sprintf("%d members are ready", ready)}
 	}
-	return nextDeploy(l, nodes)
+	return nextMember(l, nodes)
 }
 
 func decideActive(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) LeaseMove {
@@ -158,7 +165,7 @@ func decideActive(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Ti
 	}
 	until := l.Request.Until
 	if until.IsZero() {
-		return nextDeploy(l, nodes)
+		return nextMember(l, nodes)
 	}
 	if !now.Before(until) {
 		if l.Protected || protectedMember(l, nodes) {
@@ -170,7 +177,7 @@ func decideActive(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Ti
 	if l.WarnedAt.IsZero() && !now.Before(until.Add(-lead)) {
 		return LeaseMove{Kind: LeaseWarn, Why: "ends at " + until.UTC().Format(time.RFC3339)}
 	}
-	return nextDeploy(l, nodes)
+	return nextMember(l, nodes)
 }
 
 func protectedMember(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) bool {

@@ -3,16 +3,19 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
 )
 
 // access is how a node's BMC was opened with reads only, before a change of its address or trust is recorded.
 type access struct {
 	was, now fleet.BMC
 	ca       string // the certificates that now.TLS.CA names, where they are new
+	waited   bool   // an operation waits for exactly this
 }
 
 // reopen opens the node's BMC at the address and trust of p, and refuses another machine. It returns nil where p changes neither.
@@ -20,7 +23,7 @@ func (s *Server) reopen(ctx context.Context, n *fleet.Node, p *api.NodePatch) (*
 	if p.TLS == nil && p.Address == nil {
 		return nil, nil
 	}
-	if err := accessFree(n); err != nil {
+	if _, err := s.accessFree(ctx, n); err != nil {
 		return nil, err
 	}
 	a := &access{was: n.BMC}
@@ -89,8 +92,12 @@ func (s *Server) accessSecrets(ctx context.Context, id fleet.NodeID, tls *fleet.
 
 // record puts the new access into the node and the commit: the claim of the address moves with it. What was looked at must still be so.
 func (a *access) record(ctx context.Context, s *Server, n *fleet.Node, c *fleet.Change) error {
-	if err := accessFree(n); err != nil {
+	waits, err := s.accessFree(ctx, n)
+	if err != nil {
 		return err
+	}
+	if a.waited = waits != nil; a.waited {
+		c.If = append(c.If, *waits)
 	}
 	if n.BMC.Address != a.was.Address || n.BMC.User != a.was.User || n.BMC.TLS != a.was.TLS {
 		return fleet.Errorf(fleet.Conflict, "MC-API-STALE", "somebody else changed how the BMC of %s is reached meanwhile", n.Name).WithHint("metalctl node show %s", n.Name)
@@ -111,12 +118,37 @@ func (a *access) record(ctx context.Context, s *Server, n *fleet.Node, c *fleet.
 	return nil
 }
 
-// accessFree refuses while a plan runs on the node or waits to: it would lose its BMC between two steps.
-func accessFree(n *fleet.Node) error {
-	if op := planOf(n); op != "" {
-		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "the operation %s works on %s and needs its BMC as it is", op, n.Name).WithHint("metalctl node abort %s", n.Name)
+// accessCodes are the problems of a step that another address or trust of the BMC can end.
+var accessCodes = []string{"MC-BMC-TLS", "MC-BMC-UNREACHABLE", "MC-BMC-TIMEOUT", "MC-BMC-IDENTITY", "MC-BMC-PROTOCOL"}
+
+// accessFree refuses while a plan runs on the node or waits to: it would lose its BMC between two steps. One that waits for its BMC is what the change is
+// for: it lets it, as long as the operation is still as it was seen, and the machine is identified before anything is recorded.
+func (s *Server) accessFree(ctx context.Context, n *fleet.Node) (*fleet.Precondition, error) {
+	id := planOf(n)
+	if id == "" {
+		return nil, nil
 	}
-	return nil
+	busy := fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "the operation %s works on %s and needs its BMC as it is", id, n.Name).WithHint("metalctl node abort %s", n.Name)
+	op, rev, err := s.operation(ctx, string(id))
+	if err != nil && fleet.KindOf(err) != fleet.NotFound {
+		return nil, err
+	}
+	if i := op.Current(); err != nil || i < 0 || !awaitsAccess(op.Steps[i]) {
+		return nil, busy // a wish whose plan is not composed yet has no operation
+	}
+	return &fleet.Precondition{Key: fleet.KeyOf(fleet.KindOperation, id), Revision: rev}, nil
+}
+
+// awaitsAccess: the step's last try failed at the BMC's door, and the next has not begun.
+func awaitsAccess(r fleet.StepRun) bool {
+	return r.Side == step.OutOfBand && r.State == fleet.StepPending && r.Error != nil && slices.Contains(accessCodes, r.Error.Code)
+}
+
+// goOn lets an operation that waited for its BMC try at once; where it does not wait any more, nothing is to be done.
+func (s *Server) goOn(ctx context.Context, n *fleet.Node) {
+	if _, err := s.engine.Verbs.Ask(ctx, n.ID, api.VerbRetry, api.NodeVerb{}, adminName); err != nil {
+		s.Log.Debug("an operation that waited for its BMC goes on by itself", "node", n.Name, "err", err)
+	}
 }
 
 // sameMachine refuses a BMC that is not known to be the one that was enrolled: all that was recorded must be answered, and something must have been.

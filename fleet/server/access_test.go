@@ -98,6 +98,55 @@ func TestAccessChanges(t *testing.T) {
 	}
 }
 
+// An operation that waits at the BMC's door gets its new key, and is told to go on; one whose step runs does not lose its BMC.
+func TestAccessForAWaitingOperation(t *testing.T) {
+	waiting := func(code string) []fleet.StepRun {
+		return []fleet.StepRun{{Name: "isolate", Side: "out-of-band", State: fleet.StepFinished},
+			{Name: "power-off", Side: "out-of-band", State: fleet.StepPending, Try: 1, Error: &fleet.Problem{Code: code}}}
+	}
+	for _, tt := range []struct {
+		name   string
+		steps  []fleet.StepRun
+		change func(w *world, n fleet.Node) // while the BMC is looked at
+		busy   bool
+	}{
+		{"waits for a trusted key", waiting("MC-BMC-TLS"), nil, false},
+		{"waits for an address that answers", waiting("MC-BMC-UNREACHABLE"), nil, false},
+		{"waits for something else", waiting("MC-BMC-POWER"), nil, true},
+		{"has begun its next try", func() []fleet.StepRun { s := waiting("MC-BMC-TLS"); s[1].State = fleet.StepStarted; return s }(), nil, true},
+		{"begins its next try meanwhile", waiting("MC-BMC-TLS"), func(w *world, n fleet.Node) {
+			op, _, err := w.operation(context.Background(), string(w.nodeNow(n.ID).Operation))
+			must(w.t, err)
+			op.Steps[1].State = fleet.StepStarted
+			_, err = w.db.Commit(context.Background(), fleet.Change{Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindOperation, op.ID), Value: op}}})
+			must(w.t, err)
+		}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			n := w.enrol("n1")
+			_, err := w.engine.operation(context.Background(), n.ID, "release", tt.steps)
+			must(t, err)
+			if tt.change != nil {
+				w.bmcs.looking = func() { tt.change(w, n) }
+			}
+			asked := len(w.engine.asked)
+			_, err = w.client.PatchNode(context.Background(), "n1", api.NodePatch{TLS: &fleet.BMCTLS{Pin: otherPin}}, 0)
+			if tt.busy {
+				wantCode(t, err, fleet.Conflict, "MC-NODE-BUSY")
+			} else {
+				must(t, err)
+			}
+			if got := w.nodeNow(n.ID).BMC.TLS.Pin == otherPin; got == tt.busy {
+				t.Errorf("the key was recorded: %v", got)
+			}
+			if got := len(w.engine.asked) > asked; got == tt.busy {
+				t.Errorf("asked to go on: %v", got)
+			}
+		})
+	}
+}
+
 // Nothing is changed and no connection is dropped where the change is refused.
 func TestAccessRefusals(t *testing.T) {
 	first := &fleet.BMCTLS{FirstUse: true}

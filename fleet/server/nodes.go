@@ -166,6 +166,9 @@ func (s *Server) patchNode(ctx context.Context, in *patchNodeIn) (*tagged[api.No
 	if p.Password != nil || p.User != nil || opened != nil {
 		s.Credentials.CredentialChanged(n.ID)
 	}
+	if opened != nil && opened.waited {
+		s.goOn(ctx, &n)
+	}
 	return s.getNode(ctx, &Item{string(n.ID)})
 }
 
