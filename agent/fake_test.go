@@ -57,6 +57,7 @@ type fakeServer struct {
 	gone      bool
 	now       time.Time
 	images    map[string][]byte
+	fetched   int // packs that were asked for
 
 	results  chan api.Result
 	progress chan fleet.Progress
@@ -137,6 +138,17 @@ func (f *fakeServer) serve(l net.Listener) {
 			return
 		}
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+	}))
+	mux.HandleFunc("GET "+api.AgentPackPath+"{sha256}", f.member(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		b, ok := f.images[r.PathValue("sha256")]
+		f.fetched++
+		f.mu.Unlock()
+		if !ok {
+			refuse(w, http.StatusNotFound, "no such pack")
+			return
+		}
+		_, _ = w.Write(b)
 	}))
 	srv := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), TLSConfig: &tls.Config{Certificates: []tls.Certificate{f.leaf}, ClientAuth: tls.RequestClientCert}}
 	served := make(chan struct{})

@@ -33,6 +33,8 @@ type Deps struct {
 	// Vars is the folder of the EFI variables; "" means /sys/firmware/efi/efivars below the tree of Inspect, or none where Inspect.System describes another
 	// machine than this one.
 	Vars string
+	// Packs is the folder that packs are put into; "" means DefaultPacks.
+	Packs string
 	// Admin opens a drive's admin queue; nil: disk.OpenAdmin for NVMe disks.
 	Admin func(disk.Device) (disk.Admin, func() error, error)
 	// OriginTLS verifies origins of images other than the own server; nil: the system's authorities. OriginAllow are networks that origins may be in although
@@ -64,6 +66,7 @@ func Steps(d Deps) step.Funcs {
 	}
 	m := &machine{Deps: d, written: map[fleet.OperationID]written{}, erased: map[string]disk.Evidence{}}
 	return step.Funcs{
+		step.FetchPacks:    m.fetchPacks,
 		step.Inventory:     m.inventory,
 		step.EraseDisks:    m.eraseDisks,
 		step.VerifyErase:   m.verifyErase,

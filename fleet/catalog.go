@@ -18,6 +18,8 @@ type Class struct {
 	EraseLevel string `json:"erase_level"`
 	// PowerOffAvailable powers nodes off while nobody uses them; otherwise the agent stays up.
 	PowerOffAvailable bool `json:"power_off_available,omitempty"`
+	// Packs are what the agent fetches before it works, each NAME@VERSION or "sha256:" and a digest.
+	Packs []string `json:"packs,omitempty"`
 }
 
 // Compared is the mark that a comparison of an inventory (by its digest) with the class as it is now leaves on a node. Where class or inventory have
@@ -58,6 +60,8 @@ type Site struct {
 	Origins []string `json:"origins,omitempty"`
 	// Denied are address ranges that images never come from (BMCs, management), as CIDRs.
 	Denied []string `json:"denied,omitempty"`
+	// PackKeys are the public keys, PEM, whose packs are taken and handed out; with none there are no packs.
+	PackKeys []string `json:"pack_keys,omitempty"`
 }
 
 // IsolationWaived reports whether the site hands nodes out without a network driver.

@@ -224,6 +224,8 @@ type BootRecord struct {
 	Unauthenticated bool `json:"unauthenticated,omitempty"`
 	// Witnessed is the newest boot generation that an outside witness named and a person took over; the next one is later than both.
 	Witnessed int64 `json:"witnessed,omitempty"`
+	// Packs is the PackMark of what this boot has fetched; "" where it has nothing.
+	Packs string `json:"packs,omitempty"`
 }
 
 // Fault returns the fault with that code and component, or nil.

@@ -21,6 +21,7 @@ const (
 	KindLease     = "lease"
 	KindClass     = "class"
 	KindImage     = "image"
+	KindPack      = "pack"
 	KindSite      = "site"
 	KindClaim     = "claim"
 	KindUnique    = "unique"

@@ -141,6 +141,8 @@ type processSpec struct {
 	NICs       []fleet.NIC     `json:"nics"`
 	// EFIVars is the folder of the machine's EFI variables.
 	EFIVars string `json:"efi_vars"`
+	// Packs is the folder that packs are put into: a process must not write into its host's.
+	Packs string `json:"packs"`
 }
 
 func agentNoun(p *program) *cobra.Command {
@@ -200,6 +202,12 @@ func runProcessAgent(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	if spec.Packs == "" {
+		if spec.Packs, err = os.MkdirTemp("", "metalctl-packs-"); err != nil {
+			return fmt.Errorf("make a folder for packs: %w", err)
+		}
+		defer os.RemoveAll(spec.Packs)
+	}
 	home := &agent.Home{}
 	log := slog.New(home.Handler(slog.NewTextHandler(p.stderr, nil)))
 	opts := inspect.Options{System: &spec.System, Disks: spec.Disks, NICs: spec.NICs, Log: log}
@@ -210,7 +218,7 @@ func runProcessAgent(ctx context.Context, p *program) error {
 		opts.NICs = []fleet.NIC{}
 	}
 	inv := fleet.Inventory{System: spec.System, NICs: spec.NICs}
-	var funcs step.Funcs = agent.Steps(agent.Deps{Home: home, Inspect: opts, Vars: spec.EFIVars})
+	var funcs step.Funcs = agent.Steps(agent.Deps{Home: home, Inspect: opts, Vars: spec.EFIVars, Packs: spec.Packs})
 	err = agent.Run(ctx, agent.Config{
 		Credential: *cred, Home: home, Log: log, Identity: identityOf(inv, nil), Funcs: funcs,
 		PowerOff: func(context.Context) error { return nil },

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,7 +39,7 @@ func agentPack(p *program) *cobra.Command {
 					return err
 				}
 			}
-			m, err := pack.Install(c.Context(), &http.Client{Timeout: packTimeout}, args[0], trusted, kernel, dir)
+			m, err := pack.Install(c.Context(), pack.Source{Client: &http.Client{Timeout: packTimeout}, URL: args[0]}, pack.Trust{Keys: trusted, KernelRelease: kernel, Arch: runtime.GOARCH}, dir)
 			if err != nil {
 				return err
 			}

@@ -40,6 +40,11 @@ func imageNames(ctx context.Context, cl *api.Client) ([]string, error) {
 	return namesOf(l, func(i fleet.Image) string { return i.Name }), err
 }
 
+func packNames(ctx context.Context, cl *api.Client) ([]string, error) {
+	l, err := cl.Packs(ctx)
+	return namesOf(l, fleet.Pack.ID), err
+}
+
 func classNames(ctx context.Context, cl *api.Client) ([]string, error) {
 	l, err := cl.Classes(ctx)
 	return namesOf(l, func(c fleet.Class) string { return c.Name }), err
@@ -76,7 +81,7 @@ func waitObjects(ctx context.Context, cl *api.Client) ([]string, error) {
 
 // addCompletion lets every verb complete the arguments and flags that name things on the server, by the placeholders that its usage shows.
 func addCompletion(root *cobra.Command, p *program) {
-	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "OPERATION": operationNames, "(node/N": waitObjects}
+	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PACK": packNames, "OPERATION": operationNames, "(node/N": waitObjects}
 	flags := map[string]lister{"node": nodeNames, "image": imageNames, "class": classNames}
 	words := map[string][]string{
 		"output":       {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},

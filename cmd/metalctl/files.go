@@ -94,7 +94,8 @@ type classFile struct {
 	Erase  struct {
 		Level string `yaml:"level"`
 	} `yaml:"erase"`
-	PowerOffAvailable bool `yaml:"power_off_available"`
+	PowerOffAvailable bool     `yaml:"power_off_available"`
+	Packs             []string `yaml:"packs"`
 }
 
 type imageFile struct {
@@ -112,6 +113,8 @@ type siteFile struct {
 	PhoneHome string   `yaml:"phone_home"`
 	Origins   []string `yaml:"image_origins"`
 	Denied    []string `yaml:"image_denied"`
+	// PackKeys are files with public keys, beside the fleet file.
+	PackKeys []string `yaml:"pack_keys"`
 }
 
 // readFleetFile reads a YAML file of one or more documents, strictly: an unknown key or a wrong type is an error with file, line and column.
@@ -205,7 +208,10 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 		if err := into(&s); err != nil {
 			return err
 		}
-		site := fleet.Site{Isolation: s.Isolation, PhoneHome: s.PhoneHome, Origins: s.Origins, Denied: s.Denied}
+		site, err := s.site(filepath.Dir(name), open)
+		if err != nil {
+			return at("%v", err)
+		}
 		if err := valueFaults(name, body, "site", site.Validate()); err != nil {
 			return err
 		}
@@ -218,6 +224,26 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 	return nil
 }
 
+func (s siteFile) site(dir string, open func(string) ([]byte, error)) (fleet.Site, error) {
+	out := fleet.Site{Isolation: s.Isolation, PhoneHome: s.PhoneHome, Origins: s.Origins, Denied: s.Denied}
+	for i, file := range s.PackKeys {
+		b, err := open(beside(dir, file))
+		if err != nil {
+			return out, fmt.Errorf("pack_keys[%d]: %w", i, err)
+		}
+		out.PackKeys = append(out.PackKeys, string(b))
+	}
+	return out, nil
+}
+
+// beside is the path of a file that a fleet file in dir names.
+func beside(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
 func (c classFile) class() fleet.Class {
 	return fleet.Class{
 		Name: c.Name,
@@ -225,17 +251,11 @@ func (c classFile) class() fleet.Class {
 			CPUs: c.Expect.CPUs, NUMANodes: c.Expect.NUMANodes, MemoryBytes: c.Expect.MemoryBytes, Disks: c.Expect.Disks,
 			NVMe: c.Expect.NVMe.Count, NICs: c.Expect.NICs, GPUs: c.Expect.GPUs.Count, InfiniBand: c.Expect.InfiniBand.Count,
 		},
-		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, PowerOffAvailable: c.PowerOffAvailable,
+		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs,
 	}
 }
 
 func (n nodeFile) create(dir string, open func(string) ([]byte, error)) (api.NodeCreate, error) {
-	rel := func(p string) string {
-		if filepath.IsAbs(p) {
-			return p
-		}
-		return filepath.Join(dir, p)
-	}
 	c := api.NodeCreate{
 		Name: n.Name, Class: n.Class, Labels: n.Labels, Address: n.BMC.Address, User: n.BMC.User,
 		Expect: fleet.Expect(n.Expect), BootNetwork: n.BootNetwork, RootDisk: fleet.RootDiskHints(n.RootDisk),
@@ -248,13 +268,13 @@ func (n nodeFile) create(dir string, open func(string) ([]byte, error)) (api.Nod
 	if n.BMC.PasswordFile == "" {
 		return c, errors.New("bmc.password_file is missing")
 	}
-	pw, err := open(rel(n.BMC.PasswordFile))
+	pw, err := open(beside(dir, n.BMC.PasswordFile))
 	if err != nil {
 		return c, fmt.Errorf("bmc.password_file: %w", err)
 	}
 	c.Password = strings.TrimRight(string(pw), "\r\n")
 	if n.BMC.TLS.CAFile != "" {
-		ca, err := open(rel(n.BMC.TLS.CAFile))
+		ca, err := open(beside(dir, n.BMC.TLS.CAFile))
 		if err != nil {
 			return c, fmt.Errorf("bmc.tls.ca_file: %w", err)
 		}

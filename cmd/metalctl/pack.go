@@ -17,7 +17,8 @@ import (
 )
 
 func packNoun(p *program) *cobra.Command {
-	return noun("pack", "Signed bundles of drivers and tools that the agent fetches", packBuild(p), packSign(p), packVerify(p), packKey(p))
+	return noun("pack", "Signed bundles of drivers and tools that the agent fetches", packKey(p), packBuild(p), packSign(p), packVerify(p),
+		packAdd(p), packList(p), packShow(p), packRemove(p))
 }
 
 func packBuild(p *program) *cobra.Command {
@@ -25,7 +26,7 @@ func packBuild(p *program) *cobra.Command {
 	var out string
 	c := &cobra.Command{
 		Use: "build DIR --name N --version V --out FILE", Short: "Pack a folder; the same folder gives the same bytes", Args: exactly("DIR"),
-		Example: "  metalctl pack build ./nvidia-driver --name nvidia --version 580.95.05 --kernel-release 6.1.0-56-amd64 --out nvidia.pack",
+		Example: "  metalctl pack build ./nvidia-driver --name nvidia --version 580.95.05 --kernel-release 6.1.0-56-amd64 --arch amd64 --out nvidia.pack",
 		RunE: func(c *cobra.Command, args []string) error {
 			if o.Name == "" || o.Version == "" || out == "" {
 				return usageError("pack build: --name, --version and --out are needed")
@@ -42,6 +43,7 @@ func packBuild(p *program) *cobra.Command {
 	f.StringVar(&o.Name, "name", "", "name of the pack")
 	f.StringVar(&o.Version, "version", "", "version of the pack")
 	f.StringVar(&o.KernelRelease, "kernel-release", "", "kernel that its modules are for")
+	f.StringVar(&o.Arch, "arch", "", "processor that its programs and modules are for: amd64, arm64")
 	f.StringVar(&out, "out", "", "file to write")
 	return c
 }
@@ -52,6 +54,7 @@ var manifestView = view[*pack.Manifest]{
 		{"NAME", false, func(m *pack.Manifest) string { return m.Name }},
 		{"VERSION", false, func(m *pack.Manifest) string { return m.Version }},
 		{"KERNEL", false, func(m *pack.Manifest) string { return orDash(m.KernelRelease) }},
+		{"ARCH", false, func(m *pack.Manifest) string { return orDash(m.Arch) }},
 		{"SIZE", false, func(m *pack.Manifest) string { return bytesText(m.SizeBytes) }},
 		{"KEY", false, func(m *pack.Manifest) string { return orDash(m.KeyID) }},
 	},
@@ -118,7 +121,7 @@ func verifyPack(ctx context.Context, path string, keys []ed25519.PublicKey, kern
 		return nil, fmt.Errorf("open pack: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return pack.Verify(ctx, bufio.NewReaderSize(f, 1<<20), keys, kernel, io.Discard)
+	return pack.Verify(ctx, bufio.NewReaderSize(f, 1<<20), pack.Trust{Keys: keys, KernelRelease: kernel}, io.Discard)
 }
 
 func packKey(p *program) *cobra.Command {

@@ -146,7 +146,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 		Drivers: map[string]string{"store": "bbolt", "bmc": "redfish", "boot": "vmedia", "network": "none"},
 	}, server.Deps{
 		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers,
-		Media: sharedISO{iso}, Images: imageChecker{}, Log: log, Backups: kept,
+		Media: sharedISO{iso}, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept,
 	})
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ const (
 	AgentProgressPath = "/agent/v1/progress"  // POST fleet.Progress
 	AgentReportPath   = "/agent/v1/report"    // POST Report
 	AgentUserDataPath = "/agent/v1/user-data" // GET; the bytes, while the node is being deployed
+	AgentPackPath     = "/agent/v1/packs/"    // GET with a digest in hex behind it; the bytes of a pack
 )
 
 // Register is an agent's first contact. The token may be spent once: it is bound to the key of CSR. A repeat with the same key gets the same

@@ -157,7 +157,9 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 		if err := v.askable(verb, f); err != nil {
 			return err
 		}
-		if !up {
+		// Packs may have become others: the plan that failed names the old ones.
+		packs := last.Current() >= 0 && last.Steps[last.Current()].Name == step.FetchPacks
+		if !up || packs {
 			fresh, image = verb, imageOf(*last)
 			return nil
 		}

@@ -39,6 +39,9 @@ func (l *Loop) complete(v *view) error {
 		v.end(fleet.OperationDone, nil)
 		return nil
 	}
+	if usesAgent(*op) {
+		v.clearPacks()
+	}
 	if usesAgent(*op) || use == step.Resume {
 		v.allRight() // the machine is as this plan wanted it
 	}
@@ -62,6 +65,15 @@ func (l *Loop) complete(v *view) error {
 	}
 	v.end(fleet.OperationDone, nil)
 	return nil
+}
+
+// clearPacks clears the faults of packs after a plan that worked on the machine: it fetched all that the class wants, or had nothing to fetch.
+func (v *view) clearPacks() {
+	for _, x := range slices.Clone(v.node.v.Faults) {
+		if x.Step == step.FetchPacks && v.node.v.ClearFault(x.Code, x.Component) {
+			v.event("node.fault", "%s: %s on %s is gone", v.node.v.Name, x.Code, x.Component)
+		}
+	}
 }
 
 // eraseLevel is the level that the run was asked to reach at least, and has reached where it is done.

@@ -34,7 +34,7 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 	if name := op.Steps[i].Name; l.Denied != nil && (name == step.WriteImage || name == step.VerifyImage) {
 		denied = l.Denied(ctx, n.BMC) // it may look up a name, so that no commit waits for it
 	}
-	params, err := l.fill(*op, i, denied)
+	params, err := l.fill(*op, i, denied, v.site)
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +44,9 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 		LimitSeconds: int64(decl.Limit / time.Second), Abort: op.Abort && decl.Abort == step.AbortNow}, nil
 }
 
-// fill completes the parameters of an in-band step with what must not stand in the journal: the addresses of this run, and the ranges that images never
-// come from.
-func (l *Loop) fill(op fleet.Operation, i int, denied []string) (json.RawMessage, error) {
+// fill completes the parameters of an in-band step with what must not stand in the journal: the addresses of this run, the ranges that images never come
+// from, and the keys that the site trusts now.
+func (l *Loop) fill(op fleet.Operation, i int, denied []string, site fleet.Site) (json.RawMessage, error) {
 	params, err := step.Fill(op, i)
 	if err != nil {
 		return nil, err
@@ -66,6 +66,8 @@ func (l *Loop) fill(op fleet.Operation, i int, denied []string) (json.RawMessage
 			add["denied"] = append(p.Denied, denied...)
 		}
 		return step.Merge(params, add)
+	case step.FetchPacks:
+		return step.Merge(params, map[string]any{"keys": site.PackKeys})
 	case step.ConfigDrive:
 		var p step.ConfigDriveParams
 		if err := json.Unmarshal(params, &p); err != nil {

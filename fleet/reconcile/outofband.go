@@ -177,6 +177,17 @@ func (v *view) result(i int, r step.Result) error {
 			v.separated()
 		}
 	}
+	if run.Name == step.FetchPacks {
+		var p step.PacksParams
+		if err := json.Unmarshal(run.Params, &p); err != nil {
+			return fmt.Errorf("parameters of %s: %w", run.Name, err)
+		}
+		var digests []string
+		for _, k := range p.Packs {
+			digests = append(digests, k.SHA256)
+		}
+		v.node.v.Boot.Packs = fleet.PackMark(digests)
+	}
 	if run.Name == step.CompareClass {
 		var seen struct {
 			Compared string `json:"compared"`

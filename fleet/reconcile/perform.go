@@ -258,7 +258,7 @@ func (l *Loop) start(ctx context.Context, id fleet.NodeID, m Move, v *view) (Mov
 			return err
 		}
 		// What cannot be handed out has failed before the agent hears of it.
-		if _, err := l.fill(*v.op.v, m.Index, nil); err != nil {
+		if _, err := l.fill(*v.op.v, m.Index, nil, v.site); err != nil {
 			return v.result(m.Index, step.Result{Problem: fleet.ProblemOf(err)})
 		}
 		return nil

@@ -86,6 +86,7 @@ type view struct {
 	claim doc[Claim]
 	class fleet.Class
 	site  fleet.Site
+	packs []fleet.Pack // all there are, where the class wants any
 	image *fleet.Image
 
 	// keepAgent is how long an agent is left up after its plan was given up.
@@ -134,6 +135,11 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 		}
 		if d.v != nil {
 			v.class = *d.v
+		}
+		if len(v.class.Packs) > 0 {
+			if v.packs, err = fleet.List[fleet.Pack](s, fleet.KindPack); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if v.claim, err = maybe[Claim](s, fleet.KeyOf(fleet.KindClaim, id)); err != nil {

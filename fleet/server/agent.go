@@ -34,6 +34,7 @@ func (s *Server) agentHandler() http.Handler {
 	mux.HandleFunc("POST "+api.AgentProgressPath, s.session(s.agentProgress))
 	mux.HandleFunc("POST "+api.AgentReportPath, s.session(s.agentReport))
 	mux.HandleFunc("GET "+api.AgentUserDataPath, s.session(s.agentUserData))
+	mux.HandleFunc("GET "+api.AgentPackPath+"{sha256}", s.session(s.agentPack))
 	mux.HandleFunc("/", s.noSuchPath)
 	return mux
 }

@@ -77,15 +77,19 @@ func (s *Server) putClass(ctx context.Context, in *putClassIn) (*tagged[fleet.Cl
 	c := in.Body
 	f := faultList{c.Validate()}
 	f.check(c.Name == in.ID, "name", "is not the name in the path")
+	pins, err := s.checkPacks(ctx, c.Packs, &f)
+	if err != nil {
+		return nil, err
+	}
 	if err := f.err("the class"); err != nil {
 		return nil, err
 	}
-	rev, err := putRecord(ctx, s, fleet.KeyOf(fleet.KindClass, c.Name), in.IfMatch, c, "class.changed", "class "+c.Name+" changed by "+adminName)
+	rev, err := putRecord(ctx, s, fleet.KeyOf(fleet.KindClass, c.Name), in.IfMatch, c, "class.changed", "class "+c.Name+" changed by "+adminName, pins...)
 	return tag(c, rev), err
 }
 
-// putRecord replaces a record under an If-Match.
-func putRecord[T any](ctx context.Context, s *Server, key fleet.Key, ifMatch string, v T, event, text string) (fleet.Revision, error) {
+// putRecord replaces a record under an If-Match, where what else is named is still as it was.
+func putRecord[T any](ctx context.Context, s *Server, key fleet.Key, ifMatch string, v T, event, text string, also ...fleet.Precondition) (fleet.Revision, error) {
 	var at fleet.Revision
 	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
 		r, err := sn.Get(key)
@@ -98,7 +102,7 @@ func putRecord[T any](ctx context.Context, s *Server, key fleet.Key, ifMatch str
 	if err != nil {
 		return 0, err
 	}
-	rev, err := s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key, Revision: at}}, Writes: []fleet.Write{{Key: key, Value: v}},
+	rev, err := s.Store.Commit(ctx, fleet.Change{If: append(also, fleet.Precondition{Key: key, Revision: at}), Writes: []fleet.Write{{Key: key, Value: v}},
 		Events: []fleet.Event{{Type: event, At: s.Now().UTC(), Subject: key, Text: text}}})
 	if fleet.CodeOf(err) == "MC-STORE-STALE" && ifMatch != "" {
 		err = matches(ifMatch, -1)
@@ -150,6 +154,11 @@ type putSiteIn struct {
 func (s *Server) putSite(ctx context.Context, in *putSiteIn) (*tagged[fleet.Site], error) {
 	site := in.Body
 	f := faultList{site.Validate()}
+	for i, k := range site.PackKeys {
+		if err := s.Packs.CheckPackKey(k); err != nil {
+			f.check(false, at("pack_keys", i), err.Error())
+		}
+	}
 	if err := f.err("the site"); err != nil {
 		return nil, err
 	}

@@ -90,6 +90,14 @@ type Media interface {
 	Overlay(credential []byte) (io.ReaderAt, error)
 }
 
+// PackChecker looks into packs. Keys are PEM.
+type PackChecker interface {
+	// CheckPack refuses a file that is no pack, is damaged, or is not signed by one of keys, and returns what its manifest says.
+	CheckPack(ctx context.Context, path string, keys []string) (fleet.Pack, error)
+	// CheckPackKey refuses what is not one or more public keys.
+	CheckPackKey(pem string) error
+}
+
 // ImageChecker looks into images. It returns the size of the disk inside, 0 where that is not known without decoding.
 type ImageChecker interface {
 	// CheckAddress refuses an address that the site does not let images come from, without dialling it.

@@ -19,6 +19,7 @@ import (
 func (r *routes) events(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+api.Base+"/events", r.s.streamEvents)
 	mux.HandleFunc("PUT "+api.Base+"/images/{id}/content", r.s.imageContent)
+	mux.HandleFunc("PUT "+api.Base+"/packs/{id}/content", r.s.packContent)
 
 	schema := func(kind string) *huma.Schema { return &huma.Schema{Type: kind} }
 	query := func(name, kind, doc string) *huma.Param {
@@ -49,6 +50,15 @@ func (r *routes) events(mux *http.ServeMux) {
 			"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}},
 		Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
 			"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Image"}}}}, "default": problem},
+	})
+	made := &huma.Response{Description: "Kept", Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Pack"}}}}
+	r.api.OpenAPI().AddOperation(&huma.Operation{
+		OperationID: "put-pack-content", Method: http.MethodPut, Path: api.Base + "/packs/{id}/content", Tags: []string{"packs"},
+		Summary:    "Upload a pack; it is kept only where a key that the site trusts signed it",
+		Parameters: []*huma.Param{{Name: "id", In: "path", Required: true, Description: "NAME@VERSION, as its manifest says", Schema: schema("string")}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}},
+		Responses: map[string]*huma.Response{"200": {Description: "It was there already", Content: made.Content}, "201": made, "default": problem},
 	})
 }
 

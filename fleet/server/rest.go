@@ -49,6 +49,7 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r.operations()
 	r.leases()
 	r.images()
+	r.packs()
 	r.classes()
 	r.site()
 	r.events(mux)

@@ -36,7 +36,7 @@ type Config struct {
 	AdvertiseBoot string
 	// Servers are further servers for the agents' credentials, in order, after this one.
 	Servers []fleet.ServerRef
-	// DataDir holds images/ and ca.pem.
+	// DataDir holds images/, packs/ and ca.pem.
 	DataDir string
 	// Console is a further device for the agents' messages, such as "ttyS1,115200".
 	Console string
@@ -64,6 +64,7 @@ type Deps struct {
 	Power       Powerer
 	Media       Media
 	Images      ImageChecker
+	Packs       PackChecker
 	// Backups and Physician may be nil: what they answer then is refused.
 	Backups   Backups
 	Physician Physician
@@ -138,8 +139,10 @@ func Open(ctx context.Context, cfg Config, d Deps) (s *Server, err error) {
 	if s.ca, err = openAuthority(ctx, d.Store, s.certNames(), d.Now); err != nil {
 		return nil, err
 	}
-	if err = os.MkdirAll(s.imageDir(), 0o700); err != nil {
-		return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "make the folder for images: %w", err).WithHint("give a writable --data-dir")
+	for _, dir := range []string{s.imageDir(), s.packDir()} {
+		if err = os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "make the folder for images and packs: %w", err).WithHint("give a writable --data-dir")
+		}
 	}
 	if err = os.WriteFile(filepath.Join(cfg.DataDir, "ca.pem"), s.ca.caPEM, 0o644); err != nil {
 		return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "write the authority's certificate: %w", err).WithHint("give a writable --data-dir")

@@ -87,7 +87,7 @@ func (w *world) start(change func(*Config, *Deps)) {
 	w.token = strings.TrimSpace(string(text))
 	w.bmcs = &fakeBMCs{machines: map[string]Learned{}}
 	cfg := Config{Listen: "127.0.0.1:0", ListenBoot: "127.0.0.1:0", DataDir: w.dir, Version: "1.2.3", Commit: "abcdef"}
-	deps := Deps{Store: w.db, Blobs: w.db, Timeline: w.db, Enroller: w.bmcs, Credentials: w.bmcs, Power: w.bmcs, Media: sharedISO, Images: fakeImages{},
+	deps := Deps{Store: w.db, Blobs: w.db, Timeline: w.db, Enroller: w.bmcs, Credentials: w.bmcs, Power: w.bmcs, Media: sharedISO, Images: fakeImages{}, Packs: fakePacks{},
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if change != nil {
 		change(&cfg, &deps)

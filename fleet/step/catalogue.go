@@ -13,6 +13,7 @@ const (
 	BootFromMedia = "boot-from-media"
 	PowerOn       = "power-on"
 	AwaitAgent    = "await-agent"
+	FetchPacks    = "fetch-packs"
 	Inventory     = "inventory"
 	CompareClass  = "compare-class"
 	EraseDisks    = "erase-disks"
@@ -44,6 +45,8 @@ var Catalogue = []Step{
 		Doc: "Powers the machine on and reads the power state back."},
 	{Name: AwaitAgent, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 30 * time.Minute, Tries: 1,
 		Doc: "Waits for the agent of this boot generation and, where it does not come, says how far the boot went: medium never read, firmware never booted, or kernel died."},
+	{Name: FetchPacks, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: 30 * time.Minute, Tries: 4,
+		Doc: "Fetches the packs that the class wants from the server, proves signature, digest, kernel and processor of each, and puts it below /run/packs."},
 	{Name: Inventory, Uses: []Use{Inspect, Clean, Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: 10 * time.Minute, Tries: 3,
 		Doc: "Reads the machine into an inventory, which replaces the old one whole."},
 	{Name: CompareClass, Uses: []Use{Inspect, Clean, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Minute, Tries: 1,

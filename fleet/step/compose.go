@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -27,6 +28,8 @@ type PlanFacts struct {
 	Image  *fleet.Image
 	Lease  *fleet.Lease
 	Member *fleet.Member
+	// Packs are all that the server has; only those that the class names are looked at.
+	Packs []fleet.Pack
 	// UserDataPath is where, on the agent's own server, it fetches the user-data.
 	UserDataPath string
 	// Profiles are the burn-in profiles that exist.
@@ -153,6 +156,31 @@ func (c *composer) boot(f PlanFacts, why string) {
 	c.step(AwaitAgent, "the next steps run on the machine", nil)
 }
 
+// packs lets the agent fetch what the class wants, where this boot does not have it yet.
+func (c *composer) packs(f PlanFacts) {
+	if len(f.Class.Packs) == 0 {
+		return
+	}
+	var p PacksParams
+	var digests []string
+	for _, ref := range f.Class.Packs {
+		k, ok := fleet.FindPack(f.Packs, ref)
+		if !ok {
+			if c.err == nil {
+				c.err = fleet.Errorf(fleet.Conflict, "MC-PACK-UNKNOWN", "class %s wants the pack %s, and the server has none of that name", f.Class.Name, ref).
+					WithHint("metalctl pack list; add it: metalctl pack add FILE")
+			}
+			return
+		}
+		p.Packs = append(p.Packs, PackParams{Name: k.Name, Version: k.Version, SHA256: k.SHA256, SizeBytes: k.SizeBytes, UnpackedBytes: k.UnpackedBytes})
+		digests = append(digests, k.SHA256)
+	}
+	if f.AgentUp && f.Node.Boot.Packs == fleet.PackMark(digests) {
+		return
+	}
+	c.step(FetchPacks, fmt.Sprintf("class %s wants %s", f.Class.Name, strings.Join(f.Class.Packs, ", ")), p)
+}
+
 func (c *composer) look(why string) {
 	c.step(Inventory, why, nil)
 	c.step(CompareClass, "parts may have failed, moved or been swapped", nil)
@@ -169,6 +197,7 @@ func (c *composer) inspect(f PlanFacts, r Request) error {
 			WithHint("metalctl node inspect %s --out-of-band, or --allow-reboot, or power it off first", n.Name)
 	}
 	c.boot(f, "no agent is up on the machine")
+	c.packs(f)
 	c.look("the inventory is read from inside")
 	return nil
 }
@@ -180,6 +209,7 @@ func (c *composer) clean(f PlanFacts) error {
 	}
 	c.plan.Erases = f.Node.Accepted
 	c.boot(f, "no agent is up on the machine")
+	c.packs(f)
 	c.look("the devices are looked at once more before any is erased")
 	c.erase(f, "")
 	c.step(CleanBoot, "entries of earlier systems lead nowhere now", nil)
@@ -232,6 +262,7 @@ func (c *composer) deploy(f PlanFacts) error {
 		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: req.NetworkData, UserDigest: f.Lease.UserData, Form: req.ConfigDrive}
 	c.plan.Erases = n.Accepted
 	c.boot(f, "no agent is up on the machine")
+	c.packs(f)
 	c.look("parts may have failed, moved or been swapped, and the class may have changed, since the node was chosen")
 	if req.WipeData && c.plan.Use == Deploy {
 		c.erase(f, "the lease asks for wiped data disks: ")

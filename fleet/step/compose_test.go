@@ -32,6 +32,42 @@ func names(p Plan) string {
 	return strings.Join(out, " ")
 }
 
+// withPacks is a class that wants one pack by name and one by digest.
+func withPacks(f *PlanFacts) {
+	f.Packs = []fleet.Pack{{Name: "old", Version: "1", SHA256: strings.Repeat("0", 64)}, {Name: "nvidia", Version: "580", SHA256: strings.Repeat("a", 64)}, {Name: "tools", Version: "2", SHA256: strings.Repeat("b", 64)}}
+	f.Class.Packs = []string{"nvidia@580", "sha256:" + strings.Repeat("b", 64)}
+}
+
+// has lets the boot that is up have some packs.
+func has(f *PlanFacts, digests ...string) {
+	f.AgentUp, f.Node.Boot.Packs = true, fleet.PackMark(digests)
+}
+
+func TestComposePacks(t *testing.T) {
+	f := plain()
+	withPacks(&f)
+	p, err := Compose(Clean, f, Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(p.Steps, func(s Planned) bool { return s.Name == FetchPacks })
+	var got PacksParams
+	if err := json.Unmarshal(p.Steps[i].Params, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := PacksParams{Packs: []PackParams{{Name: "nvidia", Version: "580", SHA256: strings.Repeat("a", 64)}, {Name: "tools", Version: "2", SHA256: strings.Repeat("b", 64)}}}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("packs (-got +want)\n%s", diff)
+	}
+	f.Class.Packs = append(f.Class.Packs, "absent@1")
+	if _, err := Compose(Clean, f, Request{}); fleet.CodeOf(err) != "MC-PACK-UNKNOWN" || !strings.Contains(err.Error(), "absent@1") {
+		t.Errorf("a pack that the server does not have: %v", err)
+	}
+	if p, err := Compose(Inspect, f, Request{OutOfBand: true}); err != nil || names(p) != "bmc-identify" {
+		t.Errorf("through the BMC alone no pack is needed: %s, %v", names(p), err)
+	}
+}
+
 func TestCompose(t *testing.T) {
 	const boot = "bmc-identify power-off media-insert boot-from-media power-on await-agent"
 	const write = "write-image verify-image config-drive boot-entry attach-tenant media-eject agent-shutdown power-off boot-from-disk power-on await-ready"
@@ -57,6 +93,18 @@ func TestCompose(t *testing.T) {
 		"undo of the medium alone":      {Undo, func(f *PlanFacts) { f.Node.Undo = &fleet.Undo{Medium: true} }, Request{}, "bmc-identify media-eject", 0},
 		"undo of the wires alone":       {Undo, func(f *PlanFacts) { f.Node.Undo = &fleet.Undo{Wires: true} }, Request{}, "isolate", 0},
 		"inspect through the BMC alone": {Inspect, nil, Request{OutOfBand: true}, "bmc-identify", 0},
+		"inspect with packs":            {Inspect, func(f *PlanFacts) { off(f); withPacks(f) }, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent fetch-packs inventory compare-class", 1},
+		"the agent has no packs yet":    {Inspect, func(f *PlanFacts) { up(f); withPacks(f) }, Request{}, "fetch-packs inventory compare-class", 0},
+		"the agent has other packs":     {Inspect, func(f *PlanFacts) { withPacks(f); has(f, "0", "1") }, Request{}, "fetch-packs inventory compare-class", 0},
+		"the agent has these packs":     {Inspect, func(f *PlanFacts) { withPacks(f); has(f, strings.Repeat("b", 64), strings.Repeat("a", 64)) }, Request{}, "inventory compare-class", 0},
+		"packs of a boot that is over": {Inspect, func(f *PlanFacts) {
+			withPacks(f)
+			has(f, strings.Repeat("b", 64), strings.Repeat("a", 64))
+			f.AgentUp = false
+			off(f)
+		}, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent fetch-packs inventory compare-class", 1},
+		"deploy with packs":             {Deploy, func(f *PlanFacts) { up(f); withPacks(f) }, Request{}, "fetch-packs inventory compare-class " + write, 1},
+		"release of a class with packs": {Release, withPacks, Request{}, "isolate power-off", 0},
 		"clean with the agent up":       {Clean, up, Request{}, "inventory compare-class erase-disks verify-erase clean-boot-entries", 0},
 		"clean after a release":         {Clean, off, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent inventory compare-class erase-disks verify-erase clean-boot-entries", 1},
 		"clean of a class that is powered off": {Clean, func(f *PlanFacts) { f.AgentUp, f.Class.PowerOffAvailable = true, true }, Request{},

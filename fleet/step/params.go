@@ -59,6 +59,23 @@ type RootParams struct {
 	Serial string `json:"serial,omitempty"`
 }
 
+// PacksParams are what fetch-packs gets. Keys are filled in when the step is handed out, so that a key that the site does not trust any more counts for
+// nothing at once.
+type PacksParams struct {
+	Packs []PackParams `json:"packs"`
+	Keys  []string     `json:"keys,omitempty"`
+}
+
+// PackParams is one pack of fetch-packs.
+type PackParams struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	SHA256  string `json:"sha256"`
+	// SizeBytes is the size of the file, UnpackedBytes what it takes in memory.
+	SizeBytes     int64 `json:"size_bytes"`
+	UnpackedBytes int64 `json:"unpacked_bytes"`
+}
+
 // ReadyParams are what await-ready gets.
 type ReadyParams struct {
 	Ready fleet.Ready `json:"ready"`

@@ -137,6 +137,10 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 		decodeInto[fleet.Class](c, key, r.Data)
 	case fleet.KindImage:
 		decodeInto[fleet.Image](c, key, r.Data)
+	case fleet.KindPack:
+		if p, ok := decodeInto[fleet.Pack](c, key, r.Data); ok {
+			c.sameID(key, id, p.ID())
+		}
 	case fleet.KindSite:
 		decodeInto[fleet.Site](c, key, r.Data)
 	case fleet.KindFreeze:

@@ -27,12 +27,14 @@ type Options struct {
 	Name, Version string
 	// KernelRelease is needed where Dir holds kernel modules.
 	KernelRelease string
+	// Arch is needed where Dir holds programs or modules: amd64, arm64.
+	Arch string
 }
 
 // Build packs a folder into the file out, unsigned. The same folder gives the same bytes. Error MC-PACK-SOURCE; out appears whole or
 // not at all.
 func Build(ctx context.Context, o Options, out string) (*Manifest, error) {
-	m := &Manifest{Format: 1, Name: o.Name, Version: o.Version, KernelRelease: o.KernelRelease}
+	m := &Manifest{Format: 1, Name: o.Name, Version: o.Version, KernelRelease: o.KernelRelease, Arch: o.Arch}
 	if info, err := os.Stat(o.Dir); err != nil || !info.IsDir() {
 		return nil, fleet.Errorf(fleet.NotFound, "MC-PACK-SOURCE", "%s is not a folder", o.Dir).WithHint("metalctl pack build DIR --name NAME --version V --out FILE")
 	}

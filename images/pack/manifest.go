@@ -39,6 +39,8 @@ type Manifest struct {
 	Version string `json:"version"`
 	// KernelRelease is the kernel that the pack's modules are for; empty: it has none.
 	KernelRelease string `json:"kernel_release,omitempty"`
+	// Arch is the processor that its programs and modules are for, as Go names it (amd64, arm64); empty: any.
+	Arch string `json:"arch,omitempty"`
 	// KeyID names the key that signs; empty until Sign.
 	KeyID string `json:"key_id,omitempty"`
 	// SizeBytes is the size of the content as it is transferred, UnpackedBytes of the files in it.
@@ -50,6 +52,7 @@ type Manifest struct {
 
 var (
 	word    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
+	arch    = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
 	keyName = regexp.MustCompile(`^ed25519/[0-9a-f]{32}$`)
 )
 
@@ -91,6 +94,9 @@ func (m *Manifest) faults() (out []fleet.FieldError) {
 	}
 	if m.KernelRelease != "" && !word.MatchString(m.KernelRelease) {
 		add("kernel_release", "%q is not a kernel release", m.KernelRelease)
+	}
+	if m.Arch != "" && !arch.MatchString(m.Arch) {
+		add("arch", "%q is no processor such as amd64 or arm64", m.Arch)
 	}
 	if m.KeyID != "" && !keyName.MatchString(m.KeyID) {
 		add("key_id", "%q is not ed25519/ and 32 hex digits", m.KeyID)
@@ -172,4 +178,13 @@ func writeHeader(w io.Writer, m *Manifest, sign func(text []byte) []byte) error 
 	}
 	_, err = w.Write(b)
 	return err
+}
+
+// Read returns what a pack says of itself, proven by nobody: only to name it.
+func Read(r io.Reader) (*Manifest, error) {
+	h, err := readHeader(r)
+	if err != nil {
+		return nil, err
+	}
+	return h.manifest, nil
 }

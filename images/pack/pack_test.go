@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -68,7 +71,7 @@ func source(t *testing.T) string {
 func signed(t *testing.T, key ed25519.PrivateKey) []byte {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "gpu.pack")
-	if _, err := Build(t.Context(), Options{Dir: source(t), Name: "gpu", Version: "570.1", KernelRelease: "6.1.0-56-amd64"}, file); err != nil {
+	if _, err := Build(t.Context(), Options{Dir: source(t), Name: "gpu", Version: "570.1", KernelRelease: "6.1.0-56-amd64", Arch: "amd64"}, file); err != nil {
 		t.Fatal(err)
 	}
 	m, err := Sign(file, key)
@@ -100,9 +103,11 @@ func serve(t *testing.T, b []byte) *httptest.Server {
 
 func TestInstall(t *testing.T) {
 	key, keys := newKey(t)
-	s := serve(t, signed(t, key))
+	pack := signed(t, key)
+	s := serve(t, pack)
 	dir := filepath.Join(t.TempDir(), "gpu")
-	m, err := Install(t.Context(), s.Client(), s.URL+"/gpu.pack", keys, "6.1.0-56-amd64", dir)
+	seen := int64(0)
+	m, err := Install(t.Context(), Source{Client: s.Client(), URL: s.URL + "/gpu.pack", Progress: func(n int64) { seen = n }}, Trust{Keys: keys, KernelRelease: "6.1.0-56-amd64", Arch: "amd64", SHA256: digest(pack)}, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,9 +129,38 @@ func TestInstall(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "bin/tool")); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("the tool's mode: %v, %v", info, err)
 	}
-	if _, err := Fetch(t.Context(), s.Client(), s.URL+"/nothing", keys, "", io.Discard); fleet.CodeOf(err) != "MC-PACK-FETCH" || fleet.KindOf(err) != fleet.NotFound {
+	if seen != int64(len(pack)) {
+		t.Errorf("progress ended at %d of %d bytes", seen, len(pack))
+	}
+	if _, err := Install(t.Context(), Source{Client: s.Client(), URL: s.URL + "/nothing"}, Trust{Keys: keys}, dir+"2"); fleet.CodeOf(err) != "MC-PACK-FETCH" || fleet.KindOf(err) != fleet.NotFound {
 		t.Errorf("a pack that is not there: %v", err)
 	}
+}
+
+// TestInstallAgainAfterABreak: a connection that breaks says nothing about the pack, in the header as in the content.
+func TestInstallAgainAfterABreak(t *testing.T) {
+	key, keys := newKey(t)
+	pack := signed(t, key)
+	for _, at := range []int{3, 60, len(pack) / 2} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(pack)))
+			_, _ = w.Write(pack[:at])
+		}))
+		dir := filepath.Join(t.TempDir(), "d")
+		_, err := Install(t.Context(), Source{Client: s.Client(), URL: s.URL}, Trust{Keys: keys}, dir)
+		if fleet.CodeOf(err) != "MC-PACK-FETCH" || fleet.KindOf(err) != fleet.Unavailable {
+			t.Errorf("cut at byte %d: %v", at, err)
+		}
+		if left, err := filepath.Glob(dir + "*"); err != nil || len(left) > 0 {
+			t.Errorf("cut at byte %d: it left %v, %v", at, left, err)
+		}
+		s.Close()
+	}
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }
 
 func TestBuildIsReproducible(t *testing.T) {
@@ -181,7 +215,7 @@ func TestVerifyRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var w bytes.Buffer
-			_, err := Verify(t.Context(), bytes.NewReader(c.pack), c.keys, c.kernel, &w)
+			_, err := Verify(t.Context(), bytes.NewReader(c.pack), Trust{Keys: c.keys, KernelRelease: c.kernel}, &w)
 			if fleet.CodeOf(err) != c.code || (err == nil) != (c.code == "") {
 				t.Errorf("got %v, want %q", err, c.code)
 			}
@@ -190,7 +224,7 @@ func TestVerifyRefuses(t *testing.T) {
 			}
 			s := serve(t, c.pack)
 			dir := filepath.Join(t.TempDir(), "d")
-			_, err = Install(t.Context(), s.Client(), s.URL+"/gpu.pack", c.keys, c.kernel, dir)
+			_, err = Install(t.Context(), Source{Client: s.Client(), URL: s.URL + "/gpu.pack"}, Trust{Keys: c.keys, KernelRelease: c.kernel}, dir)
 			if fleet.CodeOf(err) != c.code {
 				t.Errorf("install: got %v, want %q", err, c.code)
 			}
@@ -202,11 +236,27 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
+func TestVerifyRefusesAnother(t *testing.T) {
+	key, keys := newKey(t)
+	pack := signed(t, key)
+	for name, c := range map[string]struct {
+		trust Trust
+		code  string
+	}{
+		"another processor":              {Trust{Keys: keys, Arch: "arm64"}, "MC-PACK-ARCH"},
+		"another pack by the same maker": {Trust{Keys: keys, SHA256: digest(pack[1:])}, "MC-PACK-DAMAGED"},
+	} {
+		if _, err := Verify(t.Context(), bytes.NewReader(pack), c.trust, io.Discard); fleet.CodeOf(err) != c.code {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestVerifyEndsWithContext(t *testing.T) {
 	key, keys := newKey(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Verify(ctx, bytes.NewReader(signed(t, key)), keys, "", io.Discard); err == nil {
+	if _, err := Verify(ctx, bytes.NewReader(signed(t, key)), Trust{Keys: keys}, io.Discard); err == nil {
 		t.Error("it went on")
 	}
 }
@@ -314,7 +364,7 @@ func FuzzVerify(f *testing.F) {
 	public := ed25519.NewKeyFromSeed(make([]byte, 32)).Public().(ed25519.PublicKey)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var w bytes.Buffer
-		if _, err := Verify(context.Background(), bytes.NewReader(b), []ed25519.PublicKey{public}, "", &w); err == nil || w.Len() > 0 {
+		if _, err := Verify(context.Background(), bytes.NewReader(b), Trust{Keys: []ed25519.PublicKey{public}}, &w); err == nil || w.Len() > 0 {
 			t.Errorf("%q was accepted", b)
 		}
 	})

@@ -1,28 +1,32 @@
 package pack
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
-	"net/http"
-	"os"
-	"path"
-	"strings"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// Verify reads a pack and writes its content, a compressed tar, to w; nothing reaches w that is not proven to be what one of keys
-// signed. kernelRelease is the running kernel; "" accepts packs for any. Errors: MC-PACK-MANIFEST, -SIGNATURE, -KERNEL, -DAMAGED.
-func Verify(ctx context.Context, r io.Reader, keys []ed25519.PublicKey, kernelRelease string, w io.Writer) (*Manifest, error) {
-	v, err := open(r, keys, kernelRelease)
+// Trust is what a pack must be to be used.
+type Trust struct {
+	// Keys are whose signatures count; with none, no pack is good.
+	Keys []ed25519.PublicKey
+	// KernelRelease and Arch are the machine's; "" accepts packs for any.
+	KernelRelease, Arch string
+	// SHA256 is the digest of the whole file, 64 hex digits; "" accepts any that is signed.
+	SHA256 string
+}
+
+// Verify reads a pack and writes its content, a compressed tar, to w; nothing reaches w that is not proven to be what one of the trusted keys signed. Where
+// Trust names the digest of the file, that is known only at the end. Errors: MC-PACK-MANIFEST, -SIGNATURE, -KERNEL, -ARCH, -DAMAGED.
+func Verify(ctx context.Context, r io.Reader, t Trust, w io.Writer) (*Manifest, error) {
+	v, err := open(r, t)
 	if err != nil {
 		return nil, err
 	}
@@ -34,20 +38,31 @@ func Verify(ctx context.Context, r io.Reader, keys []ed25519.PublicKey, kernelRe
 }
 
 // open proves the header and returns a reader of proven content.
-func open(r io.Reader, keys []ed25519.PublicKey, kernelRelease string) (*verifier, error) {
+func open(r io.Reader, t Trust) (*verifier, error) {
+	v := &verifier{want: t.SHA256}
+	if t.SHA256 != "" {
+		v.whole = sha256.New()
+		r = io.TeeReader(r, v.whole)
+	}
 	h, err := readHeader(r)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.signedBy(keys); err != nil {
-		return nil, fleet.Errorf(fleet.Denied, "MC-PACK-SIGNATURE", "pack %s %s: %w", h.manifest.Name, h.manifest.Version, err).
+	m := h.manifest
+	if err := h.signedBy(t.Keys); err != nil {
+		return nil, fleet.Errorf(fleet.Denied, "MC-PACK-SIGNATURE", "pack %s %s: %w", m.Name, m.Version, err).
 			WithHint("metalctl pack sign FILE --key KEY")
 	}
-	if want := h.manifest.KernelRelease; want != "" && kernelRelease != "" && want != kernelRelease {
-		return nil, fleet.Errorf(fleet.Invalid, "MC-PACK-KERNEL", "pack %s %s is for kernel %s and this one is %s", h.manifest.Name, h.manifest.Version, want, kernelRelease).
-			WithHint("metalctl pack build DIR --name %s --version %s --kernel-release %s --out FILE", h.manifest.Name, h.manifest.Version, kernelRelease)
+	if want := m.KernelRelease; want != "" && t.KernelRelease != "" && want != t.KernelRelease {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-PACK-KERNEL", "pack %s %s is for kernel %s and this one is %s", m.Name, m.Version, want, t.KernelRelease).
+			WithHint("metalctl pack build DIR --name %s --version %s --kernel-release %s --out FILE", m.Name, m.Version, t.KernelRelease)
 	}
-	return &verifier{r: r, m: h.manifest}, nil
+	if m.Arch != "" && t.Arch != "" && m.Arch != t.Arch {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-PACK-ARCH", "pack %s %s is for %s and this machine is %s", m.Name, m.Version, m.Arch, t.Arch).
+			WithHint("metalctl pack build DIR --name %s --version %s --arch %s --out FILE", m.Name, m.Version, t.Arch)
+	}
+	v.r, v.m = r, m
+	return v, nil
 }
 
 func (h *header) signedBy(keys []ed25519.PublicKey) error {
@@ -71,6 +86,8 @@ type verifier struct {
 	ctx   context.Context // for the one call that reads; nil: none
 	r     io.Reader
 	m     *Manifest
+	want  string    // digest of the whole file; "": not compared
+	whole hash.Hash // of what was read, where want is given
 	next  int
 	buf   []byte
 	ready []byte
@@ -82,8 +99,13 @@ func (v *verifier) Read(p []byte) (int, error) {
 	}
 	if len(v.ready) == 0 {
 		if v.next == len(v.m.Chunks) {
-			if n, err := io.ReadFull(v.r, make([]byte, 1)); n > 0 || err != io.EOF {
+			if n, err := io.ReadFull(v.r, make([]byte, 1)); n > 0 {
 				return 0, v.damaged("something follows its content")
+			} else if err != io.EOF {
+				return 0, v.damaged("it cannot be read to its end: %w", err)
+			}
+			if v.want != "" && hex.EncodeToString(v.whole.Sum(nil)) != v.want {
+				return 0, v.damaged("its SHA-256 is %x and not %s: it is another pack", v.whole.Sum(nil), v.want)
 			}
 			return 0, io.EOF
 		}
@@ -105,123 +127,13 @@ func (v *verifier) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// damaged says what is wrong with the content. A connection that broke says nothing about it and stays what it is.
 func (v *verifier) damaged(format string, args ...any) error {
-	return fleet.Errorf(fleet.Broken, "MC-PACK-DAMAGED", "pack %s %s: %w", v.m.Name, v.m.Version, fmt.Errorf(format, args...)).
-		WithHint("metalctl pack verify FILE --keys FILE")
-}
-
-// Fetch gets a pack by http and does with it what Verify does. Error MC-PACK-FETCH when the server does not hand it out; the client's
-// or the context's deadline bounds it.
-func Fetch(ctx context.Context, client *http.Client, url string, keys []ed25519.PublicKey, kernelRelease string, w io.Writer) (*Manifest, error) {
-	body, err := get(ctx, client, url)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	return Verify(ctx, body, keys, kernelRelease, w)
-}
-
-func get(ctx context.Context, client *http.Client, url string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, fleet.Errorf(fleet.Invalid, "MC-PACK-FETCH", "fetch a pack: %w", err)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, fleet.Errorf(fleet.Unavailable, "MC-PACK-FETCH", "fetch a pack: %w", err).WithHint("look into the log of the server that has it, then again: metalctl agent pack fetch URL --keys FILE --dir DIR")
-	}
-	if resp.StatusCode != http.StatusOK {
-		resp.Body.Close()
-		kind := fleet.Unavailable
-		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone {
-			kind = fleet.NotFound
-		}
-		return nil, fleet.Errorf(kind, "MC-PACK-FETCH", "fetch a pack from %s: %s", req.URL.Redacted(), resp.Status).WithHint("look into the log of the server that has it, then again: metalctl agent pack fetch URL --keys FILE --dir DIR")
-	}
-	return resp.Body, nil
-}
-
-// Install fetches a pack and unpacks it into dir, which must not exist and appears whole or not at all.
-func Install(ctx context.Context, client *http.Client, url string, keys []ed25519.PublicKey, kernelRelease, dir string) (*Manifest, error) {
-	body, err := get(ctx, client, url)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	v, err := open(body, keys, kernelRelease)
-	if err != nil {
-		return nil, err
-	}
-	v.ctx = ctx
-	tmp := dir + ".new"
-	if err := os.RemoveAll(tmp); err != nil {
-		return nil, fmt.Errorf("make room for the pack: %w", err)
-	}
-	if err := os.MkdirAll(tmp, 0o755); err != nil {
-		return nil, fmt.Errorf("make room for the pack: %w", err)
-	}
-	if err := unpack(v, tmp); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(tmp))
-	}
-	if err := os.Rename(tmp, dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("put the pack into place: %w", err), os.RemoveAll(tmp))
-	}
-	return v.m, nil
-}
-
-// unpack writes a pack's proven content below dir; no name leads out of it.
-func unpack(v *verifier, dir string) error {
-	z, err := zstd.NewReader(v, zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		return fmt.Errorf("unpack: %w", err)
-	}
-	defer z.Close()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fmt.Errorf("unpack: %w", err)
-	}
-	defer root.Close()
-	left := v.m.UnpackedBytes
-	for t := tar.NewReader(z); ; {
-		h, err := t.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("unpack: %w", err)
-		}
-		if left -= h.Size; left < 0 {
-			return v.damaged("it unpacks to more than its manifest says")
-		}
-		if err := unpackOne(root, h, t); err != nil {
-			return fmt.Errorf("unpack %s: %w", h.Name, err)
-		}
-	}
-	// What follows the archive must be proven too.
-	_, err = io.Copy(io.Discard, z)
-	return err
-}
-
-func unpackOne(root *os.Root, h *tar.Header, r io.Reader) error {
-	name := strings.TrimSuffix(h.Name, "/")
-	mode := os.FileMode(h.Mode).Perm()
-	switch h.Typeflag {
-	case tar.TypeDir:
-		return root.MkdirAll(name, mode|0o700)
-	case tar.TypeSymlink:
-		return root.Symlink(h.Linkname, name)
-	case tar.TypeReg:
-		if dir := path.Dir(name); dir != "." {
-			if err := root.MkdirAll(dir, 0o755); err != nil {
-				return err
-			}
-		}
-		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
-		if err != nil {
+	for _, a := range args {
+		if err, ok := a.(error); ok && fleet.CodeOf(err) == "MC-PACK-FETCH" {
 			return err
 		}
-		_, err = io.Copy(f, r)
-		return errors.Join(err, f.Close())
 	}
-	return fmt.Errorf("entries of type %q have no place in a pack", h.Typeflag)
+	return fleet.Errorf(fleet.Broken, "MC-PACK-DAMAGED", "pack %s %s: %w", v.m.Name, v.m.Version, fmt.Errorf(format, args...)).
+		WithHint("metalctl pack verify FILE --keys FILE")
 }

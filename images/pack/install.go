@@ -1,0 +1,167 @@
+package pack
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// Source is where a pack is fetched from.
+type Source struct {
+	Client *http.Client
+	URL    string
+	// Progress is told the bytes of the file that came so far; may be nil.
+	Progress func(doneBytes int64)
+}
+
+// Install fetches a pack and unpacks it into dir, which must not exist and appears whole or not at all. Errors: those of Verify; MC-PACK-FETCH where it is
+// not handed out or the connection breaks; MC-PACK-ROOM where dir has no room for it. The client's or the context's deadline bounds it.
+func Install(ctx context.Context, from Source, t Trust, dir string) (*Manifest, error) {
+	body, err := from.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	v, err := open(body, t)
+	if body.broke != nil {
+		return nil, body.broke
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.ctx = ctx
+	tmp := dir + ".new"
+	if err := os.RemoveAll(tmp); err != nil {
+		return nil, noRoom(v.m, err)
+	}
+	if err := os.MkdirAll(tmp, 0o755); err != nil {
+		return nil, noRoom(v.m, err)
+	}
+	if err := unpack(v, tmp); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(tmp))
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return nil, errors.Join(noRoom(v.m, err), os.RemoveAll(tmp))
+	}
+	return v.m, nil
+}
+
+func noRoom(m *Manifest, err error) error {
+	return fleet.Errorf(fleet.Broken, "MC-PACK-ROOM", "put pack %s %s into place: %w", m.Name, m.Version, err).
+		WithHint("it unpacks to %d bytes; make it smaller, or give the machine more memory", m.UnpackedBytes)
+}
+
+// open begins to fetch. Reading tells progress and says MC-PACK-FETCH where the connection breaks.
+func (s Source) open(ctx context.Context) (*arriving, error) {
+	const hint = "look into the log of the server that has it, then again: metalctl agent pack fetch URL --keys FILE --dir DIR"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-PACK-FETCH", "fetch a pack: %w", err)
+	}
+	resp, err := s.Client.Do(req)
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Unavailable, "MC-PACK-FETCH", "fetch a pack: %w", err).WithHint(hint)
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		kind := fleet.Unavailable
+		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone {
+			kind = fleet.NotFound
+		}
+		return nil, fleet.Errorf(kind, "MC-PACK-FETCH", "fetch a pack from %s: %s", req.URL.Redacted(), resp.Status).WithHint(hint)
+	}
+	return &arriving{body: resp.Body, progress: s.Progress}, nil
+}
+
+// arriving is a pack on its way.
+type arriving struct {
+	body     io.ReadCloser
+	done     int64
+	progress func(int64)
+	broke    error // how the connection broke, or nil
+}
+
+func (a *arriving) Read(p []byte) (int, error) {
+	n, err := a.body.Read(p)
+	a.done += int64(n)
+	if a.progress != nil && n > 0 {
+		a.progress(a.done)
+	}
+	if err != nil && err != io.EOF {
+		a.broke = fleet.Errorf(fleet.Unavailable, "MC-PACK-FETCH", "fetch a pack: the connection broke after %d bytes: %w", a.done, err)
+		err = a.broke
+	}
+	return n, err
+}
+
+func (a *arriving) Close() error { return a.body.Close() }
+
+// unpack writes a pack's proven content below dir; no name leads out of it.
+func unpack(v *verifier, dir string) error {
+	z, err := zstd.NewReader(v, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	defer z.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	defer root.Close()
+	left := v.m.UnpackedBytes
+	for t := tar.NewReader(z); ; {
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("unpack: %w", err)
+		}
+		if left -= h.Size; left < 0 {
+			return v.damaged("it unpacks to more than its manifest says")
+		}
+		if err := unpackOne(root, h, t); errors.Is(err, syscall.ENOSPC) {
+			return noRoom(v.m, err)
+		} else if err != nil {
+			return fmt.Errorf("unpack %s: %w", h.Name, err)
+		}
+	}
+	// What follows the archive must be proven too.
+	_, err = io.Copy(io.Discard, z)
+	return err
+}
+
+func unpackOne(root *os.Root, h *tar.Header, r io.Reader) error {
+	name := strings.TrimSuffix(h.Name, "/")
+	mode := os.FileMode(h.Mode).Perm()
+	switch h.Typeflag {
+	case tar.TypeDir:
+		return root.MkdirAll(name, mode|0o700)
+	case tar.TypeSymlink:
+		return root.Symlink(h.Linkname, name)
+	case tar.TypeReg:
+		if dir := path.Dir(name); dir != "." {
+			if err := root.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+		}
+		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, r)
+		return errors.Join(err, f.Close())
+	}
+	return fmt.Errorf("entries of type %q have no place in a pack", h.Typeflag)
+}
