@@ -272,6 +272,7 @@ var Codes = map[string]Page{
 	"MC-STEP-UNBOUND":       {"a step that this program does not do", "The plan was made by another version, or no driver is bound for the step. metalctl capabilities lists what is bound."},
 	// brakes
 	"MC-FREEZE-INVALID": {"this cannot be frozen", "A freeze says what it covers (everything, a site, a selection, or nodes by name) and why. Example: metalctl freeze --all --reason 'switch upgrade'"},
+	"MC-FREEZE-UNKNOWN": {"there is no such freeze", "It was thawed already, or its id is mistyped: metalctl freeze status"},
 	"MC-FROZEN":         {"the node is frozen", "Nothing outside is written for a frozen node: no power, no medium, no wire, not even the isolation of a release; it can still be looked at. metalctl freeze status says who froze what and why. What was under way waits and goes on by itself after: metalctl thaw NODE, or metalctl thaw --all"},
 
 	// leases, and nodes that are asked for something

@@ -115,7 +115,9 @@ type Lease struct {
 	// GraceOver is when the first of its nodes left grace to be erased: from then on the lease is not extended any more.
 	GraceOver time.Time `json:"grace_over,omitzero"`
 	// WarnedAt is when watchers were told that the lease ends soon.
-	WarnedAt  time.Time `json:"warned_at,omitzero"`
+	WarnedAt time.Time `json:"warned_at,omitzero"`
+	// Overdue says why the lease goes on although its time is over; "" where it does not.
+	Overdue   string    `json:"overdue,omitempty"`
 	CreatedBy string    `json:"created_by"`
 	CreatedAt time.Time `json:"created_at"`
 }

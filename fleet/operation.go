@@ -45,6 +45,8 @@ type StepRun struct {
 	Params json.RawMessage `json:"params,omitempty"`
 	// Try counts attempts; a result of an older try is ignored.
 	Try int `json:"try"`
+	// Spared counts those tries that a freeze cut short: they are not held against it.
+	Spared int `json:"spared,omitempty"`
 	// Resumed: an earlier try had started and nobody saw it end.
 	Resumed    bool      `json:"resumed,omitempty"`
 	StartedAt  time.Time `json:"started_at,omitzero"`

@@ -83,7 +83,7 @@ func open(address string, opts Options) (*BMC, error) {
 	if b.sleep == nil {
 		b.sleep = sleep
 	}
-	w.gate, w.now, w.trace = b.breaker.gate, b.now, opts.Trace
+	w.gate, w.now, w.trace, w.before = b.breaker.gate, b.now, opts.Trace, opts.Before
 	w.scrub.addBasic(opts.User, opts.Password.Reveal())
 	w.scrub.add(opts.Session.Token.Reveal())
 	return b, nil
@@ -127,7 +127,7 @@ func (b *BMC) Close(ctx context.Context) error {
 	if s.URI == "" || s.Token.IsZero() {
 		return nil
 	}
-	r, err := b.wire.roundTrip(ctx, request{method: http.MethodDelete, uri: s.URI, token: s.Token.Reveal()})
+	r, err := b.wire.roundTrip(ctx, request{method: http.MethodDelete, uri: s.URI, token: s.Token.Reveal(), session: true})
 	if err != nil {
 		return fmt.Errorf("delete session: %w", err)
 	}

@@ -164,7 +164,7 @@ func (b *BMC) InsertMedia(ctx context.Context, req MediaRequest) (MediaState, er
 // hopeless reports an error that the next slot would meet, too.
 func hopeless(ctx context.Context, err error) bool {
 	k := fleet.KindOf(err)
-	return ctx.Err() != nil || k == fleet.Denied || k == fleet.Unavailable || fleet.CodeOf(err) == "MC-BMC-TLS" || statusOf(err) == http.StatusUnauthorized
+	return ctx.Err() != nil || fleet.IsFrozen(err) || k == fleet.Denied || k == fleet.Unavailable || fleet.CodeOf(err) == "MC-BMC-TLS" || statusOf(err) == http.StatusUnauthorized
 }
 
 func (b *BMC) noMedia(reasons []string, failures []error) error {

@@ -101,6 +101,9 @@ type Options struct {
 	// Now and Sleep are the clock; nil means the real one. Sleep returns early with the context's error.
 	Now   func() time.Time
 	Sleep func(context.Context, time.Duration) error
+	// Before is asked immediately before each request that would change something; where it returns an error, nothing is sent and the error is
+	// the call's. Sessions are exempt: without one nothing can be read. May be nil; called from several goroutines.
+	Before func(context.Context) error
 	// Trace is told of each call, redacted, for the node's timeline; may be nil; called from several goroutines.
 	Trace func(Call)
 }

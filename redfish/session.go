@@ -49,7 +49,7 @@ func (b *BMC) login(ctx context.Context, stale string) error {
 	if err := b.breaker.allow(b.now(), b.opts.Password); err != nil {
 		return err
 	}
-	req := request{method: http.MethodPost, uri: uri, body: map[string]string{"UserName": b.opts.User, "Password": b.opts.Password.Reveal()}}
+	req := request{method: http.MethodPost, uri: uri, session: true, body: map[string]string{"UserName": b.opts.User, "Password": b.opts.Password.Reveal()}}
 	r, err := b.retry(ctx, req, b.wire.roundTrip)
 	if err != nil {
 		return b.loginRefused(ctx, err)
@@ -135,7 +135,7 @@ func (b *BMC) drop(ctx context.Context, s SavedSession) {
 	if s.URI == "" {
 		return
 	}
-	r, err := b.wire.roundTrip(ctx, request{method: http.MethodDelete, uri: s.URI, token: s.Token.Reveal()})
+	r, err := b.wire.roundTrip(ctx, request{method: http.MethodDelete, uri: s.URI, token: s.Token.Reveal(), session: true})
 	if err != nil || !gone(r.status) {
 		b.log.Debug("an old session stays on the BMC until it expires", "err", err)
 	}

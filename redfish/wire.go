@@ -33,6 +33,13 @@ type request struct {
 	token       string // X-Auth-Token
 	basic       *Credentials
 	timeout     time.Duration
+	// session marks the making and ending of our own session, which is asked of nobody.
+	session bool
+}
+
+// writes reports whether the request may change something at the BMC.
+func (r request) writes() bool {
+	return !r.session && r.method != http.MethodGet && r.method != http.MethodHead
 }
 
 type response struct {
@@ -50,6 +57,7 @@ type wire struct {
 	gate   *gate
 	now    func() time.Time
 	trace  func(Call)
+	before func(context.Context) error
 	plain  atomic.Bool // no Accept-Encoding: this service answers 406 to identity
 }
 
@@ -131,6 +139,11 @@ func (w *wire) exchange(ctx context.Context, req request) (*response, error) {
 	limit := req.timeout
 	if limit == 0 {
 		limit = readTimeout
+	}
+	if w.before != nil && req.writes() {
+		if err := w.before(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if req.method == http.MethodPost || req.method == http.MethodPatch {
 		limit = max(limit, actionTimeout)

@@ -94,6 +94,7 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 	opts := b.options(node.BMC, fleet.NewSecret(password))
 	opts.Auth, opts.Quirk, opts.Session = redfish.ParseAuthMode(node.BMC.Auth), node.BMC.Quirk, decodeSession(session)
 	opts.Learned = redfish.Learned{Slot: node.BMC.MediaSlot, Parameters: node.BMC.MediaParameters}
+	opts.Before = func(ctx context.Context) error { return b.writable(ctx, id) }
 	opts.OnSession = func(s redfish.SavedSession) { b.saveSession(id, s) }
 	opts.Trace = func(c redfish.Call) { b.trace(id, c) }
 	bmc, err := redfish.Dial(ctx, node.BMC.Address, opts)
@@ -102,6 +103,11 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 	}
 	o.bmc, o.node = bmc, node
 	return bmc, nil
+}
+
+// writable is the brakes' last gate: it is asked immediately before each write to the node's BMC.
+func (b *bmcs) writable(ctx context.Context, id fleet.NodeID) error {
+	return b.store.View(ctx, func(s fleet.Snapshot) error { return fleet.Writable(s, id) })
 }
 
 func (b *bmcs) options(m fleet.BMC, password fleet.Secret) redfish.Options {

@@ -135,6 +135,9 @@ func bar(op api.Operation, now time.Time) string {
 	if rate != "" {
 		what += " " + rate
 	}
+	if op.Waits != "" && strings.Contains(op.Waits, "thaw") {
+		what = op.Waits
+	}
 	if op.State.Over() {
 		what = string(op.State)
 	}

@@ -18,7 +18,8 @@ import (
 )
 
 func leaseNoun(p *program) *cobra.Command {
-	return noun("lease", "Hand nodes to tenants and take them back", leaseCreate(p), leaseList(p), leaseShow(p), leaseExplain(p), leaseExtend(p), leaseRelease(p))
+	return noun("lease", "Hand nodes to tenants and take them back", leaseCreate(p), leaseList(p), leaseShow(p), leaseExplain(p), leaseExtend(p), leaseRelease(p),
+		leaseProtection(p, api.VerbProtect, "Make the lease refuse its release, also at its end"), leaseProtection(p, api.VerbUnprotect, "End the protection of a lease"))
 }
 
 var leaseView = view[api.Lease]{

@@ -165,6 +165,9 @@ func showNode(p *program, n api.Node) error {
 	if n.Hold != nil {
 		add("hold", "by %s since %s: %s", n.Hold.By, n.Hold.Since.UTC().Format(time.RFC3339), n.Hold.Reason)
 	}
+	if f := n.Frozen; f != nil {
+		add("frozen", "since %s by %s (%s): %s", f.Since.UTC().Format(time.RFC3339), f.By, f.Source, f.Reason)
+	}
 	if n.Protected {
 		add("protected", "yes: refuses release, rebuild, erase and power-off")
 	}

@@ -171,7 +171,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	g.Go(func() error { return sweepBlobs(ctx, db, log) })
 	g.Go(func() error { return kept.Run(ctx) })
 	g.Go(func() error {
-		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop})
+		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop})
 	})
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) {

@@ -27,6 +27,8 @@ type Node struct {
 	Breaker string `json:"bmc_breaker,omitempty"`
 	// Waits says what the node waits for, or "".
 	Waits string `json:"waits_for,omitempty"`
+	// Frozen is the freeze that covers the node: nothing outside is written for it.
+	Frozen *Frozen `json:"frozen,omitempty"`
 }
 
 // NodeCreate enrols a node. The BMC is opened with reads only.
@@ -146,6 +148,8 @@ type Operation struct {
 	Revision fleet.Revision  `json:"revision"`
 	Progress *fleet.Progress `json:"progress,omitempty"`
 	Percent  float64         `json:"percent"`
+	// Waits says what the plan waits for, such as the thaw of its node, or "".
+	Waits string `json:"waits_for,omitempty"`
 }
 
 // ImageCreate is the body of POST images. With no URL the bytes follow by PUT images/{name}/content.

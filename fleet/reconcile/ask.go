@@ -58,6 +58,9 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 	}
 	opID := fleet.OperationID(l.NewID())
 	err = l.update(ctx, id, func(v *view) error {
+		if err := v.thawed(verb, p); err != nil {
+			return err
+		}
 		n := v.node.v
 		f := v.guards(verb)
 		if verb == fleet.VerbAccept {
@@ -146,6 +149,14 @@ func (v *view) askable(verb fleet.Verb, f fleet.Facts) error {
 		return fleet.Errorf(fleet.Conflict, fleet.CodeOf(err), "%s: %w", n.Name, err).WithHint("metalctl node explain %s", n.Name)
 	}
 	return fmt.Errorf("%s: %w", n.Name, err)
+}
+
+// thawed refuses the verbs that write to the outside while the node is frozen. An inspection through the BMC alone only reads.
+func (v *view) thawed(verb fleet.Verb, p api.NodeVerb) error {
+	if v.frozen == nil || verb == fleet.VerbInspect && p.OutOfBand {
+		return nil
+	}
+	return v.frozen.Refuse(*v.node.v, string(verb))
 }
 
 // noPlan refuses a verb of the table that needs a plan which nothing composes, and one that is no verb at all.

@@ -129,6 +129,9 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 	err := l.update(ctx, id, func(v *view) error {
 		n := v.node.v
 		fresh = ""
+		if v.frozen != nil {
+			return v.frozen.Refuse(*n, api.VerbRetry)
+		}
 		if v.op.v != nil && !v.undoing() {
 			opID = v.op.v.ID
 			return v.nudge(by)

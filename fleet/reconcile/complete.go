@@ -103,6 +103,10 @@ func (l *Loop) fail(v *view, m Move) error {
 	r := op.Steps[m.Index]
 	if r.State != fleet.StepFailed {
 		decl, _ := step.Find(r.Name)
+		if v.frozen != nil && r.State == fleet.StepStarted && !decl.Observes && !op.Abort {
+			v.spared(m.Index, m.Why) // maybe it was never handed out
+			return nil
+		}
 		if decl.Unseen && r.State == fleet.StepStarted {
 			v.finished(m.Index, []byte(`{"unseen":true}`))
 			return nil

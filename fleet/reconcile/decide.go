@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -59,6 +60,9 @@ func Decide(n fleet.Node, op *fleet.Operation, lease *fleet.Lease, f Facts, now 
 	if op != nil {
 		return decideRun(n, *op, f, now)
 	}
+	if f.Frozen != "" && (n.Wish != nil || n.Undo != nil || moves(n.State) && !extended(lease, n.ID)) {
+		return Move{Kind: Rest, Why: "waits for the thaw: " + f.Frozen}
+	}
 	if n.Wish != nil {
 		use, _ := useOf(n.Wish.Verb)
 		return Move{Kind: Plan, Use: use, Why: fmt.Sprintf("%s was asked by %s", n.Wish.Verb, n.Wish.By)}
@@ -83,30 +87,47 @@ func Decide(n fleet.Node, op *fleet.Operation, lease *fleet.Lease, f Facts, now 
 	return Move{Kind: Rest}
 }
 
+// moves reports whether a node in that state is planned for without anybody's wish.
+func moves(s fleet.State) bool {
+	return s == fleet.Cleaning || s == fleet.Burning || s == fleet.Releasing || s == fleet.Grace
+}
+
+// observes reports whether a plan only looks.
+func observes(op fleet.Operation) bool {
+	return !slices.ContainsFunc(op.Steps, func(r fleet.StepRun) bool {
+		decl, known := step.Find(r.Name)
+		return !known || !decl.Observes
+	})
+}
+
 func decideRun(n fleet.Node, op fleet.Operation, f Facts, now time.Time) Move {
 	if op.State == fleet.OperationPending && n.Wish != nil && n.Wish.Operation == op.ID {
 		switch {
 		case op.Abort:
 			return Move{Kind: Stop, Index: max(op.Current(), 0), Why: "abort asked"}
+		case f.Frozen != "" && !observes(op):
+			return Move{Kind: Wait, Why: "waits for the thaw: " + f.Frozen}
 		case n.Hold != nil && op.Use != string(step.Release):
 			return Move{Kind: Wait, Why: heldBy(n)}
 		}
 		return Move{Kind: Enter, Why: string(op.Verb) + " begins"}
 	}
-	a := step.Next(op, now, step.Signals{Held: n.Hold != nil, AgentUp: f.AgentUp, AgentSince: f.AgentSince})
+	a := step.Next(op, now, step.Signals{Held: n.Hold != nil, Frozen: f.Frozen, AgentUp: f.AgentUp, AgentSince: f.AgentSince})
 	m := Move{Index: a.Index, Until: a.Until, Why: a.Why, Use: step.Use(op.Use)}
 	switch a.Do {
 	case step.Start:
 		m.Kind = Start
 	case step.Wait:
 		m.Kind = Wait
-		if n.Hold != nil && a.Until.IsZero() {
+		if n.Hold != nil && f.Frozen == "" && a.Until.IsZero() {
 			m.Why = heldBy(n)
 		}
 	case step.Running:
 		m.Kind = Await
 		if op.Steps[a.Index].Side == step.OutOfBand {
 			m.Kind = Recover
+		} else if f.Frozen != "" {
+			m.Why += "; what the machine has begun ends, and nothing else begins: " + f.Frozen
 		}
 	case step.Finish:
 		m.Kind = Complete
@@ -151,6 +172,9 @@ func graceWhy(l *fleet.Lease) string {
 // extended reports whether the lease was extended in its grace time and this member is to come back: extending marks it so. That a lease goes on
 // says nothing about a member that was given back alone.
 func extended(l *fleet.Lease, id fleet.NodeID) bool {
+	if l == nil {
+		return false
+	}
 	m := l.Member(id)
 	return m != nil && (m.State == fleet.MemberReserved || m.State == fleet.MemberDeploying) && (l.State == fleet.LeaseDeploying || l.State == fleet.LeaseActive)
 }

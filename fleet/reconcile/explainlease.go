@@ -112,11 +112,15 @@ func overdue(l fleet.Lease, nodes map[fleet.NodeID]*Situation, until time.Time) 
 	r := api.Reason{Kind: "moving", On: api.OnServer, Since: until, Text: "its time is over; it is about to be released"}
 	if l.Protected {
 		r.Kind, r.On, r.Code, r.Text = "protect", api.OnPerson, "MC-LEASE-PROTECTED", "its time is over, but it is protected"
+		r.Command = "metalctl lease unprotect " + string(l.ID)
 	}
 	for _, m := range l.Members {
 		if s := nodes[m.Node]; s != nil && s.Node.Protected && s.Node.Lease == l.ID {
 			r.Kind, r.On, r.Code, r.Text, r.Command = "protect", api.OnPerson, "MC-NODE-PROTECTED", "its time is over, but its node "+m.Name+" is protected", "metalctl node unprotect "+m.Name
 		}
+	}
+	if l.Overdue != "" && r.Kind == "moving" {
+		r.Kind, r.On, r.Text, r.Command = "overdue", api.OnPerson, l.Overdue, commandIn(l.Overdue)
 	}
 	return r
 }

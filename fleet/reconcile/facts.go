@@ -16,6 +16,8 @@ type Facts struct {
 	AgentSince time.Time
 	// Sure is the time that has passed by every clock, whatever the wall clock was set to. What ends and destroys is judged by it.
 	Sure time.Time
+	// Frozen says why nothing outside may be written for the node, "" where it may.
+	Frozen string
 }
 
 // guards gathers what the lifecycle's guards look at, for a verb. What only the wish knows is added by the caller.

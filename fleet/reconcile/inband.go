@@ -30,6 +30,12 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 	if i < 0 || op.Steps[i].Side != step.InBand || op.Steps[i].State != fleet.StepStarted || op.Generation != generation {
 		return nil, nil
 	}
+	run := op.Steps[i]
+	decl, _ := step.Find(run.Name)
+	abort := op.Abort && decl.Abort == step.AbortNow
+	if v.frozen != nil && !decl.Observes && !abort {
+		return nil, nil // an agent that is at it already is not disturbed by that: it asks for no more while it works
+	}
 	var denied []string
 	if name := op.Steps[i].Name; l.Denied != nil && (name == step.WriteImage || name == step.VerifyImage) {
 		denied = l.Denied(ctx, n.BMC) // it may look up a name, so that no commit waits for it
@@ -38,10 +44,11 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 	if err != nil {
 		return nil, err
 	}
-	run := op.Steps[i]
-	decl, _ := step.Find(run.Name)
+	if !l.handOut(id, op, i) {
+		return nil, nil
+	}
 	return &api.Task{Operation: op.ID, Index: i, Try: run.Try, Step: run.Name, Params: params,
-		LimitSeconds: int64(decl.Limit / time.Second), Abort: op.Abort && decl.Abort == step.AbortNow}, nil
+		LimitSeconds: int64(decl.Limit / time.Second), Abort: abort}, nil
 }
 
 // fill completes the parameters of an in-band step with what must not stand in the journal: the addresses of this run, the ranges that images never come

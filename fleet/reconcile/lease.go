@@ -227,6 +227,9 @@ func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, refusal *error) error {
 		hosts[host] = true
 		f := v.guards(fleet.VerbAllocate)
 		f.Lease = d.lease.ID
+		if v.frozen != nil && *refusal == nil {
+			*refusal = v.frozen.Refuse(*n, "lease")
+		}
 		if other := taken[id]; other != "" {
 			*refusal = fleet.Errorf(fleet.Conflict, "MC-LEASE-TAKEN", "%s belongs to lease %s", n.Name, other).WithHint("metalctl node list --state available")
 		} else if err := v.allocatable(f); err != nil && *refusal == nil {

@@ -23,6 +23,8 @@ const (
 	MemberGone
 	// LeaseWarn: the lease ends soon.
 	LeaseWarn
+	// LeaseOverdue: the lease goes on beyond its end; Why says what keeps it.
+	LeaseOverdue
 )
 
 // LeaseMove is what DecideLease answers. Fault is set where the lease cannot become what was asked for.
@@ -32,6 +34,8 @@ type LeaseMove struct {
 	Node  fleet.NodeID
 	Why   string
 	Fault bool
+	// Ends: only time made the move due. It is not made while the lease's nodes are frozen.
+	Ends bool
 }
 
 // leaseWarning is how long before its end watchers are told; half of its time where that is less.
@@ -92,27 +96,27 @@ func deadlineOf(l fleet.Lease) time.Time {
 	return l.CreatedAt.Add(leaseDeadline)
 }
 
-// hopeless says why too few members can become ready, or "".
-func hopeless(l fleet.Lease, now time.Time) string {
+// hopeless says why too few members can become ready, or "", and whether that is only a matter of time.
+func hopeless(l fleet.Lease, now time.Time) (why string, ends bool) {
 	deadline := deadlineOf(l)
 	a, ready, failure := alive(l)
 	switch {
 	case a < need(l):
-		return fmt.Sprintf("%d of the %d members that are needed can become ready; %s", a, need(l), failure)
+		return fmt.Sprintf("%d of the %d members that are needed can become ready; %s", a, need(l), failure), false
 	case l.GraceEnds.IsZero() && !now.Before(deadline) && ready < need(l):
-		return fmt.Sprintf("%d of the %d members that are needed were ready at the deadline %s", ready, need(l), deadline.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("%d of the %d members that are needed were ready at the deadline %s", ready, need(l), deadline.UTC().Format(time.RFC3339)), true
 	}
-	return ""
+	return "", false
 }
 
 func decideAllocating(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) LeaseMove {
-	if why := hopeless(l, now); why != "" {
+	if why, ends := hopeless(l, now); why != "" {
 		for _, n := range nodes {
 			if n.Lease == l.ID {
-				return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: why, Fault: true}
+				return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: why, Fault: true, Ends: ends}
 			}
 		}
-		return LeaseMove{Kind: LeaseVerb, Verb: "fail", Why: why, Fault: true}
+		return LeaseMove{Kind: LeaseVerb, Verb: "fail", Why: why, Fault: true, Ends: ends}
 	}
 	for _, m := range l.Members {
 		if m.State != fleet.MemberReserved {
@@ -144,8 +148,8 @@ func nextMember(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
 }
 
 func decideDeploying(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) LeaseMove {
-	if why := hopeless(l, now); why != "" {
-		return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: why, Fault: true}
+	if why, ends := hopeless(l, now); why != "" {
+		return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: why, Fault: true, Ends: ends}
 	}
 	if _, ready, _ := alive(l); ready >= need(l) {
 		return LeaseMove{Kind: LeaseVerb, Verb: "ready", Why: fmt.Sprintf("%d members are ready", ready)}
@@ -169,15 +173,28 @@ func decideActive(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Ti
 	}
 	if !now.Before(until) {
 		if l.Protected || protectedMember(l, nodes) {
-			return LeaseMove{Why: "its time is over, but it is protected"}
+			return LeaseMove{Kind: LeaseOverdue, Why: "its time is over, but " + protects(l, nodes)}
 		}
-		return LeaseMove{Kind: LeaseVerb, Verb: "release", Why: "its time was over at " + until.UTC().Format(time.RFC3339)}
+		return LeaseMove{Kind: LeaseVerb, Verb: "release", Ends: true, Why: "its time was over at " + until.UTC().Format(time.RFC3339)}
 	}
 	lead := min(leaseWarning, until.Sub(l.CreatedAt)/2)
 	if l.WarnedAt.IsZero() && !now.Before(until.Add(-lead)) {
 		return LeaseMove{Kind: LeaseWarn, Why: "ends at " + until.UTC().Format(time.RFC3339)}
 	}
 	return nextMember(l, nodes)
+}
+
+// protects names what keeps a lease from ending by time.
+func protects(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) string {
+	if l.Protected {
+		return "it is protected: metalctl lease unprotect " + firstOf(l.Name, string(l.ID))
+	}
+	for _, m := range l.Members {
+		if n := nodes[m.Node]; n != nil && n.Protected && n.Lease == l.ID {
+			return n.Name + " is protected: metalctl node unprotect " + n.Name
+		}
+	}
+	return ""
 }
 
 func protectedMember(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) bool {

@@ -72,9 +72,14 @@ func (l *Loop) TickLeases(ctx context.Context) error {
 // moveLeaseOnce makes the one next move of a lease and reports whether there was one.
 func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Time) (bool, error) {
 	var m LeaseMove
-	_, err := l.updateLease(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, at time.Time) ([]fleet.Event, error) {
+	_, err := l.updateLeaseBraked(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, at time.Time) ([]fleet.Event, error) {
 		m = DecideLease(*x, nodes, now)
+		if why := b.holdEnd(x, nodes); m.Ends && why != "" {
+			m = LeaseMove{Kind: LeaseOverdue, Why: "its time is over, but " + why}
+		}
 		switch m.Kind {
+		case LeaseOverdue:
+			return goesOn(x, m.Why, at), nil
 		case LeaseVerb:
 			if m.Fault && x.Fault == "" {
 				x.Fault = cut(m.Why, 300)
@@ -94,7 +99,7 @@ func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Tim
 		return false, err
 	}
 	switch m.Kind {
-	case LeaseRest:
+	case LeaseRest, LeaseOverdue:
 		return false, nil
 	case MemberAllocate:
 		err = l.allocate(ctx, id, m)
@@ -104,6 +109,15 @@ func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Tim
 		err = l.wishFor(ctx, id, m, fleet.VerbRelease)
 	}
 	return err == nil, err
+}
+
+// goesOn records why a lease goes on beyond its end, and warns once for each reason.
+func goesOn(x *fleet.Lease, why string, at time.Time) []fleet.Event {
+	if why = cut(why, 300); x.Overdue == why {
+		return nil
+	}
+	x.Overdue = why
+	return []fleet.Event{leaseEvent(x, at, "lease.overdue", "%s", why)}
 }
 
 // withLease reads the node together with a lease that it does not belong to yet.

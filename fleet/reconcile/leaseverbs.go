@@ -10,9 +10,18 @@ import (
 
 // updateLease reads a lease and its nodes afresh, lets do change the lease, and commits it. Where do changes nothing, nothing is committed.
 func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) ([]fleet.Event, error)) (fleet.Lease, error) {
+	return l.updateLeaseBraked(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, _ *brakes, now time.Time) ([]fleet.Event, error) {
+		return do(x, nodes, now)
+	})
+}
+
+// updateLeaseBraked is updateLease for what the brakes may hold back.
+func (l *Loop) updateLeaseBraked(ctx context.Context, id fleet.LeaseID,
+	do func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, now time.Time) ([]fleet.Event, error)) (fleet.Lease, error) {
 	for try := 1; ; try++ {
 		var d doc[fleet.Lease]
 		var name doc[string]
+		var b *brakes
 		nodes := map[fleet.NodeID]*fleet.Node{}
 		err := l.Store.View(ctx, func(s fleet.Snapshot) error {
 			var err error
@@ -27,6 +36,9 @@ func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fle
 					return err
 				}
 			}
+			if b, err = l.readBrakes(s); err != nil {
+				return err
+			}
 			return membersOf(s, d.v, nodes)
 		})
 		if err != nil {
@@ -37,7 +49,7 @@ func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fle
 		}
 		c := fleet.Change{}
 		wasOver := d.v.State.Over()
-		if c.Events, err = do(d.v, nodes, l.Now().UTC()); err != nil {
+		if c.Events, err = do(d.v, nodes, b, l.Now().UTC()); err != nil {
 			return *d.v, err
 		}
 		if d.v.State.Over() != wasOver {
@@ -95,12 +107,16 @@ func membersOf(s fleet.Snapshot, x *fleet.Lease, into map[fleet.NodeID]*fleet.No
 
 // ReleaseLease gives all nodes of a lease back. It is legal everywhere and idempotent.
 func (l *Loop) ReleaseLease(ctx context.Context, id fleet.LeaseID, by string) (fleet.Lease, error) {
-	return l.updateLease(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) ([]fleet.Event, error) {
+	return l.updateLeaseBraked(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, now time.Time) ([]fleet.Event, error) {
 		if x.State == fleet.LeaseReleasing || x.State.Over() {
 			return nil, nil
 		}
 		if x.Protected {
-			return nil, fleet.Errorf(fleet.Refused, "MC-LEASE-PROTECTED", "lease %s is protected against release", firstOf(x.Name, string(id)))
+			return nil, fleet.Errorf(fleet.Refused, "MC-LEASE-PROTECTED", "lease %s is protected against release", firstOf(x.Name, string(id))).
+				WithHint("metalctl lease unprotect %s", firstOf(x.Name, string(id)))
+		}
+		if n, f := b.frozen(x, nodes); f != nil {
+			return nil, f.Refuse(*n, "release")
 		}
 		for _, n := range nodes {
 			if n.Protected && n.Lease == id {
@@ -111,6 +127,21 @@ func (l *Loop) ReleaseLease(ctx context.Context, id fleet.LeaseID, by string) (f
 	})
 }
 
+// ProtectLease makes the lease refuse its release, verb api.VerbProtect, or ends that, api.VerbUnprotect. Both are idempotent.
+func (l *Loop) ProtectLease(ctx context.Context, id fleet.LeaseID, verb, by string) (fleet.Lease, error) {
+	return l.updateLease(ctx, id, func(x *fleet.Lease, _ map[fleet.NodeID]*fleet.Node, now time.Time) ([]fleet.Event, error) {
+		want := verb == api.VerbProtect
+		if x.Protected == want {
+			return nil, nil
+		}
+		if want && (x.State.Over() || x.State == fleet.LeaseReleasing) {
+			return nil, fleet.Errorf(fleet.Conflict, "MC-LEASE-VERB", "a lease that is %s cannot be protected", x.State)
+		}
+		x.Protected = want
+		return []fleet.Event{leaseEvent(x, now, "lease.protect", "%s by %s", verb, by)}, nil
+	})
+}
+
 func moveLease(x *fleet.Lease, verb string, now time.Time, why string) ([]fleet.Event, error) {
 	to, err := fleet.MoveLease(x.State, verb)
 	if err != nil {
@@ -118,7 +149,7 @@ func moveLease(x *fleet.Lease, verb string, now time.Time, why string) ([]fleet.
 	}
 	from := x.State
 	if from != to {
-		x.State, x.Since = to, now
+		x.State, x.Since, x.Overdue = to, now, ""
 	}
 	return []fleet.Event{leaseEvent(x, now, "lease.state", "%s to %s: %s", from, to, why)}, nil
 }
@@ -148,7 +179,7 @@ func (l *Loop) ExtendLease(ctx context.Context, id fleet.LeaseID, r api.LeaseExt
 					return nil, fleet.Errorf(fleet.Conflict, "MC-LEASE-GRACE", "the lease is over: %s is not waiting in grace any more", m.Name)
 				}
 			}
-			x.Request.Until, x.WarnedAt, x.Fault = r.Until, time.Time{}, ""
+			x.Request.Until, x.WarnedAt, x.Fault, x.Overdue = r.Until, time.Time{}, "", ""
 			for i := range x.Members {
 				if m := &x.Members[i]; m.State != fleet.MemberReplaced {
 					m.State, m.Since = fleet.MemberReserved, now
@@ -156,7 +187,7 @@ func (l *Loop) ExtendLease(ctx context.Context, id fleet.LeaseID, r api.LeaseExt
 			}
 			return moveLease(x, "extend", now, "extended in its grace time by "+by)
 		}
-		x.Request.Until, x.WarnedAt = r.Until, time.Time{}
+		x.Request.Until, x.WarnedAt, x.Overdue = r.Until, time.Time{}, ""
 		until := "without end"
 		if !r.Until.IsZero() {
 			until = "until " + r.Until.UTC().Format(time.RFC3339)

@@ -92,6 +92,8 @@ type Loop struct {
 	troubles map[fleet.NodeID]trouble // guarded by mu: why a node's newest move failed
 	// interrupts end the abortable steps that run here; guarded by mu.
 	interrupts map[fleet.NodeID]context.CancelCauseFunc
+	// handouts are the newest in-band steps; guarded by mu.
+	handouts map[fleet.NodeID]handout
 }
 
 // New fills the zero fields of l with their defaults, adds the server's own steps and returns l.
@@ -145,6 +147,7 @@ func New(l *Loop) *Loop {
 	l.waits = map[fleet.NodeID]string{}
 	l.troubles = map[fleet.NodeID]trouble{}
 	l.interrupts = map[fleet.NodeID]context.CancelCauseFunc{}
+	l.handouts = map[fleet.NodeID]handout{}
 	l.bells.init()
 	l.clock.start(l.Now(), l.Mono())
 	return l

@@ -146,6 +146,10 @@ func (l *Loop) attach(ctx context.Context, r *step.Result) error {
 func (v *view) result(i int, r step.Result) error {
 	run := v.op.v.Steps[i]
 	v.judge(run.Name, r)
+	if r.Problem != nil && r.Frozen {
+		v.spared(i, "it stopped before its next write")
+		return nil
+	}
 	if r.Problem != nil {
 		unseen := step.SeenEnd
 		if r.Unseen || r.Problem.Code == "MC-STEP-TIMEOUT" || r.Problem.Code == "MC-STEP-CANCELLED" {

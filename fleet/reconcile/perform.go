@@ -32,6 +32,9 @@ func (l *Loop) Once(ctx context.Context, id fleet.NodeID) (Move, error) {
 	case Start, Recover:
 		return l.start(ctx, id, m, v)
 	case Await:
+		if err := l.spare(ctx, id, m, v); err != nil {
+			return m, err
+		}
 		// A poll that came before the step was journalled is answered now; an abort is told, too.
 		l.Agents.Wake(id)
 	case Complete:
@@ -53,6 +56,9 @@ func (l *Loop) Once(ctx context.Context, id fleet.NodeID) (Move, error) {
 func (l *Loop) decide(v *view) Move {
 	f := l.facts(v.node.v)
 	f.Sure = v.sure
+	if v.frozen != nil {
+		f.Frozen = v.frozen.Why(*v.node.v)
+	}
 	return Decide(*v.node.v, v.op.v, v.lease.v, f, v.now)
 }
 
@@ -257,6 +263,7 @@ func (l *Loop) start(ctx context.Context, id fleet.NodeID, m Move, v *view) (Mov
 		if err := v.started(m.Index); err != nil {
 			return err
 		}
+		l.setHandout(id, v.op.v, m.Index)
 		// What cannot be handed out has failed before the agent hears of it.
 		if _, err := l.fill(*v.op.v, m.Index, nil, v.site); err != nil {
 			return v.result(m.Index, step.Result{Problem: fleet.ProblemOf(err)})

@@ -7,3 +7,5 @@ import (
 )
 
 func TestPlans(t *testing.T) { contract.Plan(t) }
+
+func TestFrozenPlans(t *testing.T) { contract.FrozenPlan(t) }

@@ -87,7 +87,9 @@ type view struct {
 	class fleet.Class
 	site  fleet.Site
 	packs []fleet.Pack // all there are, where the class wants any
-	image *fleet.Image
+	// frozen is the freeze that covers the node, or nil.
+	frozen *fleet.Freeze
+	image  *fleet.Image
 
 	// keepAgent is how long an agent is left up after its plan was given up.
 	keepAgent time.Duration
@@ -142,6 +144,11 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 			}
 		}
 	}
+	freezes, err := fleet.Freezes(s)
+	if err != nil {
+		return nil, err
+	}
+	v.frozen = fleet.FrozenBy(*n, freezes)
 	if v.claim, err = maybe[Claim](s, fleet.KeyOf(fleet.KindClaim, id)); err != nil {
 		return nil, err
 	}

@@ -90,6 +90,16 @@ func adminHash(ctx context.Context, st fleet.Store) (string, error) {
 // adminName is who an event names where the admin token was used; roles come with tenancy.
 const adminName = "admin"
 
+type callerKey struct{}
+
+// callerOf is whose token the request carried that ctx belongs to.
+func callerOf(ctx context.Context) string {
+	if name, ok := ctx.Value(callerKey{}).(string); ok {
+		return name
+	}
+	return adminName
+}
+
 // authorized lets requests with the admin token pass.
 func (s *Server) authorized(next http.Handler) http.Handler {
 	want, _ := hex.DecodeString(s.admin)

@@ -84,7 +84,7 @@ func (s *Server) putClass(ctx context.Context, in *putClassIn) (*tagged[fleet.Cl
 	if err := f.err("the class"); err != nil {
 		return nil, err
 	}
-	rev, err := putRecord(ctx, s, fleet.KeyOf(fleet.KindClass, c.Name), in.IfMatch, c, "class.changed", "class "+c.Name+" changed by "+adminName, pins...)
+	rev, err := putRecord(ctx, s, fleet.KeyOf(fleet.KindClass, c.Name), in.IfMatch, c, "class.changed", "class "+c.Name+" changed by "+callerOf(ctx), pins...)
 	return tag(c, rev), err
 }
 
@@ -132,7 +132,7 @@ func (s *Server) deleteClass(ctx context.Context, in *Item) (*struct{}, error) {
 		return nil, err
 	}
 	_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}, Writes: []fleet.Write{{Key: key}},
-		Events: []fleet.Event{{Type: "class.removed", At: s.Now().UTC(), Subject: key, Text: "class " + in.ID + " removed by " + adminName}}})
+		Events: []fleet.Event{{Type: "class.removed", At: s.Now().UTC(), Subject: key, Text: "class " + in.ID + " removed by " + callerOf(ctx)}}})
 	return nil, err
 }
 
@@ -173,7 +173,7 @@ func (s *Server) putSite(ctx context.Context, in *putSiteIn) (*tagged[fleet.Site
 			}
 		}
 	}
-	rev, err := putRecord(ctx, s, siteKey, in.IfMatch, site, "site.changed", "site changed by "+adminName+": isolation "+site.Isolation)
+	rev, err := putRecord(ctx, s, siteKey, in.IfMatch, site, "site.changed", "site changed by "+callerOf(ctx)+": isolation "+site.Isolation)
 	return tag(site, rev), err
 }
 

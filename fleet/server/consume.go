@@ -19,6 +19,8 @@ type Leases interface {
 	CreateLease(ctx context.Context, l api.LeaseCreate, by string) (fleet.Lease, error)
 	ExtendLease(ctx context.Context, id fleet.LeaseID, l api.LeaseExtend, by string) (fleet.Lease, error)
 	ReleaseLease(ctx context.Context, id fleet.LeaseID, by string) (fleet.Lease, error)
+	// ProtectLease takes api.VerbProtect and api.VerbUnprotect.
+	ProtectLease(ctx context.Context, id fleet.LeaseID, verb, by string) (fleet.Lease, error)
 }
 
 // Work hands steps to agents and takes what became of them.
@@ -44,6 +46,12 @@ type Words interface {
 	ExplainLease(ctx context.Context, id fleet.LeaseID) (api.LeaseExplain, error)
 }
 
+// Brakes stops and lets go what writes to the outside.
+type Brakes interface {
+	Freeze(ctx context.Context, r api.FreezeCreate, by string) (fleet.Freeze, error)
+	Thaw(ctx context.Context, r api.Thaw, by string) error
+}
+
 // Engine is who moves nodes and leases. All are needed.
 type Engine struct {
 	Verbs  Verbs
@@ -51,6 +59,7 @@ type Engine struct {
 	Work   Work
 	Plans  Plans
 	Words  Words
+	Brakes Brakes
 }
 
 // Learned is what enrolment found out about a BMC and its machine, by reads only.

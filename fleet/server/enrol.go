@@ -260,7 +260,7 @@ func (s *Server) commitNode(ctx context.Context, n *fleet.Node, password fleet.S
 	if ca != "" {
 		c.Writes = append(c.Writes, fleet.Write{Key: fleet.KeyOf(fleet.KindCA, n.BMC.TLS.CA), Value: ca})
 	}
-	c.Events = []fleet.Event{nodeEvent(n, "node.enrolled", s.Now(), "enrolled by "+adminName+", BMC "+n.BMC.Address)}
+	c.Events = []fleet.Event{nodeEvent(n, "node.enrolled", s.Now(), "enrolled by "+callerOf(ctx)+", BMC "+n.BMC.Address)}
 	_, err := s.Store.Commit(ctx, c)
 	if fleet.CodeOf(err) == "MC-STORE-STALE" {
 		if twice := s.unclaimed(ctx, n); twice != nil {

@@ -80,7 +80,7 @@ func (s *Server) addImage(ctx context.Context, in *addImageIn) (*accepted[fleet.
 		}
 	}
 	_, err := s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: img}},
-		Events: []fleet.Event{{Type: "image.added", At: img.CreatedAt, Subject: key, Text: "image " + img.Name + " added by " + adminName}}})
+		Events: []fleet.Event{{Type: "image.added", At: img.CreatedAt, Subject: key, Text: "image " + img.Name + " added by " + callerOf(ctx)}}})
 	if fleet.CodeOf(err) == "MC-STORE-STALE" {
 		err = fleet.Errorf(fleet.Conflict, "MC-IMAGE-TWICE", "there is an image %s already", img.Name).WithHint("metalctl image show %s; names are not reused while an image has them", img.Name)
 	}
@@ -183,7 +183,7 @@ func (s *Server) removeImage(ctx context.Context, in *Item) (*struct{}, error) {
 	}
 	key := fleet.KeyOf(fleet.KindImage, img.Name)
 	_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}, Writes: []fleet.Write{{Key: key}},
-		Events: []fleet.Event{{Type: "image.removed", At: s.Now().UTC(), Subject: key, Text: "image " + img.Name + " removed by " + adminName}}})
+		Events: []fleet.Event{{Type: "image.removed", At: s.Now().UTC(), Subject: key, Text: "image " + img.Name + " removed by " + callerOf(ctx)}}})
 	if err == nil && img.URL == "" {
 		s.dropFile(ctx, img.SHA256)
 	}

@@ -17,6 +17,8 @@ func (r *routes) leases() {
 	route(r, http.MethodGet, "/leases/{id}", "get-lease", "Read a lease", http.StatusOK, s.getLease)
 	route(r, http.MethodGet, "/leases/{id}/explain", "explain-lease", "What the lease waits for, and what unsticks it", http.StatusOK, s.explainLease)
 	route(r, http.MethodPost, "/leases/{id}/extend", "extend-lease", "Move the end of a lease", http.StatusOK, s.extendLease)
+	route(r, http.MethodPost, "/leases/{id}/protect", "protect-lease", "Make the lease refuse its release, also by time", http.StatusOK, s.protectLease)
+	route(r, http.MethodPost, "/leases/{id}/unprotect", "unprotect-lease", "End the protection", http.StatusOK, s.unprotectLease)
 	route(r, http.MethodPost, "/leases/{id}/release", "release-lease", "End a lease; idempotent", http.StatusAccepted, s.releaseLease)
 }
 
@@ -154,7 +156,7 @@ func (s *Server) createLease(ctx context.Context, in *createLeaseIn) (*accepted[
 	if err := f.err("the lease"); err != nil {
 		return nil, err
 	}
-	l, err := s.engine.Leases.CreateLease(ctx, req, adminName)
+	l, err := s.engine.Leases.CreateLease(ctx, req, callerOf(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +181,7 @@ func (s *Server) extendLease(ctx context.Context, in *extendLeaseIn) (*tagged[ap
 	if !in.Body.Until.After(s.Now()) {
 		return nil, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "until is missing or in the past").WithHint("give a time such as 2026-12-01T12:00:00Z")
 	}
-	if _, err := s.engine.Leases.ExtendLease(ctx, l.ID, in.Body, adminName); err != nil {
+	if _, err := s.engine.Leases.ExtendLease(ctx, l.ID, in.Body, callerOf(ctx)); err != nil {
 		return nil, err
 	}
 	return s.getLease(ctx, &Item{string(l.ID)})
@@ -190,8 +192,27 @@ func (s *Server) releaseLease(ctx context.Context, in *Item) (*accepted[api.Leas
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.engine.Leases.ReleaseLease(ctx, l.ID, adminName); err != nil {
+	if _, err := s.engine.Leases.ReleaseLease(ctx, l.ID, callerOf(ctx)); err != nil {
 		return nil, err
 	}
 	return s.leaseAccepted(ctx, l.ID)
+}
+
+func (s *Server) protectLease(ctx context.Context, in *Item) (*tagged[api.Lease], error) {
+	return s.leaseProtection(ctx, in, api.VerbProtect)
+}
+
+func (s *Server) unprotectLease(ctx context.Context, in *Item) (*tagged[api.Lease], error) {
+	return s.leaseProtection(ctx, in, api.VerbUnprotect)
+}
+
+func (s *Server) leaseProtection(ctx context.Context, in *Item, verb string) (*tagged[api.Lease], error) {
+	l, err := s.lease(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.engine.Leases.ProtectLease(ctx, l.ID, verb, callerOf(ctx)); err != nil {
+		return nil, err
+	}
+	return s.getLease(ctx, &Item{string(l.ID)})
 }

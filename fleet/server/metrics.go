@@ -15,8 +15,8 @@ import (
 
 // fleetCollector counts what the store holds, when asked.
 type fleetCollector struct {
-	s                                          *Server
-	nodes, faults, inState, agents, ops, lease *prometheus.Desc
+	s                                                  *Server
+	nodes, faults, inState, agents, ops, lease, frozen *prometheus.Desc
 }
 
 func newFleetCollector(s *Server) *fleetCollector {
@@ -31,11 +31,12 @@ func newFleetCollector(s *Server) *fleetCollector {
 		agents:  desc("agents", "Agents that were heard of within the last minute."),
 		ops:     desc("operations", "Operations by what for and state.", "kind", "state"),
 		lease:   desc("leases", "Leases by state.", "state"),
+		frozen:  desc("frozen", "Nodes that are frozen, by the source of their oldest freeze; 0 where nothing is.", "source"),
 	}
 }
 
 func (c *fleetCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.nodes, c.faults, c.inState, c.agents, c.ops, c.lease} {
+	for _, d := range []*prometheus.Desc{c.nodes, c.faults, c.inState, c.agents, c.ops, c.lease, c.frozen} {
 		ch <- d
 	}
 }
@@ -46,9 +47,16 @@ func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	type pair [2]string
 	nodes, faults, ops := map[pair]float64{}, map[pair]float64{}, map[pair]float64{}
 	longest, leases := map[string]float64{}, map[string]float64{}
-	up := 0.0
+	up, frozen := 0.0, map[fleet.FreezeSource]float64{}
 	err := c.s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		freezes, err := fleet.Freezes(sn)
+		if err != nil {
+			return err
+		}
 		if err := eachRecord(sn, fleet.KindNode, func(n fleet.Node, _ fleet.Revision) {
+			if f := fleet.FrozenBy(n, freezes); f != nil {
+				frozen[f.Source]++
+			}
 			nodes[pair{string(n.State), n.Class}]++
 			for _, f := range n.Faults {
 				faults[pair{f.Code, string(f.Severity)}]++
@@ -88,6 +96,9 @@ func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.lease, v, k)
 	}
 	gauge(c.agents, up)
+	for _, source := range []fleet.FreezeSource{fleet.FrozenByPerson, fleet.FrozenByRestore, fleet.FrozenByCheck, fleet.FrozenByWitness} {
+		gauge(c.frozen, frozen[source], string(source))
+	}
 }
 
 func (s *Server) metricsHandler() http.Handler {

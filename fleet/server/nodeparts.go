@@ -107,6 +107,9 @@ func (s *Server) setPower(ctx context.Context, in *setPowerIn) (*plain[api.Power
 	case !slices.Contains([]string{"on", "off", "cycle", "shutdown"}, action):
 		return nil, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "action is none of on, off, cycle, shutdown")
 	}
+	if err := s.unfrozen(ctx, n.ID, "power "+action); err != nil {
+		return nil, err
+	}
 	if _, busy := s.powering.LoadOrStore(n.ID, action); busy {
 		return nil, fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "somebody sets the power of %s right now", n.Name).WithHint("metalctl node power status %s", n.Name)
 	}
@@ -119,7 +122,7 @@ func (s *Server) setPower(ctx context.Context, in *setPowerIn) (*plain[api.Power
 		if op := planOf(n); op != "" {
 			return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "the operation %s works on %s and needs its power as it is", op, n.Name).WithHint("metalctl node abort %s", n.Name)
 		}
-		c.Events = append(c.Events, nodeEvent(n, "node.power", s.Now(), "power "+action+" asked by "+adminName))
+		c.Events = append(c.Events, nodeEvent(n, "node.power", s.Now(), "power "+action+" asked by "+callerOf(ctx)))
 		return nil
 	})
 	if err != nil {
@@ -128,7 +131,7 @@ func (s *Server) setPower(ctx context.Context, in *setPowerIn) (*plain[api.Power
 	// A caller that goes away does not leave a machine half way.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), powerSetLimit)
 	defer cancel()
-	s.note(n.ID, 0, "state", "power "+action+" asked by "+adminName)
+	s.note(n.ID, 0, "state", "power "+action+" asked by "+callerOf(ctx))
 	state, err := s.Power.SetPower(ctx, n.ID, action)
 	if err != nil {
 		return nil, err

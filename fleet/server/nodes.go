@@ -48,12 +48,16 @@ func (s *Server) listNodes(ctx context.Context, in *listNodesIn) (*plain[api.Lis
 		if err != nil {
 			return err
 		}
+		freezes, err := fleet.Freezes(sn)
+		if err != nil {
+			return err
+		}
 		var bad error
 		err = eachRecord(sn, fleet.KindNode, func(n fleet.Node, at fleet.Revision) {
 			if (in.State == "" || n.State == fleet.State(in.State)) && (in.Class == "" || n.Class == in.Class) && selects(want, n.Labels) {
 				last, err := lastState(sn, &n)
 				bad = errors.Join(bad, err)
-				nodes = append(nodes, s.nodeView(n, at, site, last))
+				nodes = append(nodes, frozenView(s.nodeView(n, at, site, last), freezes))
 			}
 		})
 		return errors.Join(err, bad)
@@ -83,8 +87,12 @@ func (s *Server) readNode(ctx context.Context, idOrName string) (api.Node, error
 		if err != nil {
 			return err
 		}
+		freezes, err := fleet.Freezes(sn)
+		if err != nil {
+			return err
+		}
 		last, err := lastState(sn, &n)
-		v = s.nodeView(n, rev, site, last)
+		v = frozenView(s.nodeView(n, rev, site, last), freezes)
 		return err
 	})
 	return v, err
@@ -138,7 +146,7 @@ func (s *Server) patchNode(ctx context.Context, in *patchNodeIn) (*tagged[api.No
 		return nil, err
 	}
 	err = s.updateNodeAt(ctx, n.ID, in.IfMatch, func(n *fleet.Node, c *fleet.Change) error {
-		text := "settings changed by " + adminName
+		text := "settings changed by " + callerOf(ctx)
 		if opened != nil {
 			if err := opened.record(ctx, s, n, c); err != nil {
 				return err
@@ -225,7 +233,7 @@ func (s *Server) forgetNode(ctx context.Context, in *Item) (*struct{}, error) {
 
 // ask hands the wish to the engine and lets go of what is remembered of a node that was forgotten.
 func (s *Server) ask(ctx context.Context, n *fleet.Node, verb string, v api.NodeVerb) (fleet.OperationID, error) {
-	op, err := s.engine.Verbs.Ask(ctx, n.ID, verb, v, adminName)
+	op, err := s.engine.Verbs.Ask(ctx, n.ID, verb, v, callerOf(ctx))
 	if err == nil && verb == string(fleet.VerbForget) {
 		s.presence.forget(n.ID)
 		s.progress.forget(n.ID)

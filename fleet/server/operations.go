@@ -76,6 +76,7 @@ func (s *Server) operationView(op fleet.Operation, rev fleet.Revision) api.Opera
 		}
 	}
 	if !op.State.Over() {
+		v.Waits = s.waits(op.Node)
 		if v.Progress = s.progress.of(op.Node, op.ID); v.Progress != nil {
 			if i := op.Current(); i >= 0 && op.Steps[i].Name == v.Progress.Step {
 				finished += weight(v.Progress.Step) * v.Progress.Percent / 100

@@ -46,6 +46,7 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r := &routes{s: s, api: rest}
 	r.nodes()
 	r.nodeParts()
+	r.freeze()
 	r.operations()
 	r.leases()
 	r.images()
@@ -100,6 +101,7 @@ func route[I, O any](r *routes, method, path, id, summary string, status int, fn
 // tagOf is the collection that a path belongs to.
 func tagOf(path string) string {
 	tag, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	tag, _, _ = strings.Cut(tag, ":")
 	return tag
 }
 

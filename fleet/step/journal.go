@@ -42,6 +42,8 @@ type Action struct {
 type Signals struct {
 	// Held by a person: no step starts that is not EvenHeld.
 	Held bool
+	// Frozen says why nothing outside may be written for the node, "" where it may: no step starts that does not merely observe.
+	Frozen string
 	// AgentUp and AgentSince: whether the agent answers, and since when it does or does not (zero: never heard of).
 	AgentUp    bool
 	AgentSince time.Time
@@ -92,6 +94,8 @@ func Next(op fleet.Operation, now time.Time, s Signals) Action {
 	switch {
 	case op.Abort:
 		return Action{Do: Abort, Index: i, Why: "abort asked"}
+	case s.Frozen != "" && !decl.Observes:
+		return Action{Do: Wait, Index: i, Why: run.Name + " waits for the thaw: " + s.Frozen}
 	case s.Held && !(decl.EvenHeld && op.Use == string(Release)):
 		return Action{Do: Wait, Index: i, Why: "held by a person: metalctl node unhold"}
 	case now.Before(run.NotBefore):
@@ -185,7 +189,7 @@ func Failed(op fleet.Operation, i int, p fleet.Problem, unseen Seen, now time.Ti
 	r.FinishedAt, r.Error, r.State = now, &p, fleet.StepFailed
 	r.Resumed = r.Resumed || bool(unseen)
 	decl, _ := Find(r.Name)
-	if p.Transient && r.Try < decl.Tries && !op.Abort {
+	if p.Transient && r.Try-r.Spared < decl.Tries && !op.Abort {
 		r.State = fleet.StepPending
 		r.NotBefore = now.Add(Backoff(op.ID, i, r.Try))
 	}
@@ -216,6 +220,14 @@ func Recovered(op fleet.Operation, i int, now time.Time) fleet.Operation {
 	return op
 }
 
+// Spared journals that a try of step i ended because its node was frozen while it ran: it is taken up again after the thaw, and costs none of the
+// tries that it has.
+func Spared(op fleet.Operation, i int, now time.Time) fleet.Operation {
+	op = Recovered(op, i, now)
+	op.Steps[i].Spared++
+	return op
+}
+
 // Again makes a new journal that goes on at the first step that had not finished.
 func Again(old fleet.Operation, id fleet.OperationID, by string, now time.Time) fleet.Operation {
 	op := clone(old)
@@ -224,7 +236,7 @@ func Again(old fleet.Operation, id fleet.OperationID, by string, now time.Time) 
 	for i := range op.Steps {
 		if r := &op.Steps[i]; r.State != fleet.StepFinished {
 			r.Resumed = r.Resumed || r.Try > 0
-			r.State, r.Try, r.NotBefore, r.Error = fleet.StepPending, 0, time.Time{}, nil
+			r.State, r.Try, r.Spared, r.NotBefore, r.Error = fleet.StepPending, 0, 0, time.Time{}, nil
 		}
 	}
 	return op

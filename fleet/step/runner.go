@@ -22,6 +22,8 @@ type Result struct {
 	Faults []fleet.Fault
 	// Problem is nil where the step ended as it should.
 	Problem *fleet.Problem
+	// Frozen: a freeze of the node refused one of its writes.
+	Frozen bool
 	// Unseen: the step was left behind, still running, when its time was over.
 	Unseen bool
 }
@@ -118,7 +120,9 @@ func success(name string, out Outcome) Result {
 	return r
 }
 
-func failure(err error) Result { return Result{Problem: fleet.ProblemOf(err)} }
+func failure(err error) Result {
+	return Result{Problem: fleet.ProblemOf(err), Frozen: fleet.IsFrozen(err)}
+}
 
 func firstFrames(stack []byte) string {
 	const most = 1500

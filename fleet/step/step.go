@@ -71,6 +71,8 @@ type Step struct {
 	Unseen bool
 	// EvenHeld: in a release it runs although the node is held.
 	EvenHeld bool
+	// Observes: it only looks, so that it goes on while its node is frozen.
+	Observes bool
 	// Doc is one sentence.
 	Doc string
 }
