@@ -219,6 +219,27 @@ func FuzzResource(f *testing.F) {
 	})
 }
 
+func FuzzConsole(f *testing.F) {
+	f.Add([]byte(`{"Members":[{"Id":"7","Message":"\u001b[2J\u001b[01;01Hone\rtwo","Created":"2026-01-02T03:04:05Z"},{"Id":"-1","Message":7},null]}`), int64(3))
+	f.Add([]byte(`{"Members":[{"Id":"9223372036854775807","Message":"\u202e\u0000"}],"Members@odata.count":-3}`), int64(-1))
+	f.Add([]byte(`{"Members":{}}`), int64(0))
+	f.Fuzz(func(t *testing.T, body []byte, after int64) {
+		r, err := parseResource("/redfish/v1", &response{header: http.Header{}, body: body})
+		if err != nil {
+			return
+		}
+		lines, end, err := consolePage(r, 0, after)
+		if err != nil || len(lines) > consoleLines || end < -1 {
+			t.Errorf("%d lines up to %d, %v", len(lines), end, err)
+		}
+		for _, l := range lines {
+			if l.Text == "" || strings.ContainsFunc(l.Text, unicode.IsControl) {
+				t.Errorf("line %q", l.Text)
+			}
+		}
+	})
+}
+
 func FuzzTag(f *testing.F) {
 	f.Add(`W/"a-gzip"`, `""b""`)
 	f.Add("\"a\r\nb\"", "W/")

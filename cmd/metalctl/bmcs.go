@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/reconcile"
 	"github.com/metalctl/metalctl/fleet/server"
 	"github.com/metalctl/metalctl/provision/vmedia"
 	"github.com/metalctl/metalctl/redfish"
@@ -346,6 +347,29 @@ func (b *bmcs) dial(ctx context.Context, id fleet.NodeID) (vmedia.Controller, er
 	}
 	c := bmcController{bmc: bmc, plain: b.plain, firmware: b.firmware, learned: func(ctx context.Context, l redfish.Learned) { b.saveLearned(ctx, id, l) }}
 	return vmedia.Controller{Power: c, Media: c, Boot: c, Identity: c}, nil
+}
+
+// ConsoleLines implements reconcile.Console.
+func (b *bmcs) ConsoleLines(ctx context.Context, id fleet.NodeID, after int64) ([]reconcile.ConsoleLine, int64, error) {
+	bmc, err := b.get(ctx, id)
+	if err != nil {
+		return nil, -1, err
+	}
+	lines, end, err := bmc.Console(ctx, after)
+	var out []reconcile.ConsoleLine
+	for _, l := range lines {
+		out = append(out, reconcile.ConsoleLine(l))
+	}
+	return out, end, err
+}
+
+// SecureBoot implements reconcile.Firmware.
+func (b *bmcs) SecureBoot(ctx context.Context, id fleet.NodeID) (string, error) {
+	bmc, err := b.get(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	return bmc.SecureBoot(ctx)
 }
 
 // BootProgress tells how far the machine's firmware says that it is, as Redfish's BootProgress.LastState.

@@ -178,11 +178,18 @@ func (o *waitOptions) run(ctx context.Context, p *program, object string) error 
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	bounded, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
+	last := ""
+	late := func() error {
+		return fleet.Errorf(fleet.Timeout, "MC-CLI-WAIT", "%s is still %s after %s", object, last, o.timeout).WithHint("metalctl node explain NODE says what it waits for")
+	}
 	for {
 		is, dead, err := waitState(ctx, cl, kind, id, want)
+		ctx = bounded // the first look is not bounded: there is always a state to tell of
 		switch {
+		case err != nil && bounded.Err() != nil && last != "":
+			return late()
 		case err != nil:
 			return err
 		case is == want:
@@ -191,9 +198,10 @@ func (o *waitOptions) run(ctx context.Context, p *program, object string) error 
 		case dead != "":
 			return &exitError{exitNodeFailed, fmt.Errorf("%s is %s and will not become %s: %s", object, is, want, dead)}
 		}
+		last = is
 		select {
 		case <-ctx.Done():
-			return fleet.Errorf(fleet.Timeout, "MC-CLI-WAIT", "%s is still %s after %s", object, is, o.timeout).WithHint("metalctl node explain NODE says what it waits for")
+			return late()
 		case <-time.After(time.Second):
 		}
 	}

@@ -160,6 +160,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	driver := &vmedia.Driver{Dial: controllers.dial, Medium: srv}
 	loop := reconcile.New(&reconcile.Loop{
 		Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
+		Console: controllers, Firmware: controllers,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, Log: log,
 		Layout: layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker,
 		// The store is locked by this process, so that whoever held claims under this name before is gone.

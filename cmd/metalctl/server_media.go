@@ -93,5 +93,5 @@ func mediaLayout(iso *ramdisk.ISO) (reconcile.MediaLayout, error) {
 	if err != nil {
 		return reconcile.MediaLayout{}, fleet.Errorf(fleet.Invalid, "MC-RAMDISK-ISO", "look into the boot medium: %w", err).WithHint("metalctl ramdisk build -o FILE")
 	}
-	return reconcile.MediaLayout{HeaderBytes: ramdisk.HeaderBytes, KernelOffset: off, KernelBytes: size}, nil
+	return reconcile.MediaLayout{HeaderBytes: ramdisk.HeaderBytes, KernelOffset: off, KernelBytes: size, Signed: iso.Signed}, nil
 }

@@ -3,6 +3,8 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +18,8 @@ type MediaLayout struct {
 	HeaderBytes int64
 	// KernelOffset and KernelBytes are the unified kernel image within the medium.
 	KernelOffset, KernelBytes int64
+	// Signed: the kernel carries a signature for Secure Boot.
+	Signed bool
 }
 
 // verdictLead is how long before a step's limit it must have its verdict.
@@ -24,6 +28,7 @@ const verdictLead = 15 * time.Second
 // awaitAgent waits for the agent of this boot generation, and where it does not come says how far the boot went.
 func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error) {
 	began := l.Now()
+	looked, lost := began, false
 	tick := time.NewTicker(l.Tick)
 	defer tick.Stop()
 	for {
@@ -33,42 +38,63 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 		}
 		n := v.node.v
 		if up, _ := l.Agents.Up(c.Node, n.Boot.Generation); up && n.Boot.Generation > 0 {
+			l.followConsole(ctx, n)
+			l.dropConsole(c.Node)
 			return step.Outcome{Evidence: map[string]any{"generation": n.Boot.Generation, "waited": l.Now().Sub(began).Round(time.Second).String()}}, nil
 		}
 		deadline, _ := ctx.Deadline()
 		select {
 		case <-tick.C:
 			if time.Until(deadline) > verdictLead {
+				if now := l.Now(); now.Sub(looked) >= l.ConsoleTick {
+					looked = now
+					entries, err := l.bootEvidence(ctx, n)
+					if err != nil {
+						return step.Outcome{}, err
+					}
+					verdict, sure := BootVerdict(*n, l.Layout, "", entries)
+					if sure && lost {
+						return step.Outcome{}, verdict
+					}
+					lost = sure // what is seen twice is not about to change
+				}
 				c.Progress(fmt.Sprintf("waiting for the agent of boot generation %d", n.Boot.Generation), 0, 0)
 				continue
 			}
-			return step.Outcome{}, l.bootVerdict(ctx, n)
+			entries, err := l.bootEvidence(ctx, n)
+			if err != nil {
+				return step.Outcome{}, err
+			}
+			verdict, _ := BootVerdict(*n, l.Layout, l.secureBoot(ctx, n.ID), entries)
+			return step.Outcome{}, verdict
 		case <-ctx.Done():
 			return step.Outcome{}, ctx.Err()
 		}
 	}
 }
 
-// bootVerdict reads the timeline of the node's boot generation.
-func (l *Loop) bootVerdict(ctx context.Context, n *fleet.Node) error {
-	var entries []fleet.TimelineEntry
-	if l.Timeline != nil {
-		var err error
-		if entries, err = l.Timeline.ReadTimeline(ctx, n.ID, n.Boot.IssuedAt, 0); err != nil {
-			return fmt.Errorf("read the timeline: %w", err)
-		}
+// bootEvidence reads the console, and the timeline of the node's boot generation.
+func (l *Loop) bootEvidence(ctx context.Context, n *fleet.Node) ([]fleet.TimelineEntry, error) {
+	l.followConsole(ctx, n)
+	if l.Timeline == nil {
+		return nil, nil
 	}
-	return BootVerdict(*n, l.Layout, entries)
+	entries, err := l.Timeline.ReadTimeline(ctx, n.ID, n.Boot.IssuedAt, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the timeline: %w", err)
+	}
+	return entries, nil
 }
 
-// BootVerdict says from what was read of the boot medium how far a boot went whose agent never called. It is pure.
-func BootVerdict(n fleet.Node, layout MediaLayout, entries []fleet.TimelineEntry) error {
+// BootVerdict says how far a boot went whose agent never called: from what was read of its medium, from what its console said, and from secure, the
+// firmware's Secure Boot state ("" where it is not known). sure says that the console showed the end of this boot. It is pure.
+func BootVerdict(n fleet.Node, layout MediaLayout, secure string, entries []fleet.TimelineEntry) (verdict error, sure bool) {
 	header := layout.HeaderBytes
 	if header == 0 {
 		header = 64 << 10
 	}
 	var read, last, kernel int64
-	serial := ""
+	var said console
 	for _, e := range entries {
 		switch {
 		case e.Source == "media" && e.Generation == n.Boot.Generation && e.Length > 0:
@@ -76,22 +102,80 @@ func BootVerdict(n fleet.Node, layout MediaLayout, entries []fleet.TimelineEntry
 			read += e.Length
 			last = max(last, end)
 			kernel += max(0, min(end, layout.KernelOffset+layout.KernelBytes)-max(e.Offset, layout.KernelOffset))
-		case e.Source == "serial" && strings.TrimSpace(e.Text) != "":
-			serial = "; the console's last line: " + cut(strings.TrimSpace(e.Text), 160)
+		case e.Source == "serial" && e.Generation == n.Boot.Generation:
+			said.hear(e.Text)
 		}
 	}
+	serial := said.tail()
 	look := "metalctl node timeline " + n.Name
 	switch {
 	case read == 0:
 		return fleet.Errorf(fleet.Broken, "MC-BOOT-MEDIA-UNREAD", "the boot medium was never read: the BMC did not mount it, or cannot reach the server%s", serial).
-			WithHint("check that the BMC reaches the server's advertise address, or listen_boot where it cannot do https: %s", look)
+			WithHint("check that the BMC reaches the server's advertise address, or listen_boot where it cannot do https: %s", look), false
 	case last <= header:
 		return fleet.Errorf(fleet.Broken, "MC-BOOT-FIRMWARE", "the BMC mounted the medium and read its headers up to byte %d, but the firmware never booted from it%s", last, serial).
-			WithHint("check the boot order and Secure Boot in the firmware: %s", look)
+			WithHint("check the boot order and Secure Boot in the firmware: %s", look), false
 	case layout.KernelBytes > 0 && kernel < layout.KernelBytes:
 		return fleet.Errorf(fleet.Broken, "MC-BOOT-MEDIA-CUT", "the firmware began to read the kernel and stopped at byte %d, after %d of %d bytes%s", last, kernel, layout.KernelBytes, serial).
-			WithHint("the BMC's connection to the server broke, or the firmware gave up: %s", look)
+			WithHint("the BMC's connection to the server broke, or the firmware gave up: %s", look), false
+	case said.death != "":
+		return fleet.Errorf(fleet.Broken, "MC-BOOT-KERNEL", "the kernel started and died; the console says: %s", said.death).
+			WithHint("the lines before it say why: %s", look), true
+	case said.kernel:
+		return fleet.Errorf(fleet.Broken, "MC-BOOT-KERNEL", "the kernel started, and the agent found no way to the server%s", serial).
+			WithHint("look at the node's boot_network, and whether the machine's network reaches the server: %s", look), false
+	case said.refusal != "":
+		return fleet.Errorf(fleet.Broken, "MC-BOOT-REFUSED", "the firmware read the kernel whole and refused it; the console says: %s", said.refusal).
+			WithHint("sign the ramdisk with a key that this firmware trusts (metalctl ramdisk build --sign-key), or enrol its key there: %s", look), true
+	case secure == "Enabled" && !layout.Signed:
+		return fleet.Errorf(fleet.Broken, "MC-BOOT-REFUSED", "the firmware read the kernel whole and started nothing: Secure Boot is on, and this server's ramdisk is not signed%s", serial).
+			WithHint("sign the ramdisk with a key that this firmware trusts (metalctl ramdisk build --sign-key), or switch Secure Boot off: %s", look), false
 	}
 	return fleet.Errorf(fleet.Broken, "MC-BOOT-KERNEL", "the kernel was read whole (last byte %d), and neither it nor the agent spoke: the kernel died, or the agent found no way to the server%s", last, serial).
-		WithHint("look at the console, and at the node's boot_network: %s", look)
+		WithHint("look at the console, and at the node's boot_network: %s", look), false
+}
+
+// console is what a boot's lines come to.
+type console struct {
+	last, refusal, death string
+	// kernel: a Linux kernel spoke.
+	kernel bool
+}
+
+// What firmware says of an image that it does not trust (EDK II's boot manager; AMI Aptio), what a kernel says first, and what it says last.
+var (
+	refusals = []string{"Access Denied", "Security Violation", "Secure Boot Violation", "Invalid signature detected"}
+	starts   = []string{"Linux version ", "Command line: ", "EFI stub: ", "Run /init as init process"}
+	deaths   = []string{"Kernel panic", "Attempted to kill init"}
+)
+
+func (c *console) hear(line string) {
+	if line = strings.TrimSpace(line); line == "" {
+		return
+	}
+	c.last = line
+	has := func(words []string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(line, w) })
+	}
+	switch {
+	case has(deaths):
+		c.kernel = true
+		if c.death == "" {
+			c.death = cut(line, 160)
+		}
+	case has(starts), kernelStamp.MatchString(line):
+		c.kernel = true
+	case has(refusals):
+		c.refusal = cut(line, 160)
+	}
+}
+
+// kernelStamp is the time since the start that a kernel puts before each line.
+var kernelStamp = regexp.MustCompile(`^\[ *[0-9]+\.[0-9]{6}\] `)
+
+func (c *console) tail() string {
+	if c.last == "" {
+		return ""
+	}
+	return "; the console's last line: " + cut(c.last, 160)
 }

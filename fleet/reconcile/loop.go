@@ -43,6 +43,9 @@ type Loop struct {
 	// Machine and Evidence may be nil: power then is unknown, and readiness is power on for a time.
 	Machine  Machine
 	Evidence Evidence
+	// Console and Firmware may be nil: then a boot that does not arrive is judged by what was read of its medium alone.
+	Console  Console
+	Firmware Firmware
 	// Sources are where an agent fetches an image while an operation runs; UserDataPath is where on its own server it fetches the user-data.
 	Sources      func(fleet.OperationID, fleet.Image) ([]step.ImageSource, error)
 	UserDataPath string
@@ -74,8 +77,8 @@ type Loop struct {
 	ClaimTTL, CallDeadline time.Duration
 	// Period is how often everything is looked at without a bell; Tick how often a waiting step looks again.
 	Period, Tick time.Duration
-	// ReadyTick is how often the BMC is asked whether the tenant's system runs.
-	ReadyTick time.Duration
+	// ReadyTick is how often the BMC is asked whether the tenant's system runs, ConsoleTick how often what a booting machine said.
+	ReadyTick, ConsoleTick time.Duration
 	// Parallel is how many nodes may be worked on at once.
 	Parallel int
 	// KeepAgent is how long a machine stays on after its inspection or cleaning was given up, while its agent answers; negative: not at all.
@@ -90,6 +93,8 @@ type Loop struct {
 	mu       sync.Mutex
 	waits    map[fleet.NodeID]string  // guarded by mu: what each node waits for, as last decided
 	troubles map[fleet.NodeID]trouble // guarded by mu: why a node's newest move failed
+	// consoles is how far each node's console was read; guarded by mu.
+	consoles map[fleet.NodeID]int64
 	// interrupts end the abortable steps that run here; guarded by mu.
 	interrupts map[fleet.NodeID]context.CancelCauseFunc
 	// handouts are the newest in-band steps; guarded by mu.
@@ -108,6 +113,7 @@ func New(l *Loop) *Loop {
 	def(&l.Period, 10*time.Second)
 	def(&l.Tick, time.Second)
 	def(&l.ReadyTick, 5*time.Second)
+	def(&l.ConsoleTick, 20*time.Second)
 	def(&l.PowerOnFor, 3*time.Minute)
 	def(&l.KeepAgent, 15*time.Minute)
 	if l.Parallel == 0 {
@@ -143,7 +149,11 @@ func New(l *Loop) *Loop {
 	for name, f := range l.Funcs {
 		funcs[name] = f
 	}
+	if insert := funcs[step.MediaInsert]; insert != nil && l.Console != nil {
+		funcs[step.MediaInsert] = l.markConsole(insert)
+	}
 	l.Funcs = funcs
+	l.consoles = map[fleet.NodeID]int64{}
 	l.waits = map[fleet.NodeID]string{}
 	l.troubles = map[fleet.NodeID]trouble{}
 	l.interrupts = map[fleet.NodeID]context.CancelCauseFunc{}

@@ -57,22 +57,42 @@ func TestBootVerdict(t *testing.T) {
 	media := func(generation, offset, length int64) fleet.TimelineEntry {
 		return fleet.TimelineEntry{Source: "media", Generation: generation, Offset: offset, Length: length}
 	}
-	console := fleet.TimelineEntry{Source: "serial", Text: "Kernel panic - not syncing\n"}
+	console := func(text string) fleet.TimelineEntry {
+		return fleet.TimelineEntry{Source: "serial", Generation: 3, Text: text}
+	}
+	whole, denied := media(3, 0, 6<<20), console(`BdsDxe: failed to load Boot0001 "UEFI CD" from PciRoot(0x0): Access Denied`)
 	for name, c := range map[string]struct {
 		entries []fleet.TimelineEntry
 		code    string
 		text    string
+		secure  string
+		lax     bool // the medium is signed
+		sure    bool
 	}{
-		"nothing was read":            {nil, "MC-BOOT-MEDIA-UNREAD", "never read"},
-		"only an older boot read":     {[]fleet.TimelineEntry{media(2, 0, 10<<20)}, "MC-BOOT-MEDIA-UNREAD", "never read"},
-		"only headers were read":      {[]fleet.TimelineEntry{media(3, 0x8000, 4096)}, "MC-BOOT-FIRMWARE", "up to byte 36864"},
-		"the kernel was cut":          {[]fleet.TimelineEntry{media(3, 0, 40<<10), media(3, 1<<20, 1<<20)}, "MC-BOOT-MEDIA-CUT", "stopped at byte 2097152, after 1048576 of 4194304"},
-		"the kernel was read whole":   {[]fleet.TimelineEntry{media(3, 0, 40<<10), media(3, 1<<20, 4<<20)}, "MC-BOOT-KERNEL", "last byte 5242880"},
-		"the console says why":        {[]fleet.TimelineEntry{media(3, 0, 6<<20), console}, "MC-BOOT-KERNEL", "Kernel panic"},
-		"read in pieces out of order": {[]fleet.TimelineEntry{media(3, 3<<20, 2<<20), media(3, 0, 3<<20)}, "MC-BOOT-KERNEL", "last byte"},
+		"nothing was read":               {entries: nil, code: "MC-BOOT-MEDIA-UNREAD", text: "never read"},
+		"only an older boot read":        {entries: []fleet.TimelineEntry{media(2, 0, 10<<20)}, code: "MC-BOOT-MEDIA-UNREAD", text: "never read"},
+		"another system was started":     {entries: []fleet.TimelineEntry{console("Linux version 5.4")}, code: "MC-BOOT-MEDIA-UNREAD", text: "last line: Linux version 5.4"},
+		"only headers were read":         {entries: []fleet.TimelineEntry{media(3, 0x8000, 4096)}, code: "MC-BOOT-FIRMWARE", text: "up to byte 36864"},
+		"the kernel was cut":             {entries: []fleet.TimelineEntry{media(3, 0, 40<<10), media(3, 1<<20, 1<<20)}, code: "MC-BOOT-MEDIA-CUT", text: "stopped at byte 2097152, after 1048576 of 4194304"},
+		"cut, whatever is denied":        {entries: []fleet.TimelineEntry{media(3, 0, 40<<10), media(3, 1<<20, 1<<20), denied}, code: "MC-BOOT-MEDIA-CUT", text: "Access Denied"},
+		"the kernel was read whole":      {entries: []fleet.TimelineEntry{media(3, 0, 40<<10), media(3, 1<<20, 4<<20)}, code: "MC-BOOT-KERNEL", text: "last byte 5242880"},
+		"the kernel panicked":            {entries: []fleet.TimelineEntry{whole, console("[    1.000000] Kernel panic - not syncing\n"), console("Rebooting")}, code: "MC-BOOT-KERNEL", text: "died; the console says: [    1.000000] Kernel panic", sure: true},
+		"a panic of an older boot":       {entries: []fleet.TimelineEntry{whole, {Source: "serial", Generation: 2, Text: "Kernel panic"}}, code: "MC-BOOT-KERNEL", text: "neither it nor the agent spoke"},
+		"the kernel ran":                 {entries: []fleet.TimelineEntry{whole, console("[    0.500000] Run /init as init process"), denied, console("no carrier")}, code: "MC-BOOT-KERNEL", text: "found no way to the server; the console's last line: no carrier"},
+		"refused, the console says":      {entries: []fleet.TimelineEntry{whole, denied, console("UEFI Shell")}, code: "MC-BOOT-REFUSED", text: "Access Denied", sure: true},
+		"refused, as nothing is signed":  {entries: []fleet.TimelineEntry{whole}, secure: "Enabled", code: "MC-BOOT-REFUSED", text: "is not signed"},
+		"signed, and nobody says a word": {entries: []fleet.TimelineEntry{whole}, secure: "Enabled", lax: true, code: "MC-BOOT-KERNEL", text: "neither"},
+		"nothing is enforced":            {entries: []fleet.TimelineEntry{whole}, secure: "Disabled", code: "MC-BOOT-KERNEL", text: "neither"},
+		"it ran with Secure Boot on":     {entries: []fleet.TimelineEntry{whole, console("Linux version 6.1")}, secure: "Enabled", code: "MC-BOOT-KERNEL", text: "kernel started"},
+		"read in pieces out of order":    {entries: []fleet.TimelineEntry{media(3, 3<<20, 2<<20), media(3, 0, 3<<20)}, code: "MC-BOOT-KERNEL", text: "last byte"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := BootVerdict(n, layout, c.entries)
+			layout := layout
+			layout.Signed = c.lax
+			err, sure := BootVerdict(n, layout, c.secure, c.entries)
+			if sure != c.sure {
+				t.Errorf("sure is %v", sure)
+			}
 			if fleet.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.text) || fleet.HintOf(err) == "" {
 				t.Errorf("%s: %v", fleet.CodeOf(err), err)
 			}

@@ -42,6 +42,12 @@ type rackStatus struct {
 // newWorld brings a rack up from a lab file and a server that nodes reach, with further arguments. Both end with the test.
 func newWorld(t *testing.T, lab string, server ...string) *world {
 	t.Helper()
+	return newWorldOf(t, lab, nil, server...)
+}
+
+// newWorldOf is newWorld with further arguments for building the ramdisk.
+func newWorldOf(t *testing.T, lab string, ramdisk []string, server ...string) *world {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("long: boots machines")
 	}
@@ -56,7 +62,7 @@ func newWorld(t *testing.T, lab string, server ...string) *world {
 		t.Skip("qemu-system-x86_64 is missing; run make setup")
 	}
 	kernel := w.script("kernel.sh", "cloud")
-	w.must("ramdisk", "build", "--lab", "--kernel", kernel, "-o", w.path("boot.iso"))
+	w.must(append([]string{"ramdisk", "build", "--lab", "--kernel", kernel, "-o", w.path("boot.iso")}, ramdisk...)...)
 	w.write("lab.yaml", lab)
 	w.startRack()
 	w.startServer(server...)
