@@ -40,22 +40,22 @@ func TestFollowPiped(t *testing.T) {
 	start := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	now := start
 	var out bytes.Buffer
-	f := newFollower(&out)
+	f := newDrawer(&out)
 	f.now = func() time.Time { return now }
 	op := api.Operation{Operation: fleet.Operation{ID: "o1", NodeName: "n1", Use: "clean", State: fleet.OperationRunning, StartedAt: start,
 		Steps: []fleet.StepRun{{Name: "inventory", State: fleet.StepStarted, StartedAt: start}, {Name: "erase-disks", State: fleet.StepPending}}}}
-	f.show([]api.Operation{op})
+	f.draw([]api.Operation{op}, time.Time{})
 	for range 40 { // 20 seconds of the same
 		now = now.Add(500 * time.Millisecond)
-		f.show([]api.Operation{op})
+		f.draw([]api.Operation{op}, time.Time{})
 	}
 	op.Percent, op.Steps[0].State = 12.5, fleet.StepFinished
 	op.Steps[1] = fleet.StepRun{Name: "erase-disks", State: fleet.StepStarted, Try: 2, StartedAt: now}
 	op.Progress = &fleet.Progress{Step: "erase-disks", Stage: "zeroes", Done: 1 << 30, Total: 4 << 30, At: now.Add(2 * time.Second)}
-	f.show([]api.Operation{op})
+	f.draw([]api.Operation{op}, time.Time{})
 	op.State, op.Percent, op.EndedAt = fleet.OperationDone, 100, now.Add(3*time.Second)
-	f.show([]api.Operation{op})
-	f.show([]api.Operation{op})
+	f.draw([]api.Operation{op}, time.Time{})
+	f.draw([]api.Operation{op}, time.Time{})
 	want := `n1         clean    [....................]   0%  0s       inventory
 n1         clean    [....................]   0%  15s      inventory
 n1         clean    [###.................]  12%  20s      erase-disks (try 2) zeroes 1.07 GB of 4.29 GB, 537 MB/s, 6s left

@@ -192,46 +192,6 @@ func parseUntil(s string, now time.Time) (time.Time, error) {
 	return t.UTC(), nil
 }
 
-// followLease follows every member's operation until the lease is where it should be, or is over.
-func followLease(ctx context.Context, p *program, cl *api.Client, l api.Lease, want fleet.LeaseState) (api.Lease, error) {
-	f := newFollower(p.stderr)
-	for {
-		var ops []api.Operation
-		for _, m := range l.Members {
-			if m.Operation == "" {
-				continue
-			}
-			op, err := cl.Operation(ctx, m.Operation, 0)
-			if err != nil {
-				return l, fmt.Errorf("follow lease %s: %w", l.ID, err)
-			}
-			if releasing := want == fleet.LeaseReleased; releasing == (op.Use == "release") {
-				ops = append(ops, op)
-			}
-		}
-		if len(ops) > 0 {
-			f.show(ops)
-		}
-		if l.State == want {
-			return l, nil
-		}
-		if l.State.Over() || (want == fleet.LeaseActive && l.State == fleet.LeaseReleasing) {
-			return l, &exitError{exitNodeFailed, fleet.Errorf(fleet.Broken, "MC-LEASE-FAILED", "lease %s is %s: %s", l.ID, l.State, orDash(l.Fault)).
-				WithHint("metalctl lease show %s", l.ID)}
-		}
-		select {
-		case <-ctx.Done():
-			fmt.Fprintf(p.stderr, "no longer following; the work goes on: metalctl lease show %s\n", l.ID)
-			return l, ctx.Err()
-		case <-time.After(500 * time.Millisecond):
-		}
-		var err error
-		if l, err = cl.Lease(ctx, string(l.ID)); err != nil {
-			return l, fmt.Errorf("follow lease: %w", err)
-		}
-	}
-}
-
 func leaseList(p *program) *cobra.Command {
 	var o api.ListOptions
 	c := &cobra.Command{

@@ -69,50 +69,85 @@ func operationList(p *program) *cobra.Command {
 }
 
 func operationShow(p *program) *cobra.Command {
-	return &cobra.Command{
-		Use: "show OPERATION", Short: "Show an operation: every step with its time, tries and evidence", Args: exactly("OPERATION"), Example: "  metalctl operation show 0199… -o json",
+	var follow bool
+	c := &cobra.Command{
+		Use: "show OPERATION...", Short: "Show an operation: every step with its time, tries and evidence; --follow shows how it goes on", Args: some("OPERATION"),
+		Example: "  metalctl operation show 0199… -o json\n  metalctl operation show 0199… --follow",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := p.client()
 			if err != nil {
 				return err
 			}
-			op, err := cl.Operation(c.Context(), fleet.OperationID(strings.TrimPrefix(args[0], "operation/")), 0)
-			if err != nil {
-				return err
+			ids := make([]fleet.OperationID, len(args))
+			for i, a := range args {
+				ids[i] = operationID(a)
 			}
-			if p.flags.output != "" && p.flags.output != "table" && p.flags.output != "wide" {
-				return operationView.print(p, []api.Operation{op}, true)
+			if follow {
+				return followOperations(c.Context(), p, cl, ids)
 			}
-			rows := [][]string{{"STEP", "STATE", "TRY", "TOOK", "EVIDENCE"}}
-			for _, s := range op.Steps {
-				ev := string(s.Evidence)
-				if s.Error != nil {
-					ev = s.Error.Detail
+			for _, id := range ids {
+				op, err := cl.Operation(c.Context(), id, 0)
+				if err != nil {
+					return err
 				}
-				rows = append(rows, []string{s.Name, string(s.State), fmt.Sprint(s.Try), took(s.StartedAt, s.FinishedAt), printable(ev)})
+				if err := showOperation(p, op); err != nil {
+					return err
+				}
 			}
-			return printTable(p.stdout, rows)
+			return nil
 		},
 	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "follow it to its end; the exit code is its outcome")
+	return c
+}
+
+// operationID takes an id as the program prints it, with or without its kind.
+func operationID(arg string) fleet.OperationID {
+	return fleet.OperationID(strings.TrimPrefix(arg, "operation/"))
+}
+
+func showOperation(p *program, op api.Operation) error {
+	if !p.readable() {
+		return operationView.print(p, []api.Operation{op}, true)
+	}
+	rows := [][]string{{"STEP", "STATE", "TRY", "TOOK", "EVIDENCE"}}
+	for _, s := range op.Steps {
+		ev := string(s.Evidence)
+		if s.Error != nil {
+			ev = s.Error.Detail
+		}
+		rows = append(rows, []string{s.Name, string(s.State), fmt.Sprint(s.Try), took(s.StartedAt, s.FinishedAt), printable(ev)})
+	}
+	return printTable(p.stdout, rows)
 }
 
 func operationCancel(p *program) *cobra.Command {
 	var reason string
+	var noWait bool
 	c := &cobra.Command{
-		Use: "cancel OPERATION", Short: "Ask an operation to stop where its step allows it", Args: exactly("OPERATION"), Example: "  metalctl operation cancel 0199…",
+		Use: "cancel OPERATION", Short: "Ask an operation to stop where its step allows it, and follow it to its end", Args: exactly("OPERATION"),
+		Example: "  metalctl operation cancel 0199… --reason 'wrong node'",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := p.client()
 			if err != nil {
 				return err
 			}
-			op, err := cl.CancelOperation(c.Context(), fleet.OperationID(strings.TrimPrefix(args[0], "operation/")), reason)
+			op, err := cl.CancelOperation(c.Context(), operationID(args[0]), reason)
 			if err != nil {
 				return err
+			}
+			if !noWait && !op.State.Over() {
+				ops, err := watchOperations(c.Context(), p, cl, []fleet.OperationID{op.ID})
+				if err != nil {
+					return err
+				}
+				op = ops[0]
 			}
 			return operationView.print(p, []api.Operation{op}, true)
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it has stopped")
 	return c
 }
 

@@ -27,6 +27,10 @@ type WatchOptions struct {
 	Node     string
 	Event    func(fleet.Event) error
 	Progress func(fleet.Progress) error
+	// Position, unless nil, is called with the id that the stream has reached: at the beginning of each connection, and now and then.
+	Position func(int64) error
+	// Broken, unless nil, is called each time that the connection has ended or could not be made, before it is tried again.
+	Broken func()
 }
 
 // Events calls fn for every event after that id, and follows; see Watch.
@@ -76,6 +80,9 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions) error {
 		}
 		if failures++; got {
 			failures = 0
+		}
+		if o.Broken != nil {
+			o.Broken()
 		}
 		if err := sleep(ctx, min(time.Duration(failures+1)*250*time.Millisecond, 5*time.Second)); err != nil {
 			return err
@@ -177,5 +184,8 @@ func (o *WatchOptions) dispatch(kind, id string, data []byte) error {
 		}
 	}
 	o.After = n
+	if kind == "position" && o.Position != nil {
+		return o.Position(n)
+	}
 	return nil
 }

@@ -2,13 +2,11 @@ package server
 
 import (
 	"context"
-	"math"
 	"net/http"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
-	"github.com/metalctl/metalctl/fleet/step"
 )
 
 func (r *routes) operations() {
@@ -51,41 +49,13 @@ func (s *Server) listOperations(ctx context.Context, in *listOperationsIn) (*pla
 	return &plain[api.List[api.Operation]]{out}, err
 }
 
-// weight is a step's share of its operation: the square root of its time limit, so that writing a disk counts for more than asking a BMC, and a limit
-// that is generous for slow machines does not drown the rest.
-func weight(name string) float64 {
-	st, ok := step.Find(name)
-	if !ok {
-		return 1
-	}
-	return math.Sqrt(st.Limit.Minutes())
-}
-
-// operationView adds how far the operation is: finished steps, and the share of the running one that its progress tells.
+// operationView adds the newest progress, and how far the operation is by it.
 func (s *Server) operationView(op fleet.Operation, rev fleet.Revision) api.Operation {
 	v := api.Operation{Operation: op, Revision: rev}
-	if op.State == fleet.OperationDone {
-		v.Percent = 100
-		return v
-	}
-	finished, all := 0.0, 0.0
-	for _, st := range op.Steps {
-		all += weight(st.Name)
-		if st.State == fleet.StepFinished {
-			finished += weight(st.Name)
-		}
-	}
 	if !op.State.Over() {
-		v.Waits = s.waits(op.Node)
-		if v.Progress = s.progress.of(op.Node, op.ID); v.Progress != nil {
-			if i := op.Current(); i >= 0 && op.Steps[i].Name == v.Progress.Step {
-				finished += weight(v.Progress.Step) * v.Progress.Percent / 100
-			}
-		}
+		v.Waits, v.Progress = s.waits(op.Node), s.progress.of(op.Node, op.ID)
 	}
-	if all > 0 {
-		v.Percent = math.Round(1000*min(1, finished/all)) / 10
-	}
+	v.Percent = v.HowFar()
 	return v
 }
 
