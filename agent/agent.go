@@ -29,6 +29,8 @@ type Config struct {
 	Identity   Identity
 	// Home is what the steps know of the server; Run fills it in.
 	Home *Home
+	// Uptime says how many seconds ago the kernel started, for each registration afresh; nil: as Identity says.
+	Uptime func() float64
 	// Funcs does the steps, by their names in the catalogue.
 	Funcs step.Funcs
 	// Log may be nil. It must not be built on Home.Handler alone: what cannot be sent would be lost.

@@ -26,6 +26,7 @@ func TestATaskIsDoneAndReported(t *testing.T) {
 		<-release
 		return step.Outcome{Evidence: map[string]int{"disks": 2}, Attachment: map[string]string{"big": "thing"}}, nil
 	}})
+	cfg.Uptime = func() float64 { return 4.5 }
 	cfg.OnRegistered = func(r api.Registered) {
 		if r.Name == "n01" {
 			told.Add(1)
@@ -52,7 +53,7 @@ func TestATaskIsDoneAndReported(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if reg := f.registers[0]; reg.Generation != 7 || reg.UUID != "u" || reg.Serial != "s" || !slices.Equal(reg.MACs, []fleet.MAC{"52:54:00:00:00:01"}) {
+	if reg := f.registers[0]; reg.Generation != 7 || reg.UUID != "u" || reg.Boot.Uptime != 4.5 || reg.Serial != "s" || !slices.Equal(reg.MACs, []fleet.MAC{"52:54:00:00:00:01"}) {
 		t.Errorf("register = %+v", reg)
 	}
 }

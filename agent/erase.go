@@ -42,7 +42,7 @@ func (m *machine) eraseDisks(ctx context.Context, c step.Call) (step.Outcome, er
 	}
 	total := newTotal(c, present, p.Accepted)
 	report, err := disk.EraseAll(ctx, accepted, present, disk.EraseOptions{
-		Policy: disk.ErasePolicy{Level: level}, Admin: m.Admin, Now: m.Now,
+		Policy: disk.ErasePolicy{Level: level, AcceptFormat: p.AcceptFormat}, Admin: m.Admin, Now: m.Now,
 		Progress: func(d disk.Device, p disk.Progress) { total.set(d.Path, p) },
 	})
 	out := step.Outcome{Attachment: report}

@@ -45,6 +45,9 @@ func (c *client) register(ctx context.Context) (api.Registered, error) {
 // registerWith spends the token at p, or spends it again with the same key, which gets the same answer.
 func (c *client) registerWith(ctx context.Context, p *peer) (api.Registered, error) {
 	cred, id := c.cfg.Credential, c.cfg.Identity
+	if c.cfg.Uptime != nil {
+		id.Boot.Uptime = c.cfg.Uptime()
+	}
 	var reg api.Registered
 	_, err := c.call(ctx, p, c.cfg.Pace.Call, http.MethodPost, api.AgentRegisterPath, api.Register{
 		Version: api.AgentVersion, Node: fleet.NodeID(cred.Node), Generation: cred.Generation, Token: cred.Token.Reveal(), CSR: c.csr,

@@ -55,13 +55,13 @@ func (m *machine) configDrive(ctx context.Context, c step.Call) (step.Outcome, e
 	if err := disk.FixGPT(ctx, dev); err != nil {
 		return step.Outcome{}, err
 	}
-	part, err := disk.AddConfigDrive(ctx, dev, drive)
+	part, err := disk.AddConfigDrive(ctx, dev, content.Form.Label(), drive)
 	if err != nil {
 		return step.Outcome{}, err
 	}
 	sum := sha256.Sum256(drive)
 	return step.Outcome{Evidence: map[string]any{
-		"serial": dev.Serial, "partition": part.Number, "partition_guid": part.GUID.String(), "bytes": len(drive), "sha256": hex.EncodeToString(sum[:]),
+		"serial": dev.Serial, "partition": part.Number, "partition_guid": part.GUID.String(), "label": part.Name, "bytes": len(drive), "sha256": hex.EncodeToString(sum[:]),
 		"user_data_bytes": len(content.UserData), "instance_id": p.InstanceID, "hostname": p.Hostname,
 	}}, nil
 }

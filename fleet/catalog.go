@@ -16,6 +16,8 @@ type Class struct {
 	AfterTenant string `json:"after_tenant,omitempty"`
 	// EraseLevel is the least that cleaning must reach: "clear" or "purge".
 	EraseLevel string `json:"erase_level"`
+	// AcceptFormat lets an NVMe Format with secure erase count as a purge, where EraseLevel is that.
+	AcceptFormat bool `json:"accept_format,omitempty"`
 	// PowerOffAvailable powers nodes off while nobody uses them; otherwise the agent stays up.
 	PowerOffAvailable bool `json:"power_off_available,omitempty"`
 	// Packs are what the agent fetches before it works, each NAME@VERSION or "sha256:" and a digest.
@@ -33,9 +35,18 @@ func (c Class) Compared(inventory string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// ErasedByFormat is the level of a cleaning that would have taken an NVMe Format for a purge: enough where the class still says so.
+const ErasedByFormat = "purge or format"
+
 // Erases reports whether an erase that reached level is enough for the class.
 func (c Class) Erases(level string) bool {
-	return level == "purge" || level == "clear" && c.EraseLevel != "purge"
+	switch level {
+	case "purge":
+		return true
+	case ErasedByFormat:
+		return c.EraseLevel != "purge" || c.AcceptFormat
+	}
+	return level == "clear" && c.EraseLevel != "purge"
 }
 
 // ClassExpect is what an inventory is compared with; zero fields are not compared.

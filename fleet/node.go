@@ -58,7 +58,7 @@ type Node struct {
 	InventoryAt time.Time `json:"inventory_at,omitzero"`
 	// Compared is the mark of the last comparison with the class, as Class.Compared makes it; "" where there was none.
 	Compared string `json:"compared,omitempty"`
-	// Erased is the level that the last cleaning reached, "clear" or "purge"; "" from the moment on that a tenant may write.
+	// Erased is the level that the last cleaning reached, "clear", "purge" or ErasedByFormat; "" from the moment on that a tenant may write.
 	Erased string `json:"erased,omitempty"`
 	// BurnedAt is when the last burn-in passed; zero when it must run again.
 	BurnedAt time.Time `json:"burned_at,omitzero"`
@@ -226,6 +226,15 @@ type BootRecord struct {
 	Witnessed int64 `json:"witnessed,omitempty"`
 	// Packs is the PackMark of what this boot has fetched; "" where it has nothing.
 	Packs string `json:"packs,omitempty"`
+	// Stages are how the agent says that its machine came up, in order; the last one is registering. Empty where it did not say.
+	Stages []BootStage `json:"stages,omitempty"`
+}
+
+// BootStage is a stage of a boot that has ended.
+type BootStage struct {
+	Name string `json:"name"`
+	// Seconds after the kernel started.
+	Seconds float64 `json:"seconds"`
 }
 
 // Fault returns the fault with that code and component, or nil.

@@ -193,6 +193,15 @@ func ClockAtLeast(t time.Time) (moved bool, err error) {
 	return true, SetClock(t)
 }
 
+// Uptime is how many seconds ago the kernel started; it needs no file system. 0 where the kernel does not say.
+func Uptime() float64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return float64(t.Nano()) / 1e9
+}
+
 // SetClock sets the clock to t, as the server says it.
 func SetClock(t time.Time) error {
 	tv := unix.NsecToTimeval(t.UnixNano())

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -15,12 +16,20 @@ import (
 // ConfigDriveBytes is the size of the config drive's partition, always at the disk's end so that a redeployment finds the same place.
 const ConfigDriveBytes = 64 << 20
 
-// ConfigDriveName is the partition's name.
-const ConfigDriveName = "config-2"
+// configDriveNames are what a config drive's file system, and the partition that it is in, is called: by OpenStack's form, and by cloud-init's NoCloud, which
+// reads it as cidata, too.
+var configDriveNames = []string{"config-2", "CIDATA"}
 
-// AddConfigDrive puts content (a file system image of at most ConfigDriveBytes) into a partition named config-2 at the end of a disk with a GPT.
-// An existing partition of that name and size is used again; the rest of the partition is zeroed.
-func AddConfigDrive(ctx context.Context, dev Device, content []byte) (p Partition, err error) {
+func isConfigDriveName(name string) bool {
+	return slices.ContainsFunc(configDriveNames, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// AddConfigDrive puts content (a file system image of at most ConfigDriveBytes, labelled name) into a partition of the same name at the end of a disk with a
+// GPT. The partition of an earlier config drive, of whatever form, is used again; the rest of the partition is zeroed.
+func AddConfigDrive(ctx context.Context, dev Device, name string, content []byte) (p Partition, err error) {
+	if !isConfigDriveName(name) {
+		return p, fleet.Errorf(fleet.Invalid, "MC-CONFIGDRIVE-INVALID", "no reader looks for a config drive called %q", name)
+	}
 	if len(content) == 0 || len(content) > ConfigDriveBytes {
 		return p, fleet.Errorf(fleet.Invalid, "MC-CONFIGDRIVE-SIZE", "a config drive of %d bytes; it may have 1 to %d", len(content), ConfigDriveBytes)
 	}
@@ -29,18 +38,18 @@ func AddConfigDrive(ctx context.Context, dev Device, content []byte) (p Partitio
 		return p, fmt.Errorf("add config drive: %w", err)
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	if p, err = addConfigDrive(ctx, h, content); err != nil {
+	if p, err = addConfigDrive(ctx, h, name, content); err != nil {
 		return p, fmt.Errorf("add config drive to %s: %w", dev, err)
 	}
 	return p, nil
 }
 
-func addConfigDrive(ctx context.Context, h *handle, content []byte) (Partition, error) {
+func addConfigDrive(ctx context.Context, h *handle, name string, content []byte) (Partition, error) {
 	t, parts, err := h.table()
 	if err != nil {
 		return Partition{}, err
 	}
-	p, found, err := t.configDrive(parts, h.size)
+	p, found, err := t.configDrive(parts, name, h.size)
 	if err != nil {
 		return p, err
 	}
@@ -54,7 +63,8 @@ func addConfigDrive(ctx context.Context, h *handle, content []byte) (Partition, 
 	if err := h.flush(); err != nil {
 		return p, err
 	}
-	if !found {
+	if !found || p.Name != name {
+		p.Name = name
 		putEntry(t.entry(p.Number-1), p)
 		if err := t.write(h); err != nil {
 			return p, err
@@ -71,9 +81,9 @@ func addConfigDrive(ctx context.Context, h *handle, content []byte) (Partition, 
 }
 
 // configDrive finds the partition, or says where and as which entry it has to be made.
-func (t *table) configDrive(parts []Partition, size int64) (p Partition, found bool, err error) {
+func (t *table) configDrive(parts []Partition, name string, size int64) (p Partition, found bool, err error) {
 	for _, p := range parts {
-		if p.Name == ConfigDriveName && p.SizeBytes >= ConfigDriveBytes {
+		if isConfigDriveName(p.Name) && p.SizeBytes >= ConfigDriveBytes {
 			return p, true, nil
 		}
 	}
@@ -91,7 +101,7 @@ func (t *table) configDrive(parts []Partition, size int64) (p Partition, found b
 	if err != nil {
 		return p, false, err
 	}
-	p = Partition{Number: number, Name: ConfigDriveName, Type: TypeLinux, StartLBA: start, SizeLBA: ConfigDriveBytes / t.sector,
+	p = Partition{Number: number, Name: name, Type: TypeLinux, StartLBA: start, SizeLBA: ConfigDriveBytes / t.sector,
 		StartBytes: start * t.sector, SizeBytes: ConfigDriveBytes}
 	_, _ = rand.Read(p.GUID[:])       // never fails (crypto/rand)
 	p.GUID[7] = p.GUID[7]&0x0f | 0x40 // version 4

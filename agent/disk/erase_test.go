@@ -23,6 +23,7 @@ type drive struct {
 	dev                         Device
 	serial                      string
 	oacs, fna, sanicap          uint32
+	unallocated                 uint64
 	active, allocated           []uint32
 	formatStatus, sanitizeState int  // formatStatus: answer; sanitizeState: how a sanitize ends
 	lies                        bool // answers success and does nothing
@@ -51,6 +52,7 @@ func (d *drive) Admin(_ context.Context, c Command) error {
 			copy(c.Data[64:], "1.0     ")
 			le.PutUint16(c.Data[256:], uint16(d.oacs))
 			c.Data[524] = byte(d.fna)
+			le.PutUint64(c.Data[296:], d.unallocated)
 			le.PutUint32(c.Data[328:], d.sanicap)
 		case 2, 0x10:
 			ids := d.active
@@ -153,6 +155,11 @@ func TestTheBestMethodThatTheDriveAdvertisesIsUsed(t *testing.T) {
 		{"Format without crypto erase is not asked for one", drive{oacs: 2}, ErasePolicy{}, "nvme format: user data erase", Clear, []uint32{format1}, ""},
 		{"crypto Format is a clear by default", drive{oacs: 2, fna: 4}, ErasePolicy{}, "nvme format: crypto erase", Clear, []uint32{format2}, ""},
 		{"crypto Format is a purge where the site says so", drive{oacs: 2, fna: 4}, ErasePolicy{Level: Purge, AcceptFormat: true}, "nvme format: crypto erase", Purge, []uint32{format2}, ""},
+		{"so is a Format with user data erase", drive{oacs: 2}, ErasePolicy{Level: Purge, AcceptFormat: true}, "nvme format: user data erase", Purge, []uint32{format1}, ""},
+		{"a sanitize is better than a Format that counts", drive{sanicap: 2, oacs: 2, fna: 4, sanitizeState: sanDone}, ErasePolicy{Level: Purge, AcceptFormat: true}, "nvme sanitize: block erase", Purge, []uint32{block}, ""},
+		{"a Format of one namespace beside room that has none is no purge", drive{oacs: 2 | 8, fna: 4, unallocated: 1 << 30}, ErasePolicy{Level: Purge, AcceptFormat: true}, "", "", nil, "MC-ERASE-LEVEL"},
+		{"a Format that reaches that room is one", drive{oacs: 2 | 8, fna: 4 | 2, unallocated: 1 << 30}, ErasePolicy{Level: Purge, AcceptFormat: true}, "nvme format: crypto erase", Purge, []uint32{format2}, ""},
+		{"a drive that lies about a Format that counts", drive{oacs: 2, lies: true}, ErasePolicy{Level: Purge, AcceptFormat: true}, "", "", []uint32{format1}, "MC-ERASE-VERIFY"},
 		{"a locked drive is overwritten", drive{oacs: 2, formatStatus: 0x15}, ErasePolicy{}, "zeros", Clear, []uint32{format1}, ""},
 		{"a Format for all namespaces is not used beside others", drive{oacs: 2, fna: 3, active: []uint32{1, 2}}, ErasePolicy{}, "zeros", Clear, nil, ""},
 		{"no purge to be had", drive{oacs: 2}, ErasePolicy{Level: Purge}, "", "", nil, "MC-ERASE-LEVEL"},

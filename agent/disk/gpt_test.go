@@ -74,7 +74,7 @@ func TestATableThatCannotBeTrustedIsRefused(t *testing.T) {
 }
 
 func addDrive(t *testing.T, dev Device) error {
-	_, err := AddConfigDrive(t.Context(), dev, []byte("x"))
+	_, err := AddConfigDrive(t.Context(), dev, "config-2", []byte("x"))
 	return err
 }
 
@@ -87,7 +87,7 @@ func TestNoRoomForAConfigDriveChangesNothing(t *testing.T) {
 	if err := addDrive(t, dev); fleet.CodeOf(err) != "MC-DISK-NO-ROOM" {
 		t.Errorf("got %v, want MC-DISK-NO-ROOM", err)
 	}
-	if _, err := AddConfigDrive(t.Context(), dev, make([]byte, ConfigDriveBytes+1)); fleet.CodeOf(err) != "MC-CONFIGDRIVE-SIZE" {
+	if _, err := AddConfigDrive(t.Context(), dev, "config-2", make([]byte, ConfigDriveBytes+1)); fleet.CodeOf(err) != "MC-CONFIGDRIVE-SIZE" {
 		t.Errorf("got %v, want MC-CONFIGDRIVE-SIZE", err)
 	}
 	if digestOf(readAll(t, dev)) != before {

@@ -241,11 +241,11 @@ func deploy(t *testing.T, dev Device, path string, img images.Image, contents []
 		t.Fatal(err)
 	}
 	drive := bytes.Repeat([]byte("config"), 1000)
-	p, err := AddConfigDrive(t.Context(), dev, drive)
+	p, err := AddConfigDrive(t.Context(), dev, "config-2", drive)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := AddConfigDrive(t.Context(), dev, drive)
+	again, err := AddConfigDrive(t.Context(), dev, "config-2", drive)
 	if err != nil || again != p {
 		t.Errorf("the second config drive is %+v (%v), want the first one's place %+v", again, err, p)
 	}

@@ -63,15 +63,15 @@ func (e *eraser) methods(ctx context.Context) ([]method, error) {
 	}
 	// A Format that reaches other namespaces, too, is only chosen where there are none.
 	alone := len(active) == 1
+	claim := Clear
+	if e.policy.AcceptFormat && (c.EraseAll || c.Unallocated == 0) {
+		claim = Purge // what a deleted namespace left behind would be in no namespace that is formatted
+	}
 	if c.Format && c.Crypto && (alone || !c.EraseAll) {
-		claim := Clear
-		if e.policy.AcceptFormat {
-			claim = Purge
-		}
 		list = append(list, method{"nvme format: crypto erase", claim, false, format(2)})
 	}
 	if c.Format && (alone || !c.EraseAll && !c.FormatAll) {
-		list = append(list, method{"nvme format: user data erase", Clear, false, format(1)})
+		list = append(list, method{"nvme format: user data erase", claim, false, format(1)})
 	}
 	return append(list, zero), nil
 }

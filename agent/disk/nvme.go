@@ -123,6 +123,7 @@ type controller struct {
 	FormatAll, EraseAll, Crypto  bool // FNA
 	SanCrypto, SanBlock, SanOver bool // SANICAP
 	NoDeallocateInhibited        bool
+	Unallocated                  uint64 // UNVMCAP: bytes in no namespace, at most what 64 bits hold; 0 without namespace management
 }
 
 func identifyController(ctx context.Context, a Admin) (controller, error) {
@@ -137,8 +138,13 @@ func parseController(b []byte) controller {
 	le := binary.LittleEndian
 	text := func(from, to int) string { return strings.TrimSpace(strings.Trim(string(b[from:to]), "\x00")) }
 	oacs, fna, sanicap := le.Uint16(b[256:]), b[524], le.Uint32(b[328:])
+	unallocated := le.Uint64(b[296:])
+	if le.Uint64(b[304:]) != 0 {
+		unallocated = 1<<64 - 1
+	}
 	return controller{
-		Serial: text(4, 24), Model: text(24, 64), Firmware: text(64, 72),
+		Unallocated: unallocated,
+		Serial:      text(4, 24), Model: text(24, 64), Firmware: text(64, 72),
 		Format: oacs&2 != 0, NamespaceManagement: oacs&8 != 0,
 		FormatAll: fna&1 != 0, EraseAll: fna&2 != 0, Crypto: fna&4 != 0,
 		SanCrypto: sanicap&1 != 0, SanBlock: sanicap&2 != 0, SanOver: sanicap&4 != 0, NoDeallocateInhibited: sanicap&(1<<29) != 0,

@@ -89,7 +89,7 @@ func strayConfigDrives(r io.ReaderAt, sector, size int64) ([]string, error) {
 			return nil, err
 		}
 		for _, l := range labels {
-			if l = strings.TrimRight(l, " \x00"); strings.EqualFold(l, ConfigDriveName) || strings.EqualFold(l, "cidata") {
+			if l = strings.TrimRight(l, " \x00"); isConfigDriveName(l) {
 				found = append(found, fmt.Sprintf("%s (%s)", p.name, l))
 				break
 			}

@@ -24,6 +24,7 @@ import (
 // pid1 is the agent of a booted machine. It does not return while the machine runs.
 func pid1() {
 	ctx := context.Background()
+	stages := map[string]float64{"kernel": boot.Uptime()}
 	var m *boot.Machine
 	err := fleet.Catch(func() (err error) { m, err = boot.Init(ctx, boot.Options{}); return err })
 	if err != nil {
@@ -32,6 +33,7 @@ func pid1() {
 		_ = boot.Reboot(ctx)
 		select {}
 	}
+	stages["devices"] = boot.Uptime()
 	home := &agent.Home{}
 	log := slog.New(home.Handler(m.Log.Handler()))
 	guarded := boot.Guarded{Console: m.Console, Now: time.Now, Send: func(_ context.Context, r boot.Report) error {
@@ -54,19 +56,19 @@ func pid1() {
 		log.Error("no work for this machine", "err", err)
 		select {}
 	}
+	stages["credential"] = boot.Uptime()
 	if cred.DebugShell {
 		guarded.Shell = func(ctx context.Context) { _ = fleet.Catch(func() error { m.Shell(ctx); return nil }) } // the panic before it was reported
 	}
-	err = boot.Guard(ctx, guarded, func() error { machineAgent(ctx, m, cred, home, log); return nil })
+	err = boot.Guard(ctx, guarded, func() error { machineAgent(ctx, m, cred, home, log, stages); return nil })
 	if err != nil {
 		log.Error("the agent ended", "err", err)
 	}
 	select {} // PID 1 must not end: the machine waits to be powered off or booted again
 }
 
-// machineAgent connects the machine and works for its server until the session is over.
-func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, home *agent.Home, log *slog.Logger) {
-	started := uptime()
+// machineAgent connects the machine and works for its server until the session is over. stages are when those of the boot ended so far.
+func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, home *agent.Home, log *slog.Logger, stages map[string]float64) {
 	for {
 		net, err := boot.Network(ctx, cred.Network, log)
 		if err != nil {
@@ -85,13 +87,14 @@ func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, 
 		log.Info("network is up", "link", net.Link, "addresses", fmt.Sprint(net.Addresses))
 		break
 	}
-	stages := map[string]float64{"init": started, "network": uptime()}
+	stages["network"] = boot.Uptime()
 	inv, err := inspect.Read(ctx, inspect.Options{Only: []string{inspect.PartSystem, inspect.PartNIC}})
 	if err != nil {
 		log.Error("the machine's identity cannot be read", "err", err)
 	}
+	stages["identity"] = boot.Uptime()
 	err = agent.Run(ctx, agent.Config{
-		Credential: *cred, Home: home, Log: log, Identity: identityOf(inv, stages), Clock: boot.SetClock, PowerOff: boot.PowerOff,
+		Credential: *cred, Home: home, Log: log, Identity: identityOf(inv, stages), Uptime: boot.Uptime, Clock: boot.SetClock, PowerOff: boot.PowerOff,
 		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: log, LLDPWait: lldpWait(inv.NICs)}}),
 	})
 	if err != nil {
@@ -112,25 +115,12 @@ func lldpWait(nics []fleet.NIC) time.Duration {
 
 func identityOf(inv fleet.Inventory, stages map[string]float64) agent.Identity {
 	id := agent.Identity{UUID: inv.System.UUID, Serial: inv.System.Serial, Boot: api.AgentBootInfo{
-		Program: version, Kernel: inv.System.Kernel, SecureBoot: inv.System.SecureBoot, Uptime: uptime(), Stages: stages,
+		Program: version, Kernel: inv.System.Kernel, SecureBoot: inv.System.SecureBoot, Uptime: boot.Uptime(), Stages: stages,
 	}}
 	for _, n := range inv.NICs {
 		id.MACs = append(id.MACs, n.MAC)
 	}
 	return id
-}
-
-// uptime is seconds since the kernel started.
-func uptime() float64 {
-	var up, idle float64
-	b, err := os.ReadFile("/proc/uptime")
-	if err != nil {
-		return 0
-	}
-	if _, err := fmt.Sscan(string(b), &up, &idle); err != nil {
-		return 0
-	}
-	return up
 }
 
 // processSpec is what `agent process` reads from standard input: one JSON object that stands in for a machine.

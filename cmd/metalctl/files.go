@@ -92,7 +92,8 @@ type classFile struct {
 	} `yaml:"expect"`
 	BurnIn string `yaml:"burnin"`
 	Erase  struct {
-		Level string `yaml:"level"`
+		Level        string `yaml:"level"`
+		AcceptFormat bool   `yaml:"accept_format"`
 	} `yaml:"erase"`
 	PowerOffAvailable bool     `yaml:"power_off_available"`
 	Packs             []string `yaml:"packs"`
@@ -251,7 +252,7 @@ func (c classFile) class() fleet.Class {
 			CPUs: c.Expect.CPUs, NUMANodes: c.Expect.NUMANodes, MemoryBytes: c.Expect.MemoryBytes, Disks: c.Expect.Disks,
 			NVMe: c.Expect.NVMe.Count, NICs: c.Expect.NICs, GPUs: c.Expect.GPUs.Count, InfiniBand: c.Expect.InfiniBand.Count,
 		},
-		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs,
+		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs,
 	}
 }
 

@@ -20,7 +20,7 @@ expect:
   gpus: {count: 8}
   nvme: {count: 8}
 burnin: none
-erase: {level: purge}
+erase: {level: purge, accept_format: true}
 ---
 kind: Node
 name: hgx-001
@@ -56,6 +56,9 @@ func TestFleetFile(t *testing.T) {
 	}
 	if len(f.sites) != 1 || f.sites[0].Isolation != "none" || len(f.classes) != 1 || f.classes[0].Expect.GPUs != 8 || len(f.nodes) != 1 {
 		t.Fatalf("got %+v", f)
+	}
+	if c := f.classes[0]; c.EraseLevel != "purge" || !c.AcceptFormat {
+		t.Errorf("got %+v", c)
 	}
 	n := f.nodes[0]
 	if n.Password != "pw" || n.BootNetwork.VLAN != 120 || n.RootDisk.Transport != "nvme" || n.Ports[0].Switch != "leaf-1" || !n.TLS.FirstUse {

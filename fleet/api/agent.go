@@ -40,9 +40,9 @@ type AgentBootInfo struct {
 	Program    string `json:"program"` // metalctl version
 	Kernel     string `json:"kernel"`
 	SecureBoot string `json:"secure_boot"` // on, off, unknown
-	// Uptime is seconds since the kernel started.
+	// Uptime is seconds since the kernel started, at the time of the call.
 	Uptime float64 `json:"uptime_seconds"`
-	// Stages are seconds since the kernel started at which each stage of the boot ended.
+	// Stages are seconds since the kernel started at which each stage of the boot ended: at most 16, named by up to 32 of a-z, 0-9 and -.
 	Stages map[string]float64 `json:"stages,omitempty"`
 }
 

@@ -40,7 +40,11 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 		if up, _ := l.Agents.Up(c.Node, n.Boot.Generation); up && n.Boot.Generation > 0 {
 			l.followConsole(ctx, n)
 			l.dropConsole(c.Node)
-			return step.Outcome{Evidence: map[string]any{"generation": n.Boot.Generation, "waited": l.Now().Sub(began).Round(time.Second).String()}}, nil
+			ev := map[string]any{"generation": n.Boot.Generation, "waited": l.Now().Sub(began).Round(time.Second).String()}
+			if len(n.Boot.Stages) > 0 {
+				ev["boot_stages"] = n.Boot.Stages
+			}
+			return step.Outcome{Evidence: ev}, nil
 		}
 		deadline, _ := ctx.Deadline()
 		select {

@@ -81,6 +81,9 @@ func eraseLevel(op fleet.Operation) string {
 	for _, s := range op.Steps {
 		var p step.EraseParams
 		if s.Name == step.EraseDisks && s.State == fleet.StepFinished && json.Unmarshal(s.Params, &p) == nil {
+			if p.AcceptFormat {
+				return fleet.ErasedByFormat
+			}
 			return p.Level
 		}
 	}

@@ -77,6 +77,11 @@ func decodeRegister(reg *api.Register) (*ecdsa.PublicKey, error) {
 	check(len(reg.Serial) <= 128, "serial", "is too long")
 	check(len(reg.MACs) <= 256, "macs", "are too many")
 	check(len(reg.CSR) <= 8<<10, "csr", "is too long")
+	check(plausible(reg.Boot.Uptime), "boot.uptime_seconds", "is no time since the kernel started")
+	check(len(reg.Boot.Stages) <= 16, "boot.stages", "are too many")
+	for name, at := range reg.Boot.Stages {
+		check(stageName.MatchString(name) && plausible(at), "boot.stages", "are not names with seconds")
+	}
 	var key *ecdsa.PublicKey
 	block, rest := pem.Decode([]byte(reg.CSR))
 	if block == nil || block.Type != "CERTIFICATE REQUEST" || strings.TrimSpace(string(rest)) != "" {
@@ -151,7 +156,7 @@ func (s *Server) register(ctx context.Context, reg *api.Register, remote string)
 			return errUnchanged // a lost answer
 		}
 		first = true
-		n.Boot.AgentKey, n.Boot.RegisteredAt = pin, s.Now().UTC().Truncate(time.Second)
+		n.Boot.AgentKey, n.Boot.RegisteredAt, n.Boot.Stages = pin, s.Now().UTC().Truncate(time.Second), bootStages(reg.Boot)
 		if reg.Boot.SecureBoot == "on" {
 			n.Boot.Unauthenticated = false // the firmware checked what came over http
 		}
@@ -178,6 +183,9 @@ func (s *Server) register(ctx context.Context, reg *api.Register, remote string)
 	if first {
 		s.Log.Info("agent registered", "node", node.ID, "generation", reg.Generation, "remote", remote)
 		s.note(node.ID, reg.Generation, "agent", fmt.Sprintf("registered from %s, %.1f s after its kernel started; secure boot %s", remote, reg.Boot.Uptime, word(reg.Boot.SecureBoot)))
+	}
+	if first && len(node.Boot.Stages) > 0 {
+		s.note(node.ID, reg.Generation, "agent", bootLine(s.Now(), node.Boot.Stages))
 	}
 	return api.Registered{Version: reg.Version, Certificate: string(cert), Now: s.Now().UTC(), Name: node.Name}, nil
 }

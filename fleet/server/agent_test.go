@@ -133,7 +133,7 @@ func (a *fakeAgent) call(method, path string, in, out any) (int, error) {
 
 func (a *fakeAgent) request() api.Register {
 	return api.Register{Version: api.AgentVersion, Node: fleet.NodeID(a.cred.Node), Generation: a.cred.Generation, Token: a.cred.Token.Reveal(), CSR: a.csr, Serial: a.serial,
-		Boot: api.AgentBootInfo{Program: "test", SecureBoot: "off", Uptime: 3}}
+		Boot: api.AgentBootInfo{Program: "test", SecureBoot: "off", Uptime: 3, Stages: map[string]float64{"network": 2.5, "init": 0.75}}}
 }
 
 // register registers and goes on with the certificate.
@@ -236,7 +236,7 @@ func TestAgentLife(t *testing.T) {
 	lines, err := w.client.Timeline(context.Background(), "n1", api.TimelineQuery{})
 	must(t, err)
 	text := asJSON(t, lines)
-	for _, want := range []string{"registered from 127.0.0.1", "panic: boom", `"source":"media"`} {
+	for _, want := range []string{"registered from 127.0.0.1", "ended after that: init 0.75 s, network 2.50 s, registered 3.00 s", "panic: boom", `"source":"media"`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the timeline lacks %q: %s", want, text)
 		}

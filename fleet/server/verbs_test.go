@@ -185,12 +185,12 @@ func TestLeases(t *testing.T) {
 func TestClassesSiteCapabilities(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx := context.Background()
-	_, err := w.client.PutClass(ctx, fleet.Class{Name: "hgx", EraseLevel: "burn", Expect: fleet.ClassExpect{GPUs: -1}})
+	_, err := w.client.PutClass(ctx, fleet.Class{Name: "hgx", EraseLevel: "burn", AcceptFormat: true, Expect: fleet.ClassExpect{GPUs: -1}})
 	wantCode(t, err, fleet.Invalid, "MC-API-INVALID")
-	if n := strings.Count(err.Error(), "\n"); n != 3 {
-		t.Errorf("%d faults are listed, want 3: %v", n, err)
+	if n := strings.Count(err.Error(), "\n"); n != 4 {
+		t.Errorf("%d faults are listed, want 4: %v", n, err)
 	}
-	want := fleet.Class{Name: "hgx", BurnIn: "none", EraseLevel: "purge", Expect: fleet.ClassExpect{GPUs: 8}}
+	want := fleet.Class{Name: "hgx", BurnIn: "none", EraseLevel: "purge", AcceptFormat: true, Expect: fleet.ClassExpect{GPUs: 8}}
 	_, err = w.client.PutClass(ctx, want)
 	must(t, err)
 	got, err := w.client.Class(ctx, "hgx")

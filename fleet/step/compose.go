@@ -223,7 +223,11 @@ func (c *composer) clean(f PlanFacts) error {
 // erase erases every accepted device to the level of the node's class, and proves it.
 func (c *composer) erase(f PlanFacts, why string) {
 	p := EraseParams{Accepted: f.Node.Accepted, Level: first(f.Class.EraseLevel, "clear")}
-	c.step(EraseDisks, fmt.Sprintf("%s%d accepted devices, at least %s", why, len(p.Accepted), p.Level), p)
+	least := p.Level
+	if p.AcceptFormat = f.Class.AcceptFormat && p.Level == "purge"; p.AcceptFormat {
+		least += " or an NVMe format"
+	}
+	c.step(EraseDisks, fmt.Sprintf("%s%d accepted devices, at least %s", why, len(p.Accepted), least), p)
 	c.step(VerifyErase, "an erase counts when it was read back", p)
 }
 

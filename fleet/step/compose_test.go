@@ -255,3 +255,30 @@ func TestStepsMarkdown(t *testing.T) {
 		t.Errorf("docs/steps.md is not what the catalogue says; run make generate\n%s", diff)
 	}
 }
+
+func TestAFormatCountsOnlyWhereTheClassSaysSo(t *testing.T) {
+	for name, c := range map[string]struct {
+		class  fleet.Class
+		accept bool
+	}{
+		"purge":                  {fleet.Class{Name: "c", BurnIn: "none", EraseLevel: "purge"}, false},
+		"purge, a format counts": {fleet.Class{Name: "c", BurnIn: "none", EraseLevel: "purge", AcceptFormat: true}, true},
+		"clear":                  {fleet.Class{Name: "c", BurnIn: "none", EraseLevel: "clear", AcceptFormat: true}, false},
+	} {
+		f := plain()
+		f.AgentUp, f.Class = true, c.class
+		p, err := Compose(Clean, f, Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range p.Steps {
+			var got EraseParams
+			if s.Name != EraseDisks && s.Name != VerifyErase {
+				continue
+			}
+			if err := json.Unmarshal(s.Params, &got); err != nil || got.AcceptFormat != c.accept || got.Level != c.class.EraseLevel {
+				t.Errorf("%s: %s gets %s, %v", name, s.Name, s.Params, err)
+			}
+		}
+	}
+}

@@ -13,6 +13,8 @@ type EraseParams struct {
 	Accepted []fleet.AcceptedDevice `json:"accepted"`
 	// Level is the least to reach: "clear" or "purge".
 	Level string `json:"level"`
+	// AcceptFormat lets an NVMe Format with secure erase count as a purge; it stands beside that level alone.
+	AcceptFormat bool `json:"accept_format,omitempty"`
 }
 
 // ImageParams are what write-image and verify-image get.

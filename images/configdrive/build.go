@@ -26,6 +26,14 @@ const (
 	NoCloud Form = "nocloud"
 )
 
+// Label is how the drive's volume is labelled, which is how its readers find it.
+func (f Form) Label() string {
+	if f == NoCloud {
+		return "CIDATA"
+	}
+	return "config-2"
+}
+
 // Content is what the drive says.
 type Content struct {
 	// Form is OpenStack where empty.
@@ -58,9 +66,9 @@ func Build(c Content) ([]byte, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	label, files, err := "config-2", []file(nil), error(nil)
+	var files []file
+	var err error
 	if c.Form == NoCloud {
-		label = "CIDATA"
 		files, err = c.noCloud()
 	} else {
 		files, err = c.openStack()
@@ -81,7 +89,7 @@ func Build(c Content) ([]byte, error) {
 	for _, f := range files {
 		fmt.Fprintf(sum, "%s %d\n%s", f.name, len(f.data), f.data)
 	}
-	img, err := formatFAT(root, label, binary.LittleEndian.Uint32(sum.Sum(nil)))
+	img, err := formatFAT(root, c.Form.Label(), binary.LittleEndian.Uint32(sum.Sum(nil)))
 	if err != nil {
 		return nil, fmt.Errorf("build config drive: %w", err)
 	}
