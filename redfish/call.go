@@ -65,6 +65,12 @@ func (b *BMC) call(ctx context.Context, req request) (*response, error) {
 
 // get reads a resource.
 func (b *BMC) get(ctx context.Context, uri string) (*resource, error) {
+	b.mu.Lock()
+	known := b.seen[uri]
+	b.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
 	r, err := b.call(ctx, request{method: http.MethodGet, uri: uri})
 	if err != nil {
 		return nil, err
@@ -72,6 +78,14 @@ func (b *BMC) get(ctx context.Context, uri string) (*resource, error) {
 	res, err := parseResource(uri, r)
 	if err != nil {
 		return nil, protocolError("read %w", err)
+	}
+	if b.opts.ReadOnce {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.seen == nil {
+			b.seen = map[string]*resource{}
+		}
+		b.seen[uri] = res
 	}
 	return res, nil
 }
@@ -213,6 +227,9 @@ func canonical(v any) any {
 
 // writing takes the one writer's turn at this BMC.
 func (b *BMC) writing(ctx context.Context) (release func(), err error) {
+	if b.opts.ReadOnce {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-BMC-CONFLICT", "this object was opened to look only: what it knows may be old")
+	}
 	if err := acquire(ctx, b.breaker.gate.writer); err != nil {
 		return nil, fleet.Errorf(fleet.Timeout, "MC-BMC-TIMEOUT", "wait for another writer of this BMC: %w", err)
 	}

@@ -35,7 +35,8 @@ type BMC struct {
 	survey   *survey
 	learned  Learned
 	inserted inserted
-	console  *string // the entries of the console's log, "" where there is none; nil before it was looked for
+	seen     map[string]*resource // what was read, with Options.ReadOnce
+	console  *string              // the entries of the console's log, "" where there is none; nil before it was looked for
 }
 
 // Dial opens the BMC at address (https://host[:port]) and logs in. It reads the service root and makes a session; nothing else

@@ -88,6 +88,8 @@ type Options struct {
 	Quirk string
 	// Learned is what a former InsertMedia found out (BMC.Learned).
 	Learned Learned
+	// ReadOnce: a resource is read once and remembered. For an object that looks around for a moment, as enrolment does; one that writes is refused.
+	ReadOnce bool
 	// Ours are the beginnings of the URLs that this program serves images at; EjectMedia knows its own by them.
 	Ours []string
 	// Session is to adopt or delete.

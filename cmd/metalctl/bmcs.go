@@ -230,6 +230,7 @@ func (b *bmcs) close(ctx context.Context) {
 // Enroll implements server.Enroller: reads only, besides the session that reading needs.
 func (b *bmcs) Enroll(ctx context.Context, m fleet.BMC, password fleet.Secret) (learned server.Learned, err error) {
 	opts := b.options(m, password)
+	opts.ReadOnce = true
 	bmc, err := redfish.Dial(ctx, m.Address, opts)
 	if err != nil {
 		return learned, err
