@@ -41,12 +41,12 @@ func emulate(t *testing.T, cfg bmc.Config) *bmc.BMC {
 		cancel()
 		select {
 		case <-done:
-		case <-time.After(time.Minute):
+		case <-time.After(5 * time.Minute):
 			t.Error("the emulator does not stop")
 		}
 		b.Close()
 	})
-	for deadline := time.Now().Add(time.Minute); b.URL() == ""; {
+	for deadline := time.Now().Add(5 * time.Minute); b.URL() == ""; {
 		if time.Now().After(deadline) {
 			t.Fatal("the emulator does not start")
 		}

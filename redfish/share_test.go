@@ -40,7 +40,7 @@ func TestOneWriterFewReaders(t *testing.T) {
 		}
 		select { // the first waits for another to arrive
 		case <-met:
-		case <-time.After(time.Minute):
+		case <-time.After(5 * time.Minute):
 		}
 		return false
 	}

@@ -127,7 +127,7 @@ func qemu(t *testing.T, iso string, m machine, until ...string) string {
 	if m.secure {
 		chipset = "q35,smm=on"
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	args := []string{"-machine", chipset, "-accel", "tcg", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot",
 		"-serial", "file:" + serial,

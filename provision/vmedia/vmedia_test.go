@@ -78,7 +78,11 @@ func (b *bmc) Issue(context.Context, fleet.NodeID) (string, []byte, int64, error
 func (b *bmc) Expire(context.Context, fleet.NodeID) error { return b.do("expire") }
 
 func (b *bmc) funcs() step.Funcs {
-	d := Driver{Medium: b, Poll: time.Millisecond, MaxWait: 50 * time.Millisecond, Dial: func(context.Context, fleet.NodeID) (Controller, error) {
+	limit := 50 * time.Millisecond
+	if b.goesOff > 0 {
+		limit = time.Hour // what is awaited comes
+	}
+	d := Driver{Medium: b, Poll: time.Millisecond, MaxWait: limit, Dial: func(context.Context, fleet.NodeID) (Controller, error) {
 		return Controller{Power: b, Media: b, Boot: b, Identity: b}, b.do2("dial")
 	}}
 	return d.Funcs()

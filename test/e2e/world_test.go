@@ -96,7 +96,7 @@ func (w *world) startRack() {
 	w.t.Helper()
 	cmd := exec.Command(w.bin, "sim", "up", "-f", w.path("lab.yaml"), "--dir", w.path("rack"), "--verbose")
 	w.background("rack", cmd, func() { _ = exec.Command(w.bin, "sim", "down", "--dir", w.path("rack")).Run() })
-	w.eventually("the rack", time.Minute, func() bool {
+	w.eventually("the rack", 5*time.Minute, func() bool {
 		out, err := exec.Command(w.bin, "sim", "status", "--dir", w.path("rack"), "-o", "json").Output()
 		return err == nil && json.Unmarshal(out, &w.rack) == nil
 	})
@@ -108,7 +108,7 @@ func (w *world) startServer(further ...string) {
 		"--advertise-nodes", "https://10.0.2.2"}, further...)...)
 	log := w.background("server", cmd, func() { _ = cmd.Process.Signal(os.Interrupt) })
 	url := ""
-	w.eventually("the server", time.Minute, func() bool {
+	w.eventually("the server", 5*time.Minute, func() bool {
 		for s := bufio.NewScanner(strings.NewReader(log.String())); s.Scan(); {
 			if u, ok := strings.CutPrefix(s.Text(), "metalctl server at "); ok {
 				url = u
@@ -154,7 +154,7 @@ func (w *world) background(name string, cmd *exec.Cmd, stop func()) *lines {
 			if err != nil {
 				w.t.Errorf("%s ended badly: %v\n%s", name, err, tail(out.String(), 30))
 			}
-		case <-time.After(2 * time.Minute):
+		case <-time.After(5 * time.Minute):
 			_ = cmd.Process.Kill()
 			w.t.Errorf("%s did not end", name)
 		}

@@ -70,9 +70,9 @@ func TestBmclib(t *testing.T) {
 				http.ServeContent(w, r, "boot.iso", time.Unix(1, 0), bytes.NewReader(make([]byte, 1<<20)))
 			}))
 			defer image.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
-			client := bmclib.NewClient("127.0.0.1", user, password, bmclib.WithRedfishPort(port), bmclib.WithSecureTLS(b.CA().Pool()), bmclib.WithPerProviderTimeout(time.Minute))
+			client := bmclib.NewClient("127.0.0.1", user, password, bmclib.WithRedfishPort(port), bmclib.WithSecureTLS(b.CA().Pool()), bmclib.WithPerProviderTimeout(4*time.Minute))
 			client.Registry.Drivers = client.Registry.Using("redfish")
 			if err := client.Open(ctx); err != nil {
 				t.Fatal(err)
