@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -138,7 +137,8 @@ func (m *machine) open(ctx context.Context, s step.ImageSource, p step.ImagePara
 			return nil, fleet.Errorf(fleet.Invalid, "MC-AGENT-TASK", "%q is not a path on the agent's server", s.URL)
 		}
 		everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-		return images.Open(ctx, reach.URL+s.URL, images.Policy{Origins: []string{reach.URL}, TLS: reach.TLS, Proxy: reach.Proxy, Allow: everywhere})
+		return images.Open(ctx, reach.URL+s.URL, images.Policy{Origins: []string{reach.URL}, TLS: reach.TLS, Proxy: reach.Proxy, Allow: everywhere,
+			Shown: reach.URL + "/images/…/" + p.Image.Name})
 	}
 	policy := images.Policy{Origins: p.Origins, TLS: m.OriginTLS, Allow: m.OriginAllow}
 	for _, d := range p.Denied {
@@ -201,14 +201,7 @@ func shownSource(s step.ImageSource) string {
 	if s.Ours {
 		return "the server"
 	}
-	address, _, _ := strings.Cut(s.URL, "?")
-	if scheme, rest, ok := strings.Cut(address, "://"); ok {
-		if at := strings.LastIndex(rest, "@"); at >= 0 {
-			rest = rest[at+1:]
-		}
-		address = fmt.Sprintf("%s://%s", scheme, rest)
-	}
-	return shorten(address, 200)
+	return shorten(fleet.WithoutQuery(fleet.WithoutUser(s.URL)), 200)
 }
 
 func shorten(s string, n int) string {

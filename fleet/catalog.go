@@ -91,3 +91,9 @@ type Image struct {
 	VirtualSizeBytes int64     `json:"virtual_size_bytes,omitempty"`
 	CreatedAt        time.Time `json:"created_at"`
 }
+
+// Shown is the image as people and logs may see it: the query of its address may be a signature, which is for the agents alone.
+func (i Image) Shown() Image {
+	i.URL = WithoutQuery(WithoutUser(i.URL))
+	return i
+}

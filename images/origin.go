@@ -30,7 +30,7 @@ type Origin struct {
 func Open(ctx context.Context, address string, p Policy) (*Origin, error) {
 	u, err := url.Parse(address)
 	if err != nil {
-		return nil, fleet.Errorf(fleet.Invalid, "MC-IMAGE-ORIGIN", "the image's address cannot be read: %w", err)
+		return nil, fleet.Errorf(fleet.Invalid, "MC-IMAGE-ORIGIN", "the image's address cannot be read: %w", plain(err))
 	}
 	if err := p.Check(u); err != nil {
 		return nil, err
@@ -123,8 +123,7 @@ func (o *Origin) get(ctx context.Context, span string, same bool) (*http.Respons
 	}
 	res, err := o.client.Do(req)
 	if err != nil {
-		var refused *fleet.Error
-		if errors.As(err, &refused) {
+		if err = plain(err); fleet.CodeOf(err) != "" {
 			return nil, err
 		}
 		return nil, o.broken("%w", err)
@@ -143,8 +142,8 @@ func (o *Origin) get(ctx context.Context, span string, same bool) (*http.Respons
 	case res.StatusCode == http.StatusUnauthorized, res.StatusCode == http.StatusForbidden:
 		kind = fleet.Denied
 	}
-	return nil, fleet.Errorf(kind, "MC-IMAGE-FETCH", "fetch %s: the origin answers %s", o.url.Redacted(), res.Status).
-		WithHint("curl -I %s from the same network", o.url.Redacted())
+	return nil, fleet.Errorf(kind, "MC-IMAGE-FETCH", "fetch %s: the origin answers %s", o.policy.shown(o.url), res.Status).
+		WithHint("curl -I %s from the same network", o.policy.shown(o.url))
 }
 
 // validator is what If-Range may carry: a strong tag or a date.
@@ -156,12 +155,12 @@ func (o *Origin) validator() string {
 }
 
 func (o *Origin) broken(format string, args ...any) error {
-	return fleet.Errorf(fleet.Unavailable, "MC-IMAGE-FETCH", "fetch "+strings.ReplaceAll(o.url.Redacted(), "%", "%%")+": "+format, args...).
-		WithHint("curl -I %s from the same network", o.url.Redacted())
+	return fleet.Errorf(fleet.Unavailable, "MC-IMAGE-FETCH", "fetch "+strings.ReplaceAll(o.policy.shown(o.url), "%", "%%")+": "+format, args...).
+		WithHint("curl -I %s from the same network", o.policy.shown(o.url))
 }
 
 func (o *Origin) replaced() error {
-	return fleet.Errorf(fleet.Conflict, "MC-IMAGE-DIGEST", "fetch %s: the origin replaced the file while it was read", o.url.Redacted()).
+	return fleet.Errorf(fleet.Conflict, "MC-IMAGE-DIGEST", "fetch %s: the origin replaced the file while it was read", o.policy.shown(o.url)).
 		WithHint("metalctl image verify IMAGE; if the origin published a new file, add it under a new name")
 }
 
@@ -171,7 +170,7 @@ func again(err error) bool { return fleet.KindOf(err) == fleet.Unavailable }
 // ReadRange reads exactly n bytes from off, of the version that was opened.
 func (o *Origin) ReadRange(ctx context.Context, off, n int64) ([]byte, error) {
 	if !o.ranges {
-		return nil, fleet.Errorf(fleet.Invalid, "MC-IMAGE-FETCH", "fetch %s: the origin does not serve ranges, which qcow2 needs", o.url.Redacted()).
+		return nil, fleet.Errorf(fleet.Invalid, "MC-IMAGE-FETCH", "fetch %s: the origin does not serve ranges, which qcow2 needs", o.policy.shown(o.url)).
 			WithHint("serve the image from this server (metalctl image add NAME --file FILE), or use raw.zst")
 	}
 	var last error

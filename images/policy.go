@@ -3,6 +3,7 @@ package images
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -33,6 +34,8 @@ type Policy struct {
 	Proxy func(*http.Request) (*url.URL, error)
 	// Header goes to the first origin only, never along a redirect to another one.
 	Header http.Header
+	// Shown is what errors call the address; "" means the address without password and query.
+	Shown string
 	// Stall is how long no byte may come before the connection counts as broken; 0: 30 s.
 	Stall time.Duration
 	// Tries is how many attempts in a row may bring no byte; 0: 10, which is about a minute.
@@ -42,9 +45,42 @@ type Policy struct {
 }
 
 func (p Policy) refuse(u *url.URL, format string, args ...any) error {
-	return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "%s: "+format, append([]any{u.Redacted()}, args...)...).
+	return fleet.Errorf(fleet.Refused, "MC-IMAGE-ORIGIN", "%s: "+format, append([]any{p.shown(u)}, args...)...).
 		WithHint("add the origin to image_origins of the Site: metalctl site apply -f FILE; or upload the image: metalctl image add NAME --file FILE")
 }
+
+// shown is an address as errors may name it: neither password nor query, which may be a signature.
+func (p Policy) shown(u *url.URL) string {
+	if p.Shown != "" {
+		return p.Shown
+	}
+	return fleet.WithoutQuery(u.Redacted())
+}
+
+// plain is an error of net/http without the address that it repeats, as a redirect or a signed origin has secrets in it.
+func plain(err error) error {
+	var refused *fleet.Error
+	if errors.As(err, &refused) {
+		return refused
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	if text := err.Error(); fleet.WithoutQueries(text) != text {
+		return &shownError{fleet.WithoutQueries(text), err}
+	}
+	return err
+}
+
+// shownError is an error with another text.
+type shownError struct {
+	text string
+	err  error
+}
+
+func (e *shownError) Error() string { return e.text }
+func (e *shownError) Unwrap() error { return e.err }
 
 // Check says whether u is on the allow-list; what its name resolves to is checked when it is dialled.
 func (p Policy) Check(u *url.URL) error {

@@ -81,6 +81,7 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	fill FILE SIZE         makes a file of that many bytes, or writes them to the beginning of one
 //	cut FILE SIZE          drops that many bytes from a file's end
 //	plan-digest FILE       sets PLAN to the first line of a file
+//	nowhere TEXT           wants TEXT in no answer of the API, not in the server's log, and on no machine's console
 //	until RE metalctl …    repeats a command until its output matches
 func TestScripts(t *testing.T) {
 	if _, err := os.Stat(ramdisk.DefaultStub); err != nil {
@@ -114,7 +115,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
 			"no-reset": scriptNoReset, "digest": scriptDigest, "until": scriptUntil,
-			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest, "stop": scriptStop,
+			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
+			"nowhere": scriptNowhere, "stop": scriptStop,
 		},
 	})
 }
@@ -129,6 +131,7 @@ type runKey struct{}
 type scriptRun struct {
 	stop  context.CancelFunc
 	ended chan error
+	out   *said // what it has printed so far
 }
 
 var serverLine = regexp.MustCompile(`metalctl server at (\S+)\n  token: (\S+)\n  CA:    (\S+)\n`)
@@ -167,7 +170,7 @@ func scriptServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(cfg.check())
 	ctx, cancel := context.WithCancel(context.Background())
 	out := &said{wake: make(chan struct{}, 1)}
-	r := &scriptRun{cancel, make(chan error, 1)}
+	r := &scriptRun{stop: cancel, ended: make(chan error, 1), out: out}
 	*ts.Value(runKey{}).(**scriptRun) = r
 	go func() { r.ended <- runServer(ctx, &program{stderr: out, stdout: io.Discard}, cfg) }()
 	ts.Defer(func() {

@@ -295,7 +295,7 @@ func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.
 	}
 	out := api.Plan{Use: q.Use, Digest: p.Digest, Reboots: p.Reboots, Destroys: p.Destroys, Erases: p.Erases}
 	for _, s := range p.Steps {
-		out.Steps = append(out.Steps, api.PlannedStep{Name: s.Name, Side: s.Side, Why: s.Why, Destroys: s.Destroys, Params: s.Params})
+		out.Steps = append(out.Steps, api.PlannedStep{Name: s.Name, Side: s.Side, Why: s.Why, Destroys: s.Destroys, Params: step.Shown(s.Name, s.Params)})
 	}
 	return out, nil
 }

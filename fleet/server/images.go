@@ -32,7 +32,7 @@ func (s *Server) listImages(ctx context.Context, in *Paging) (*plain[api.List[fl
 	out, err := listOf(ctx, s, fleet.KindImage, *in, func(i fleet.Image) string { return i.Name })
 	if err == nil {
 		for i, img := range out.Body.Items {
-			out.Body.Items[i] = shownImage(img)
+			out.Body.Items[i] = img.Shown()
 		}
 	}
 	return out, err
@@ -51,7 +51,7 @@ func (s *Server) image(ctx context.Context, name string) (img fleet.Image, rev f
 
 func (s *Server) getImage(ctx context.Context, in *Item) (*tagged[fleet.Image], error) {
 	img, rev, err := s.image(ctx, in.ID)
-	return tag(shownImage(img), rev), err
+	return tag(img.Shown(), rev), err
 }
 
 type addImageIn struct {
@@ -84,7 +84,7 @@ func (s *Server) addImage(ctx context.Context, in *addImageIn) (*accepted[fleet.
 	if fleet.CodeOf(err) == "MC-STORE-STALE" {
 		err = fleet.Errorf(fleet.Conflict, "MC-IMAGE-TWICE", "there is an image %s already", img.Name).WithHint("metalctl image show %s; names are not reused while an image has them", img.Name)
 	}
-	return &accepted[fleet.Image]{Status: http.StatusCreated, Location: api.Base + "/images/" + img.Name, Body: shownImage(img)}, err
+	return &accepted[fleet.Image]{Status: http.StatusCreated, Location: api.Base + "/images/" + img.Name, Body: img.Shown()}, err
 }
 
 // verifyLimit bounds the reading of one image.
@@ -120,7 +120,7 @@ func (s *Server) verifyImage(ctx context.Context, in *Item) (*plain[api.ImageVer
 		key := fleet.KeyOf(fleet.KindImage, img.Name)
 		_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}, Writes: []fleet.Write{{Key: key, Value: out.Image}}})
 	}
-	out.Image = shownImage(out.Image)
+	out.Image = out.Image.Shown()
 	return &plain[api.ImageVerified]{out}, err
 }
 

@@ -3,10 +3,12 @@ package server
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
 )
 
 func (r *routes) operations() {
@@ -51,6 +53,10 @@ func (s *Server) listOperations(ctx context.Context, in *listOperationsIn) (*pla
 
 // operationView adds the newest progress, and how far the operation is by it.
 func (s *Server) operationView(op fleet.Operation, rev fleet.Revision) api.Operation {
+	op.Steps = slices.Clone(op.Steps)
+	for i := range op.Steps {
+		op.Steps[i].Params = step.Shown(op.Steps[i].Name, op.Steps[i].Params)
+	}
 	v := api.Operation{Operation: op, Revision: rev}
 	if !op.State.Over() {
 		v.Waits, v.Progress = s.waits(op.Node), s.progress.of(op.Node, op.ID)

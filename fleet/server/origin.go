@@ -14,14 +14,6 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// shownImage is an image as people see it: the query of its address may be a signature, which is for the agents alone.
-func shownImage(img fleet.Image) fleet.Image {
-	if before, _, signed := strings.Cut(img.URL, "?"); signed {
-		img.URL = before + "?***"
-	}
-	return img
-}
-
 // resolveLimit bounds how long names are looked up; a name without an address cannot be dialled either.
 const resolveLimit = 5 * time.Second
 

@@ -30,7 +30,7 @@ func (s *Server) takeImage(r *http.Request, control *http.ResponseController) (f
 		return img, err
 	}
 	if img.URL != "" {
-		return img, fleet.Errorf(fleet.Conflict, "MC-IMAGE-ELSEWHERE", "the image %s comes from %s and is not uploaded", img.Name, img.URL)
+		return img, fleet.Errorf(fleet.Conflict, "MC-IMAGE-ELSEWHERE", "the image %s comes from %s and is not uploaded", img.Name, img.Shown().URL)
 	}
 	tmp, err := os.CreateTemp(s.imageDir(), ".upload-*")
 	if err != nil {

@@ -78,6 +78,27 @@ type PackParams struct {
 	UnpackedBytes int64 `json:"unpacked_bytes"`
 }
 
+// Shown are a step's parameters as people may see them: the address of an image without its query. What cannot be read is not shown.
+func Shown(name string, params json.RawMessage) json.RawMessage {
+	if name != WriteImage && name != VerifyImage || len(params) == 0 {
+		return params
+	}
+	var p struct {
+		Image fleet.Image `json:"image"`
+	}
+	if err := json.Unmarshal(params, &p); err != nil {
+		return nil
+	}
+	if p.Image.URL == p.Image.Shown().URL {
+		return params
+	}
+	out, err := Merge(params, map[string]any{"image": p.Image.Shown()})
+	if err != nil {
+		return nil
+	}
+	return out
+}
+
 // ReadyParams are what await-ready gets.
 type ReadyParams struct {
 	Ready fleet.Ready `json:"ready"`
