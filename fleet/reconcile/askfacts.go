@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -136,7 +137,10 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 			opID = v.op.v.ID
 			return v.nudge(by)
 		}
-		last := v.last
+		last, err := v.lastRun()
+		if err != nil {
+			return err
+		}
 		if last == nil || last.State != fleet.OperationFailed && last.State != fleet.OperationAborted {
 			return fleet.Errorf(fleet.Conflict, "MC-NODE-RETRY", "nothing on %s failed that could be tried again", n.Name).WithHint("metalctl node show %s", n.Name)
 		}
@@ -213,8 +217,8 @@ func (v *view) nudge(by string) error {
 	switch {
 	case r.State == fleet.StepAsk:
 		r.State, r.Resumed, r.Error = fleet.StepPending, true, nil
-	case r.State == fleet.StepPending && r.NotBefore.After(v.now):
-		r.NotBefore = v.now
+	case r.State == fleet.StepPending && !r.NotBefore.IsZero():
+		r.NotBefore = time.Time{}
 	default:
 		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "%s of %s runs on %s", r.Name, op.Use, n.Name).WithHint("metalctl operation show %s", op.ID)
 	}

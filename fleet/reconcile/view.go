@@ -36,9 +36,8 @@ func load[T any](s fleet.Snapshot, key fleet.Key) (doc[T], error) {
 	if err := json.Unmarshal(r.Data, d.v); err != nil {
 		return d, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode record %s: %w", key, err)
 	}
-	if d.before, err = json.Marshal(d.v); err != nil {
-		return d, fmt.Errorf("encode record %s: %w", key, err)
-	}
+	// What the store keeps is what it made of such a value: nothing has to be encoded to see whether it has become another.
+	d.before = bytes.Clone(r.Data)
 	return d, nil
 }
 
@@ -79,14 +78,16 @@ type view struct {
 	// sure is the time that has passed for certain, and late the later of the clocks: ends are judged by the one and counted from the other.
 	sure, late time.Time
 
-	node  doc[fleet.Node]
-	op    doc[fleet.Operation] // the node's operation
-	last  *fleet.Operation     // the newest that has ended
-	lease doc[fleet.Lease]
-	claim doc[Claim]
-	class fleet.Class
-	site  fleet.Site
-	packs []fleet.Pack // all there are, where the class wants any
+	node doc[fleet.Node]
+	op   doc[fleet.Operation] // the node's operation
+	last *fleet.Operation     // the newest that has ended, once lastRun has decoded it
+	// lastData is the same as it is stored.
+	lastData json.RawMessage
+	lease    doc[fleet.Lease]
+	claim    doc[Claim]
+	class    fleet.Class
+	site     fleet.Site
+	packs    []fleet.Pack // all there are, where the class wants any
 	// frozen is the freeze that covers the node, or nil.
 	frozen *fleet.Freeze
 	image  *fleet.Image
@@ -119,11 +120,11 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 		}
 	}
 	if n.LastOperation != "" {
-		d, err := maybe[fleet.Operation](s, fleet.KeyOf(fleet.KindOperation, n.LastOperation))
-		if err != nil {
+		r, err := s.Get(fleet.KeyOf(fleet.KindOperation, n.LastOperation))
+		if err != nil && fleet.KindOf(err) != fleet.NotFound {
 			return nil, err
 		}
-		v.last = d.v
+		v.lastData = bytes.Clone(r.Data)
 	}
 	if n.Lease != "" {
 		if v.lease, err = maybe[fleet.Lease](s, fleet.KeyOf(fleet.KindLease, n.Lease)); err != nil {
@@ -167,6 +168,19 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 		v.image = d.v
 	}
 	return v, nil
+}
+
+// lastRun is the newest operation that has ended, nil where there is none. Only a retry looks at it, so that no other move has to decode it.
+func (v *view) lastRun() (*fleet.Operation, error) {
+	if v.last != nil || len(v.lastData) == 0 {
+		return v.last, nil
+	}
+	op := new(fleet.Operation)
+	if err := json.Unmarshal(v.lastData, op); err != nil {
+		return nil, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode the last operation of %s: %w", v.node.v.Name, err)
+	}
+	v.last = op
+	return op, nil
 }
 
 // look reads a node without changing it.
