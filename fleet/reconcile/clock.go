@@ -131,6 +131,39 @@ func (l *Loop) keepClock(ctx context.Context, stepped bool) error {
 	return nil
 }
 
+// pace is where an operation's journal stood when this process first saw it so, by the clock that nobody sets.
+type pace struct {
+	operation fleet.OperationID
+	// written is the time that the journal's present line was written at, and behind how long ago that was at mono.
+	written time.Time
+	mono    time.Duration
+	behind  time.Duration
+}
+
+// steady is the time by which an operation's limits, pauses and patience are judged. The journal is dated by the wall clock; what passes since its newest
+// line is measured by the clock that nobody sets, so that a clock that was set neither ends a step that still runs nor keeps one waiting for days.
+func (l *Loop) steady(op *fleet.Operation, now time.Time) time.Time {
+	written := latest(op.CreatedAt, op.StartedAt)
+	if i := op.Current(); i >= 0 {
+		switch r := op.Steps[i]; {
+		case !r.FinishedAt.IsZero():
+			written = r.FinishedAt
+		case !r.StartedAt.IsZero():
+			written = r.StartedAt
+		case i > 0:
+			written = latest(written, op.Steps[i-1].FinishedAt)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.paces[op.Node]
+	if p.operation != op.ID || !p.written.Equal(written) {
+		p = pace{operation: op.ID, written: written, mono: l.Mono(), behind: min(max(now.Round(0).Sub(written), 0), downtimeMost)}
+		l.paces[op.Node] = p
+	}
+	return written.Add(p.behind + l.Mono() - p.mono)
+}
+
 func latest(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b

@@ -112,8 +112,18 @@ func decideRun(n fleet.Node, op fleet.Operation, f Facts, now time.Time) Move {
 		}
 		return Move{Kind: Enter, Why: string(op.Verb) + " begins"}
 	}
-	a := step.Next(op, now, step.Signals{Held: n.Hold != nil, Frozen: f.Frozen, AgentUp: f.AgentUp, AgentSince: f.AgentSince})
+	at, since := now, f.AgentSince
+	if !f.Steady.IsZero() {
+		at = f.Steady
+		if !since.IsZero() {
+			since = at.Add(-now.Sub(since))
+		}
+	}
+	a := step.Next(op, at, step.Signals{Held: n.Hold != nil, Frozen: f.Frozen, AgentUp: f.AgentUp, AgentSince: since})
 	m := Move{Index: a.Index, Until: a.Until, Why: a.Why, Use: step.Use(op.Use)}
+	if !a.Until.IsZero() {
+		m.Until = now.Add(a.Until.Sub(at))
+	}
 	switch a.Do {
 	case step.Start:
 		m.Kind = Start

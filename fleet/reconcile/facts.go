@@ -18,6 +18,8 @@ type Facts struct {
 	Sure time.Time
 	// Frozen says why nothing outside may be written for the node, "" where it may.
 	Frozen string
+	// Steady is the time by which the node's operation is judged, whatever the wall clock was set to; zero: the time that Decide is told.
+	Steady time.Time
 }
 
 // guards gathers what the lifecycle's guards look at, for a verb. What only the wish knows is added by the caller.

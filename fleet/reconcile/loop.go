@@ -99,6 +99,7 @@ type Loop struct {
 	interrupts map[fleet.NodeID]context.CancelCauseFunc
 	// handouts are the newest in-band steps; guarded by mu.
 	handouts map[fleet.NodeID]handout
+	paces    map[fleet.NodeID]pace // guarded by mu: by which time each node's operation is judged
 }
 
 // New fills the zero fields of l with their defaults, adds the server's own steps and returns l.
@@ -158,6 +159,7 @@ func New(l *Loop) *Loop {
 	l.troubles = map[fleet.NodeID]trouble{}
 	l.interrupts = map[fleet.NodeID]context.CancelCauseFunc{}
 	l.handouts = map[fleet.NodeID]handout{}
+	l.paces = map[fleet.NodeID]pace{}
 	l.bells.init()
 	l.clock.start(l.Now(), l.Mono())
 	return l

@@ -59,6 +59,9 @@ func (l *Loop) decide(v *view) Move {
 	if v.frozen != nil {
 		f.Frozen = v.frozen.Why(*v.node.v)
 	}
+	if v.op.v != nil {
+		f.Steady = l.steady(v.op.v, v.now)
+	}
 	return Decide(*v.node.v, v.op.v, v.lease.v, f, v.now)
 }
 

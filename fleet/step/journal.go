@@ -110,7 +110,8 @@ func Next(op fleet.Operation, now time.Time, s Signals) Action {
 func waitForAgent(op fleet.Operation, i int, now time.Time, s Signals) Action {
 	since := s.AgentSince
 	for _, t := range []time.Time{op.StartedAt, op.Steps[i].FinishedAt, prevEnd(op, i)} {
-		if t.After(since) {
+		// What is later than now was written before the clock was set back.
+		if t.After(since) && !t.After(now) {
 			since = t
 		}
 	}
