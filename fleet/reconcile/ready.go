@@ -47,13 +47,12 @@ func shown(r fleet.Ready, by string) step.Outcome {
 
 // awaitOS takes the best evidence that there is: the BMC's BootProgress, else power that stays on.
 func (l *Loop) awaitOS(ctx context.Context, c step.Call) (step.Outcome, error) {
-	began := l.Now()
-	var onSince time.Time
-	offs := 0
+	began := l.Mono() // a wall clock that is set makes nothing ready
+	onSince, offs := time.Duration(-1), 0
+	progress := "" // what the BMC last said, which stays true while it does not answer
 	tick := time.NewTicker(l.ReadyTick)
 	defer tick.Stop()
 	for {
-		progress := ""
 		if l.Evidence != nil {
 			ask, cancel := context.WithTimeout(ctx, l.CallDeadline)
 			// A BMC that cannot tell leaves the power.
@@ -65,27 +64,29 @@ func (l *Loop) awaitOS(ctx context.Context, c step.Call) (step.Outcome, error) {
 				return shown(fleet.ReadyOS, "BootProgress is OSRunning"), nil
 			}
 		}
-		now := l.Now()
-		switch power := l.power(ctx, c.Node); {
-		case power == "on" && onSince.IsZero():
+		now := l.Mono()
+		power := l.power(ctx, c.Node)
+		switch {
+		case power == "on" && onSince < 0:
 			onSince, offs = now, 0
 		case power == "off":
-			onSince = time.Time{}
+			onSince = -1
 			if offs++; offs >= 3 {
-				return step.Outcome{}, fleet.Errorf(fleet.Broken, "MC-READY-OFF", "the machine is off %s after it was started", now.Sub(began).Round(time.Second)).
+				return step.Outcome{}, fleet.Errorf(fleet.Broken, "MC-READY-OFF", "the machine is off %s after it was started", (now - began).Round(time.Second)).
 					WithHint("look at its console, and at what the BMC says: metalctl node timeline NODE")
 			}
 		}
 		// A BMC that follows the boot is believed: what it calls an earlier stage is not ready, however long the power is on.
-		if !onSince.IsZero() && now.Sub(onSince) >= l.PowerOnFor && !follows(progress) {
+		// A BMC that does not answer shows neither.
+		if power == "on" && now-onSince >= l.PowerOnFor && !follows(progress) {
 			return shown(fleet.ReadyOS, fmt.Sprintf("power stayed on for %s; BootProgress says no more", l.PowerOnFor)), nil
 		}
-		c.Progress("waiting for the operating system", int64(now.Sub(began)/time.Second), 0)
+		c.Progress("waiting for the operating system", int64((now-began)/time.Second), 0)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return step.Outcome{}, fleet.Errorf(fleet.Timeout, "MC-READY-TIMEOUT", "the operating system did not show itself within %s; last BootProgress %q: %w",
-				l.Now().Sub(began).Round(time.Second), progress, ctx.Err())
+				(l.Mono() - began).Round(time.Second), progress, ctx.Err())
 		}
 	}
 }
