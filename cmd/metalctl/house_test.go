@@ -49,6 +49,7 @@ var arrows = []struct {
 	{"fixtures/bmc/...", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/rack", "fixtures/bmc images/ramdisk", "a rack is made of emulated BMCs that read real media"},
 	{"fixtures/contract", "...", "contract tests drive what they test"},
+	{"fixtures/virtual", "fleet/api fleet/reconcile provision/vmedia", "the real engine and boot driver in a simulated world"},
 	{"scripts/...", "", "build helpers stand alone"},
 	{"test/...", "", "stories run the built program from outside"},
 }
