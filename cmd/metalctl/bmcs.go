@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,9 @@ import (
 
 // bmcs opens the BMCs of nodes for the server and keeps them: one session per BMC, one breaker per credential, for the whole process.
 type bmcs struct {
+	// measure takes how long each call took, its status or 0; nil drops it.
+	measure func(vendor, op string, code int, took time.Duration)
+
 	store    fleet.Store
 	timeline timelines
 	breakers *redfish.Breakers
@@ -97,7 +101,7 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 	opts.Learned = redfish.Learned{Slot: node.BMC.MediaSlot, Parameters: node.BMC.MediaParameters}
 	opts.Before = func(ctx context.Context) error { return b.writable(ctx, id) }
 	opts.OnSession = func(s redfish.SavedSession) { b.saveSession(id, s) }
-	opts.Trace = func(c redfish.Call) { b.trace(id, c) }
+	opts.Trace = func(c redfish.Call) { b.trace(id, node.BMC.Vendor, c) }
 	bmc, err := redfish.Dial(ctx, node.BMC.Address, opts)
 	if err != nil {
 		return nil, err
@@ -184,7 +188,35 @@ func (b *bmcs) withNode(ctx context.Context, id fleet.NodeID, commit func(fleet.
 	}
 }
 
-func (b *bmcs) trace(id fleet.NodeID, c redfish.Call) {
+// redfishOp names what a call is for, for a metric: its method and what it is about, never an id.
+func redfishOp(method, uri string) string {
+	uri, _, _ = strings.Cut(uri, "?")
+	parts := strings.Split(strings.TrimPrefix(strings.Trim(uri, "/"), "redfish/v1"), "/")
+	about := "root"
+	if len(parts) > 1 && redfishParts[parts[1]] {
+		about = parts[1]
+	} else if len(parts) > 1 {
+		about = "other"
+	}
+	if i := slices.Index(parts, "Actions"); i > 0 {
+		about += " action"
+	}
+	switch method {
+	case "GET", "POST", "PATCH", "PUT", "DELETE", "HEAD":
+	default:
+		method = "other"
+	}
+	return strings.ToLower(method) + " " + about
+}
+
+// redfishParts are the parts of a service that calls are counted by; what a BMC names otherwise is "other".
+var redfishParts = map[string]bool{"Systems": true, "Managers": true, "Chassis": true, "SessionService": true, "UpdateService": true, "TaskService": true, "CertificateService": true,
+	"AccountService": true, "EventService": true, "Registries": true}
+
+func (b *bmcs) trace(id fleet.NodeID, vendor string, c redfish.Call) {
+	if b.measure != nil {
+		b.measure(vendor, redfishOp(c.Method, c.URI), c.Status, c.Duration)
+	}
 	text := fmt.Sprintf("%s %s -> %d in %s", c.Method, c.URI, c.Status, c.Duration.Round(time.Millisecond))
 	if c.Status == 0 {
 		text = fmt.Sprintf("%s %s -> no answer: %s", c.Method, c.URI, c.Err)

@@ -23,7 +23,7 @@ import (
 )
 
 // notCommands is what else follows the program's name: sentences about it, and the headings of its own formats.
-var notCommands = []string{"is ", "was ", "again", "as ", "enrols", "store", "data key", "pack manifest", "debug shell", "takes GPU", "%"}
+var notCommands = []string{"is ", "was ", "again", "as ", "enrols", "store", "data key", "pack manifest", "boot medium", "debug shell", "that", "takes GPU", "%"}
 
 var (
 	mention     = regexp.MustCompile(`(?:^|[^=/\w-])metalctl `)

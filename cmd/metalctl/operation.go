@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -242,6 +243,22 @@ func (o *waitOptions) run(ctx context.Context, p *program, object string) error 
 	}
 }
 
+// failedFor says why a node on which nothing runs does not go on by itself: what it last did failed, or its BMC's credential was refused.
+func failedFor(ctx context.Context, cl *api.Client, node string) (string, error) {
+	e, err := cl.Explain(ctx, node)
+	if err != nil || !e.Stuck() {
+		return "", err
+	}
+	switch r := e.Reasons[0]; r.Kind {
+	case "failed", "breaker", "unfit":
+		return r.Text + "; then: " + r.Command, nil
+	}
+	if slices.ContainsFunc(e.Reasons, func(r api.Reason) bool { return r.Kind == "failed" }) {
+		return e.Reasons[0].Text + "; then: " + e.Reasons[0].Command, nil
+	}
+	return "", nil
+}
+
 // waitState reads the object's state, and why the wanted one can no longer be reached, or "".
 func waitState(ctx context.Context, cl *api.Client, kind, id, want string) (is, dead string, err error) {
 	switch kind {
@@ -252,8 +269,10 @@ func waitState(ctx context.Context, cl *api.Client, kind, id, want string) (is, 
 		}
 		if n.State == fleet.Retired {
 			dead = "it is retired"
-		} else if n.Operation == "" && n.Wish == nil && len(n.Faults) > 0 && string(n.State) != want {
-			dead = "nothing runs on it, and it has fault " + n.Faults[0].Code + " (" + n.Faults[0].Component + ")"
+		} else if n.Operation == "" && n.Wish == nil && string(n.State) != want {
+			if dead, err = failedFor(ctx, cl, id); err != nil {
+				return "", "", err
+			}
 		}
 		return string(n.State), dead, nil
 	case "lease":

@@ -152,6 +152,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 		return err
 	}
 	controllers.ours = srv.MediaOrigins()
+	controllers.measure = srv.ObserveRedfish
 	controllers.plain, controllers.firmware = srv.PlainAddress, srv.FirmwareAddress
 	layout, err := mediaLayout(iso)
 	if err != nil {

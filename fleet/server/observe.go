@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,10 +19,43 @@ func newDurations() *prometheus.HistogramVec {
 	}, []string{"kind", "step", "result"})
 }
 
+// newRedfishDurations is how long calls to BMCs took. What a BMC does in the background is not in it.
+func newRedfishDurations() *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "metalctl_redfish_request_duration_seconds", Help: "How long calls to BMCs took, by vendor, what for, and status; code 0 is no answer.",
+		Buckets: []float64{0.05, 0.2, 0.5, 1, 2, 5, 10, 30, 60},
+	}, []string{"vendor", "op", "code"})
+}
+
+// ObserveRedfish takes how long a call to a BMC took; code is 0 where no answer came. op must be one of few.
+func (s *Server) ObserveRedfish(vendor, op string, code int, took time.Duration) {
+	s.redfish.WithLabelValues(vendor, op, strconv.Itoa(code)).Observe(took.Seconds())
+}
+
+// newLeaseWait is how long tenants waited for their leases.
+func newLeaseWait() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "metalctl_lease_wait_seconds", Help: "How long leases took from their creation until enough of their nodes were ready.",
+		Buckets: []float64{60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400},
+	})
+}
+
+// waited takes how long a lease that has just become active was waited for. One that was extended in its grace time was not waited for.
+func (s *Server) waited(ctx context.Context, id fleet.LeaseID, measured map[fleet.LeaseID]bool) {
+	l, err := s.lease(ctx, string(id))
+	if err == nil && l.State == fleet.LeaseActive && l.GraceEnds.IsZero() && !measured[id] {
+		measured[id] = true
+		s.leaseWait.Observe(l.Since.Sub(l.CreatedAt).Seconds())
+	}
+	if err == nil && l.State.Over() {
+		delete(measured, id)
+	}
+}
+
 // observe follows the events and measures every operation that ends, until ctx ends.
 func (s *Server) observe(ctx context.Context) error {
 	after, err := s.Store.LastEvent(ctx)
-	measured := map[fleet.NodeID]fleet.OperationID{}
+	measured, leases := map[fleet.NodeID]fleet.OperationID{}, map[fleet.LeaseID]bool{}
 	for ctx.Err() == nil {
 		changed := s.Store.Changed()
 		var events []fleet.Event
@@ -32,6 +66,9 @@ func (s *Server) observe(ctx context.Context) error {
 			after = e.ID
 			if state, ok := strings.CutPrefix(e.Type, "operation."); ok && e.Node != "" && fleet.OperationState(state).Over() {
 				s.measure(ctx, e.Node, measured)
+			}
+			if e.Type == "lease.state" && e.Lease != "" {
+				s.waited(ctx, e.Lease, leases)
 			}
 		}
 		switch {

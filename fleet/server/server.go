@@ -90,8 +90,10 @@ type Server struct {
 	process  string          // tells this process from earlier ones
 	// durations is filled by observe.
 	durations *prometheus.HistogramVec
-	powering  sync.Map   // node ids whose power is being set by hand
-	uploads   sync.Mutex // one upload or removal of image files at a time changes the folder's names
+	redfish   *prometheus.HistogramVec
+	leaseWait prometheus.Histogram // filled by observe
+	powering  sync.Map             // node ids whose power is being set by hand
+	uploads   sync.Mutex           // one upload or removal of image files at a time changes the folder's names
 
 	listener, bootListener                   net.Listener
 	advertise, advertiseNodes, advertiseBoot *url.URL
@@ -117,6 +119,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (s *Server, err error) {
 	}
 	s = &Server{cfg: cfg, Deps: d, ctx: context.Background(), process: newToken(), progress: newProgressHub(), media: newMediaIndex()}
 	s.presence, s.durations = newPresence(d.Now), newDurations()
+	s.redfish, s.leaseWait = newRedfishDurations(), newLeaseWait()
 	defer func() {
 		if err != nil {
 			s.Close()
