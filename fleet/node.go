@@ -73,6 +73,8 @@ type Node struct {
 	LastOperation OperationID `json:"last_operation,omitempty"`
 	// Wish is what somebody asked for and the reconciler has not yet begun.
 	Wish *Wish `json:"wish,omitempty"`
+	// Power is "on" or "off" as last read back from the BMC; "" where it was not read yet. It is written where it changes.
+	Power string `json:"power,omitempty"`
 	// Undo is what a plan that was given up left to be put right; nil where nothing is.
 	Undo *Undo `json:"undo,omitempty"`
 	// Destroyed lists serials of media recorded as destroyed, for retiring a node that held data.

@@ -32,6 +32,7 @@ type BMC struct {
 	auth     AuthMode
 	session  SavedSession
 	used     time.Time // when the session last worked
+	idle     idleLoss
 	survey   *survey
 	learned  Learned
 	inserted inserted

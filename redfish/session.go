@@ -203,15 +203,25 @@ func (b *BMC) authorised(ctx context.Context, req request) (*response, error) {
 		return b.withBasic(ctx, req)
 	}
 	token := b.token()
+	if b.surelyLost() {
+		if err := b.login(ctx, token); err != nil {
+			return nil, err
+		}
+		token = b.token()
+	}
 	req.token = token
 	r, err := b.wire.roundTrip(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	if !sessionLost(r) {
-		b.mu.Lock()
+	lost := sessionLost(r)
+	b.mu.Lock()
+	b.idle.learn(b.now().Sub(b.used), lost)
+	if !lost {
 		b.used = b.now()
-		b.mu.Unlock()
+	}
+	b.mu.Unlock()
+	if !lost {
 		return r, nil
 	}
 	if err := b.login(ctx, token); err != nil {
@@ -219,6 +229,39 @@ func (b *BMC) authorised(ctx context.Context, req request) (*response, error) {
 	}
 	req.token = b.token()
 	return b.wire.roundTrip(ctx, req)
+}
+
+// idleLoss learns after which idle time a BMC ends sessions, so that one at rest is not asked in vain with each look: two requests, not three.
+type idleLoss struct {
+	after time.Duration // the shortest idle time of the last losses
+	times int           // losses in a row
+	spent int           // logins without asking first
+}
+
+// learn takes what became of a session that was idle for so long. One loss may be a restart of the BMC.
+func (l *idleLoss) learn(idle time.Duration, lost bool) {
+	switch {
+	case idle < shortestSession:
+	case !lost:
+		*l = idleLoss{}
+	case l.times == 0 || idle < l.after:
+		l.after = idle
+		fallthrough
+	default:
+		l.times++
+	}
+}
+
+// surelyLost reports whether the session has ended by all that was seen of this BMC; now and then it is asked all the same.
+func (b *BMC) surelyLost() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := &b.idle
+	if b.auth != AuthSession || l.times < 2 || b.now().Sub(b.used) < l.after {
+		return false
+	}
+	l.spent++
+	return l.spent%32 != 0
 }
 
 // sessionLost reports whether an answer says that the session, not the account, is the trouble.

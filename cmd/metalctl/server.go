@@ -134,6 +134,14 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	if err != nil {
 		return err
 	}
+	observeEvery, err := time.ParseDuration(cfg.ObserveEvery)
+	if err != nil {
+		return usageError("observe_every: %v", err)
+	}
+	if observeEvery == 0 {
+		observeEvery = -1
+	}
+
 	controllers := newBMCs(db, db, log)
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
@@ -162,7 +170,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	loop := reconcile.New(&reconcile.Loop{
 		Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
 		Console: controllers, Firmware: controllers,
-		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, Log: log,
+		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
 		Layout: layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker,
 		// The store is locked by this process, so that whoever held claims under this name before is gone.
 		Worker: "server",

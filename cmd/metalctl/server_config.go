@@ -34,6 +34,8 @@ type serverConfig struct {
 	Console string `yaml:"console"`
 	// PowerOnFor is how long a machine must stay on to be taken for running where nothing better shows it.
 	PowerOnFor string `yaml:"power_on_for"`
+	// ObserveEvery is how often the power of each node at rest is read from its BMC; 0 reads none.
+	ObserveEvery string `yaml:"observe_every"`
 	// BackupDir gets a backup every BackupEvery, each restored and checked; BackupKeep of them are kept.
 	BackupDir   string `yaml:"backup_dir"`
 	BackupEvery string `yaml:"backup_every"`
@@ -46,7 +48,7 @@ type serverConfig struct {
 }
 
 func defaultServerConfig() serverConfig {
-	return serverConfig{Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", BackupEvery: "1h", BackupKeep: 48, LogLevel: "info", LogFormat: "text"}
+	return serverConfig{Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", ObserveEvery: "1m", BackupEvery: "1h", BackupKeep: 48, LogLevel: "info", LogFormat: "text"}
 }
 
 // loadServerConfig reads the file, strictly, over the defaults.
@@ -80,6 +82,9 @@ func (c *serverConfig) check() error {
 	}
 	if _, err := time.ParseDuration(c.PowerOnFor); err != nil {
 		return usageError("power_on_for %q is not a duration such as 3m", c.PowerOnFor)
+	}
+	if d, err := time.ParseDuration(c.ObserveEvery); err != nil || d != 0 && d < 10*time.Second {
+		return usageError("observe_every %q is neither 0 nor a duration from 10s on, such as 1m", c.ObserveEvery)
 	}
 	switch c.LogFormat {
 	case "text", "json":

@@ -258,6 +258,7 @@ func (v *view) finished(i int, evidence []byte) {
 	*v.op.v = step.Finished(*v.op.v, i, evidence, v.now)
 	r := v.op.v.Steps[i]
 	v.putRight(r.Name)
+	v.powerSet(r.Name)
 	v.stepEvent(fmt.Sprintf("%s: %s finished in %s", v.node.v.Name, r.Name, v.now.Sub(r.StartedAt).Round(1e6)))
 }
 

@@ -98,7 +98,15 @@ func (l *Loop) power(ctx context.Context, id fleet.NodeID) string {
 	ctx, cancel := context.WithTimeout(ctx, l.CallDeadline)
 	defer cancel()
 	s, err := l.Machine.PowerState(ctx, id)
-	if s = strings.ToLower(s); err != nil || s != "on" && s != "off" {
+	if err != nil {
+		return ""
+	}
+	return lowerPower(s)
+}
+
+// lowerPower is "on", "off", or "" for what is on its way or not known.
+func lowerPower(s string) string {
+	if s = strings.ToLower(s); s != "on" && s != "off" {
 		return ""
 	}
 	return s

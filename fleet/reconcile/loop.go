@@ -79,16 +79,22 @@ type Loop struct {
 	Period, Tick time.Duration
 	// ReadyTick is how often the BMC is asked whether the tenant's system runs, ConsoleTick how often what a booting machine said.
 	ReadyTick, ConsoleTick time.Duration
-	// Parallel is how many nodes may be worked on at once.
+	// Parallel is how many BMCs may be worked on at once; those that do not answer have an eighth of that for themselves.
 	Parallel int
+	// ObserveEvery is how often the power of each node at rest is read, ObserveLimit how long its BMC may take, Observers how many are asked at once.
+	// A negative ObserveEvery reads none.
+	ObserveEvery, ObserveLimit time.Duration
+	Observers                  int
 	// KeepAgent is how long a machine stays on after its inspection or cleaning was given up, while its agent answers; negative: not at all.
 	KeepAgent time.Duration
 	// PowerOnFor is how long a machine must stay on to be taken for running where nothing better shows it.
 	PowerOnFor time.Duration
 
-	bells bells
-	clock trusted
-	began time.Time
+	bells  bells
+	clock  trusted
+	sights sights
+	lanes  lanes
+	began  time.Time
 
 	mu       sync.Mutex
 	waits    map[fleet.NodeID]string  // guarded by mu: what each node waits for, as last decided
@@ -117,9 +123,16 @@ func New(l *Loop) *Loop {
 	def(&l.ConsoleTick, 20*time.Second)
 	def(&l.PowerOnFor, 3*time.Minute)
 	def(&l.KeepAgent, 15*time.Minute)
+	def(&l.ObserveEvery, time.Minute)
+	def(&l.ObserveLimit, 10*time.Second)
 	if l.Parallel == 0 {
 		l.Parallel = 512
 	}
+	if l.Observers == 0 {
+		l.Observers = 64
+	}
+	l.lanes.init(l.Parallel, l.Observers)
+	l.sights.all = map[fleet.NodeID]*sight{}
 	if l.Now == nil {
 		l.Now = time.Now
 	}
@@ -189,11 +202,11 @@ func (l *Loop) setWaits(id fleet.NodeID, why string) {
 func (l *Loop) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	room := make(chan struct{}, l.Parallel)
 	period := time.NewTicker(l.Period)
 	defer period.Stop()
 	l.Bell()
 	wg.Go(func() { l.leases(ctx) })
+	wg.Go(func() { l.watch(ctx) })
 	for {
 		wake := l.bells.take()
 		if wake.all {
@@ -209,11 +222,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			if !l.bells.begin(id) {
 				continue
 			}
-			wg.Go(func() {
-				room <- struct{}{}
-				defer func() { <-room }()
-				l.work(ctx, id)
-			})
+			wg.Go(func() { l.work(ctx, id) })
 		}
 		select {
 		case <-ctx.Done():

@@ -18,7 +18,16 @@ func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move) (Move, er
 	var op fleet.Operation
 	begun := false
 	move := m
-	err := l.update(ctx, id, func(v *view) error {
+	v, err := l.look(ctx, id)
+	if err != nil || v.op.v == nil || m.Index >= len(v.op.v.Steps) {
+		return m, err
+	}
+	leave, err := l.admit(ctx, id, v.op.v.Steps[m.Index].Name)
+	if err != nil {
+		return m, err
+	}
+	defer leave()
+	err = l.update(ctx, id, func(v *view) error {
 		begun = false
 		m := l.decide(v)
 		if m.Kind != Start && m.Kind != Recover || v.op.v.Steps[m.Index].Side != step.OutOfBand {
@@ -48,6 +57,7 @@ func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move) (Move, er
 	}
 	l.setWaits(id, op.Steps[move.Index].Name+" runs")
 	r := l.runStep(ctx, id, op, mine)
+	l.heard(id, op.Steps[mine.Index].Name, r)
 	return move, l.ended(ctx, id, mine, r)
 }
 

@@ -136,6 +136,16 @@ func (s *Server) setPower(ctx context.Context, in *setPowerIn) (*plain[api.Power
 	if err != nil {
 		return nil, err
 	}
+	err = s.updateNode(ctx, n.ID, func(n *fleet.Node, _ *fleet.Change) error {
+		if state != "on" && state != "off" || n.Power == state {
+			return errUnchanged
+		}
+		n.Power = state // so that nobody takes it for a loss of power
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	if n, _, err = s.node(ctx, string(n.ID)); err != nil {
 		return nil, err
 	}
