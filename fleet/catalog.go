@@ -71,6 +71,9 @@ type Site struct {
 	Origins []string `json:"origins,omitempty"`
 	// Denied are address ranges that images never come from (BMCs, management), as CIDRs.
 	Denied []string `json:"denied,omitempty"`
+	// FenceNodes is how many nodes in use may be released, switched off or rebuilt within an hour before a second person must approve, where that is
+	// more than the fence's own limit; 0 leaves that limit.
+	FenceNodes int `json:"fence_nodes,omitempty"`
 	// PackKeys are the public keys, PEM, whose packs are taken and handed out; with none there are no packs.
 	PackKeys []string `json:"pack_keys,omitempty"`
 }

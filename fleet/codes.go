@@ -273,9 +273,16 @@ var Codes = map[string]Page{
 	"MC-STEP-TIMEOUT":       {"a step took too long", "Its time was over. What it waits for mostly stands in metalctl node timeline NODE. Then: metalctl node retry NODE"},
 	"MC-STEP-UNBOUND":       {"a step that this program does not do", "The plan was made by another version, or no driver is bound for the step. metalctl capabilities lists what is bound."},
 	// brakes
-	"MC-FREEZE-INVALID": {"this cannot be frozen", "A freeze says what it covers (everything, a site, a selection, or nodes by name) and why. Example: metalctl freeze --all --reason 'switch upgrade'"},
-	"MC-FREEZE-UNKNOWN": {"there is no such freeze", "It was thawed already, or its id is mistyped: metalctl freeze status"},
-	"MC-FROZEN":         {"the node is frozen", "Nothing outside is written for a frozen node: no power, no medium, no wire, not even the isolation of a release; it can still be looked at. metalctl freeze status says who froze what and why. What was under way waits and goes on by itself after: metalctl thaw NODE, or metalctl thaw --all"},
+	"MC-APPROVAL-SELF":    {"somebody else must grant it", "Whoever asks for more than one person may do cannot grant it, and neither can a token that was made after the request. metalctl approve list shows who asked. A second person needs a token of their own: metalctl token create NAME"},
+	"MC-APPROVAL-STATE":   {"the request was decided already, or is over", "A request waits for a day and a grant is good for two hours. Where it is still wanted, give the command again: a new request is made."},
+	"MC-APPROVAL-UNKNOWN": {"there is no such request", "Its id is mistyped, or it is long over: metalctl approve list"},
+	"MC-FENCE":            {"above what one person may do in an hour", "More than 4 nodes that tenants use, or 2 % of them where that is more, would be released, switched off or rebuilt within an hour. Nothing was done. A second person looks at what was asked (metalctl approve list) and lets exactly that happen: metalctl approve grant APPROVAL. Then give the same command again; leases whose time is over end by themselves."},
+	"MC-FREEZE-INVALID":   {"this cannot be frozen", "A freeze says what it covers (everything, a site, a selection, or nodes by name) and why. Example: metalctl freeze --all --reason 'switch upgrade'"},
+	"MC-FREEZE-UNKNOWN":   {"there is no such freeze", "It was thawed already, or its id is mistyped: metalctl freeze status"},
+	"MC-TOKEN-NAME":       {"this name cannot be had", "A token's name is 1 to 63 of a-z, 0-9, . _ -, not admin, and no other token has it: metalctl token list"},
+	"MC-TOKEN-RIGHTS":     {"only the admin token may do that", "Named tokens are made and revoked with the token in DATA_DIR/admin.token of the server."},
+	"MC-TOKEN-UNKNOWN":    {"there is no such token", "It was revoked already, or its name is mistyped: metalctl token list"},
+	"MC-FROZEN":           {"the node is frozen", "Nothing outside is written for a frozen node: no power, no medium, no wire, not even the isolation of a release; it can still be looked at. metalctl freeze status says who froze what and why. What was under way waits and goes on by itself after: metalctl thaw NODE, or metalctl thaw --all"},
 
 	// leases, and nodes that are asked for something
 	"MC-LEASE-FAILED":       {"the lease did not become what was asked for", "A member failed, or somebody released the lease meanwhile. metalctl lease show LEASE names each node with its fault; release it, mend what is wrong, and make a new one."},

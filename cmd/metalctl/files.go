@@ -116,6 +116,8 @@ type siteFile struct {
 	Denied    []string `yaml:"image_denied"`
 	// PackKeys are files with public keys, beside the fleet file.
 	PackKeys []string `yaml:"pack_keys"`
+	// FenceNodes raises the fence.
+	FenceNodes int `yaml:"fence_nodes"`
 }
 
 // readFleetFile reads a YAML file of one or more documents, strictly: an unknown key or a wrong type is an error with file, line and column.
@@ -226,7 +228,7 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 }
 
 func (s siteFile) site(dir string, open func(string) ([]byte, error)) (fleet.Site, error) {
-	out := fleet.Site{Isolation: s.Isolation, PhoneHome: s.PhoneHome, Origins: s.Origins, Denied: s.Denied}
+	out := fleet.Site{Isolation: s.Isolation, PhoneHome: s.PhoneHome, Origins: s.Origins, Denied: s.Denied, FenceNodes: s.FenceNodes}
 	for i, file := range s.PackKeys {
 		b, err := open(beside(dir, file))
 		if err != nil {

@@ -128,6 +128,9 @@ func (o *verbOptions) run(ctx context.Context, p *program, d verbDoc, args []str
 			return err
 		}
 	}
+	if err := leave(ctx, cl, api.Leave{Verb: d.verb, Image: o.body.Image, WaiveGrace: o.body.WaiveGrace, Nodes: names}); err != nil {
+		return err
+	}
 	ids, failed := o.ask(ctx, p, cl, d.verb, names)
 	if len(names) == 1 && failed != nil {
 		return failed

@@ -34,6 +34,8 @@ var codeStatus = map[string]int{
 	"MC-AGENT-CERT":       http.StatusUnauthorized,
 	"MC-AGENT-GENERATION": http.StatusGone,
 	"MC-EVENTS-GONE":      http.StatusGone,
+	"MC-FENCE":            http.StatusConflict,
+	"MC-APPROVAL-SELF":    http.StatusForbidden,
 	"MC-FROZEN":           http.StatusConflict,
 	"MC-BOOT-RANGE":       http.StatusRequestedRangeNotSatisfiable,
 }

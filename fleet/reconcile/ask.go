@@ -57,7 +57,8 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		return "", err
 	}
 	opID := fleet.OperationID(l.NewID())
-	err = l.update(ctx, id, func(v *view) error {
+	harm, harms := deedOf(verb, p, by)
+	err = l.updateFenced(ctx, id, harm.harm, func(v *view) error {
 		if err := v.thawed(verb, p); err != nil {
 			return err
 		}
@@ -88,6 +89,12 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		if err := v.askable(verb, f); err != nil {
 			return err
 		}
+		if harms && (verb != fleet.VerbClean || n.State == fleet.Grace) {
+			harm.lease = n.Lease
+			if err := v.book.take(harm, []*fleet.Node{n}); err != nil {
+				return err
+			}
+		}
 		if image != nil {
 			v.image = image
 		}
@@ -109,7 +116,7 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		return nil
 	})
 	if err != nil {
-		return "", err
+		return "", l.fenced(ctx, err)
 	}
 	return opID, nil
 }

@@ -7,14 +7,35 @@ import (
 // brakes are what may hold back what a lease or a person asks for, as of the snapshot that the decision is made on.
 type brakes struct {
 	freezes []fleet.Freeze
+	book    *book // the fence's, where it was asked for
 }
 
-func (l *Loop) readBrakes(s fleet.Snapshot) (*brakes, error) {
+func (l *Loop) readBrakes(s fleet.Snapshot, h fleet.Harm) (*brakes, error) {
 	freezes, err := fleet.Freezes(s)
-	if err != nil {
-		return nil, err
+	b := &brakes{freezes: freezes}
+	if err == nil && h != "" {
+		b.book, err = l.readBook(s, h)
 	}
-	return &brakes{freezes: freezes}, nil
+	return b, err
+}
+
+// put adds what the fence entered to a change.
+func (b *brakes) put(c *fleet.Change) error {
+	if b.book == nil {
+		return nil
+	}
+	return b.book.put(c)
+}
+
+// end enters the end of a lease for those of its nodes that are in use, or returns *overFence.
+func (b *brakes) end(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, by string) error {
+	var held []*fleet.Node
+	for _, m := range x.Members {
+		if n := nodes[m.Node]; n != nil && n.Lease == x.ID {
+			held = append(held, n)
+		}
+	}
+	return b.book.take(deed{harm: fleet.HarmRelease, act: "lease release " + firstOf(x.Name, string(x.ID)), lease: x.ID, by: by}, held)
 }
 
 // frozen returns a node that the lease holds and that is frozen, with its freeze; nil where there is none.

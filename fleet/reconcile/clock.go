@@ -19,7 +19,9 @@ type trusted struct {
 
 	resumed bool // guarded by mu: the last process's record was looked at
 	kept    time.Duration
-	keeps   bool // guarded by mu, as kept: when the record was last written, and whether it was
+	// ranBefore is how long earlier processes ran on this store, start when this one began by the clock that nobody sets; guarded by mu.
+	ranBefore, start0 time.Duration
+	keeps             bool // guarded by mu, as kept: when the record was last written, and whether it was
 }
 
 // clockKey is the key of what a server that is started anew must know of time.
@@ -30,6 +32,8 @@ type clockRecord struct {
 	// Seen is the time that both agreed on, Wall what the wall clock said then.
 	Seen time.Time `json:"seen"`
 	Wall time.Time `json:"wall"`
+	// Ran is how long servers had run on this store, in all.
+	Ran time.Duration `json:"ran,omitempty"`
 }
 
 const (
@@ -41,7 +45,16 @@ const (
 	clockPeriod = time.Minute
 )
 
-func (t *trusted) start(wall time.Time, mono time.Duration) { t.wall, t.mono = wall.Round(0), mono }
+func (t *trusted) start(wall time.Time, mono time.Duration) {
+	t.wall, t.mono, t.start0 = wall.Round(0), mono, mono
+}
+
+// ran is how long servers have run on this store: a clock that is set and a time without a server add nothing to it.
+func (t *trusted) ran(mono time.Duration) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ranBefore + mono - t.start0
+}
 
 // resume goes on from what the last process saw, and says by how much the wall clock jumped meanwhile if that is not believed.
 func (t *trusted) resume(last clockRecord) (jumped time.Duration) {
@@ -94,7 +107,11 @@ func (l *Loop) anchor(s fleet.Snapshot) error {
 		return err
 	}
 	l.clock.resumed = true
-	if d.v == nil || l.TrustWall {
+	if d.v == nil {
+		return nil
+	}
+	l.clock.ranBefore = d.v.Ran
+	if l.TrustWall {
 		return nil
 	}
 	if jumped := l.clock.resume(*d.v); jumped != 0 {
@@ -121,7 +138,7 @@ func (l *Loop) keepClock(ctx context.Context, stepped bool) error {
 	if !due {
 		return nil
 	}
-	rec := clockRecord{Seen: l.sure(), Wall: wall.UTC().Round(0)}
+	rec := clockRecord{Seen: l.sure(), Wall: wall.UTC().Round(0), Ran: l.clock.ran(mono)}
 	if _, err := l.Store.Commit(ctx, fleet.Change{Writes: []fleet.Write{{Key: clockKey, Value: rec}}}); err != nil {
 		return err
 	}

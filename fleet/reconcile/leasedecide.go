@@ -36,6 +36,8 @@ type LeaseMove struct {
 	Fault bool
 	// Ends: only time made the move due. It is not made while the lease's nodes are frozen.
 	Ends bool
+	// ofActive: the end of a lease whose nodes are in use, which the fence must let through.
+	ofActive bool
 }
 
 // leaseWarning is how long before its end watchers are told; half of its time where that is less.

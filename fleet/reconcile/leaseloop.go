@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -72,10 +73,13 @@ func (l *Loop) TickLeases(ctx context.Context) error {
 // moveLeaseOnce makes the one next move of a lease and reports whether there was one.
 func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Time) (bool, error) {
 	var m LeaseMove
-	_, err := l.updateLeaseBraked(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, at time.Time) ([]fleet.Event, error) {
+	_, err := l.updateLeaseBraked(ctx, id, "", func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, at time.Time) ([]fleet.Event, error) {
 		m = DecideLease(*x, nodes, now)
 		if why := b.holdEnd(x, nodes); m.Ends && why != "" {
 			m = LeaseMove{Kind: LeaseOverdue, Why: "its time is over, but " + why}
+		}
+		if m.ofActive = m.Ends && x.State == fleet.LeaseActive; m.ofActive {
+			return nil, nil // below, by the fence's leave
 		}
 		switch m.Kind {
 		case LeaseOverdue:
@@ -98,6 +102,9 @@ func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Tim
 	if err != nil {
 		return false, err
 	}
+	if m.ofActive {
+		return l.endByTime(ctx, id, now)
+	}
 	switch m.Kind {
 	case LeaseRest, LeaseOverdue:
 		return false, nil
@@ -109,6 +116,36 @@ func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Tim
 		err = l.wishFor(ctx, id, m, fleet.VerbRelease)
 	}
 	return err == nil, err
+}
+
+// endByTime ends a lease whose time is over, as far as the fence lets it: a clock or a file that is wrong could end all of them at once.
+func (l *Loop) endByTime(ctx context.Context, id fleet.LeaseID, now time.Time) (bool, error) {
+	moved := false
+	_, err := l.updateLeaseBraked(ctx, id, fleet.HarmRelease, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, at time.Time) ([]fleet.Event, error) {
+		m := DecideLease(*x, nodes, now)
+		if moved = m.Ends && m.Kind == LeaseVerb && b.holdEnd(x, nodes) == ""; !moved {
+			return nil, nil
+		}
+		if err := b.end(x, nodes, byLoop); err != nil {
+			return nil, err
+		}
+		return moveLease(x, m.Verb, at, m.Why)
+	})
+	err = l.fenced(ctx, err)
+	if fleet.CodeOf(err) != "MC-FENCE" {
+		return err == nil && moved, err
+	}
+	why := "its time is over, but " + err.Error()
+	if hint := fleet.HintOf(err); hint != "" {
+		why += ": " + strings.TrimPrefix(strings.TrimSuffix(hint, "; then the same command again"), "let a second person look: ")
+	}
+	_, err = l.updateLease(ctx, id, func(x *fleet.Lease, _ map[fleet.NodeID]*fleet.Node, at time.Time) ([]fleet.Event, error) {
+		if x.State != fleet.LeaseActive {
+			return nil, nil
+		}
+		return goesOn(x, why, at), nil
+	})
+	return false, err
 }
 
 // goesOn records why a lease goes on beyond its end, and warns once for each reason.

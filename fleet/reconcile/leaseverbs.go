@@ -10,13 +10,13 @@ import (
 
 // updateLease reads a lease and its nodes afresh, lets do change the lease, and commits it. Where do changes nothing, nothing is committed.
 func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now time.Time) ([]fleet.Event, error)) (fleet.Lease, error) {
-	return l.updateLeaseBraked(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, _ *brakes, now time.Time) ([]fleet.Event, error) {
+	return l.updateLeaseBraked(ctx, id, "", func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, _ *brakes, now time.Time) ([]fleet.Event, error) {
 		return do(x, nodes, now)
 	})
 }
 
-// updateLeaseBraked is updateLease for what the brakes may hold back.
-func (l *Loop) updateLeaseBraked(ctx context.Context, id fleet.LeaseID,
+// updateLeaseBraked is updateLease for what the brakes may hold back; with h the fence's book is there, too.
+func (l *Loop) updateLeaseBraked(ctx context.Context, id fleet.LeaseID, h fleet.Harm,
 	do func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, now time.Time) ([]fleet.Event, error)) (fleet.Lease, error) {
 	for try := 1; ; try++ {
 		var d doc[fleet.Lease]
@@ -36,7 +36,7 @@ func (l *Loop) updateLeaseBraked(ctx context.Context, id fleet.LeaseID,
 					return err
 				}
 			}
-			if b, err = l.readBrakes(s); err != nil {
+			if b, err = l.readBrakes(s, h); err != nil {
 				return err
 			}
 			return membersOf(s, d.v, nodes)
@@ -56,6 +56,9 @@ func (l *Loop) updateLeaseBraked(ctx context.Context, id fleet.LeaseID,
 			passName(&c, d.v, name)
 		}
 		if err := d.put(&c); err != nil || len(c.Writes) == 0 {
+			return *d.v, err
+		}
+		if err := b.put(&c); err != nil {
 			return *d.v, err
 		}
 		if _, err = l.Store.Commit(ctx, c); err == nil {
@@ -107,7 +110,7 @@ func membersOf(s fleet.Snapshot, x *fleet.Lease, into map[fleet.NodeID]*fleet.No
 
 // ReleaseLease gives all nodes of a lease back. It is legal everywhere and idempotent.
 func (l *Loop) ReleaseLease(ctx context.Context, id fleet.LeaseID, by string) (fleet.Lease, error) {
-	return l.updateLeaseBraked(ctx, id, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, now time.Time) ([]fleet.Event, error) {
+	out, err := l.updateLeaseBraked(ctx, id, fleet.HarmRelease, func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, now time.Time) ([]fleet.Event, error) {
 		if x.State == fleet.LeaseReleasing || x.State.Over() {
 			return nil, nil
 		}
@@ -123,8 +126,12 @@ func (l *Loop) ReleaseLease(ctx context.Context, id fleet.LeaseID, by string) (f
 				return nil, fleet.Errorf(fleet.Refused, "MC-NODE-PROTECTED", "%s is protected against release", n.Name).WithHint("metalctl node unprotect %s", n.Name)
 			}
 		}
+		if err := b.end(x, nodes, by); err != nil {
+			return nil, err
+		}
 		return moveLease(x, "release", now, "released by "+by)
 	})
+	return out, l.fenced(ctx, err)
 }
 
 // ProtectLease makes the lease refuse its release, verb api.VerbProtect, or ends that, api.VerbUnprotect. Both are idempotent.

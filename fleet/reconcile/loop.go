@@ -106,6 +106,10 @@ type Loop struct {
 	// handouts are the newest in-band steps; guarded by mu.
 	handouts map[fleet.NodeID]handout
 	paces    map[fleet.NodeID]pace // guarded by mu: by which time each node's operation is judged
+	// inUse is how many nodes were in use at countedAt; guarded by mu.
+	inUse     int
+	counted   bool
+	countedAt time.Duration
 }
 
 // New fills the zero fields of l with their defaults, adds the server's own steps and returns l.

@@ -90,7 +90,9 @@ type view struct {
 	packs    []fleet.Pack // all there are, where the class wants any
 	// frozen is the freeze that covers the node, or nil.
 	frozen *fleet.Freeze
-	image  *fleet.Image
+	// book is the fence's, where the change may do harm; else nil.
+	book  *book
+	image *fleet.Image
 
 	// keepAgent is how long an agent is left up after its plan was given up.
 	keepAgent time.Duration
@@ -200,8 +202,20 @@ const most = 30
 // update reads a node afresh, lets do change what it read, and commits all of it or nothing. do may run several times and must do no I/O.
 // Where do changes nothing, nothing is committed.
 func (l *Loop) update(ctx context.Context, id fleet.NodeID, do func(*view) error) error {
+	return l.updateFenced(ctx, id, "", do)
+}
+
+// updateFenced is update for what may do harm: the view has the fence's book, unless h is "".
+func (l *Loop) updateFenced(ctx context.Context, id fleet.NodeID, h fleet.Harm, do func(*view) error) error {
 	for try := 1; ; try++ {
-		v, err := l.look(ctx, id)
+		var v *view
+		err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+			var err error
+			if v, err = l.read(s, id); err == nil && h != "" {
+				v.book, err = l.readBook(s, h)
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -234,6 +248,11 @@ func (v *view) change() (fleet.Change, error) {
 	}
 	for _, err := range []error{v.node.put(&c), v.op.put(&c), v.lease.put(&c), v.claim.put(&c)} {
 		if err != nil {
+			return c, err
+		}
+	}
+	if v.book != nil {
+		if err := v.book.put(&c); err != nil {
 			return c, err
 		}
 	}

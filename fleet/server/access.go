@@ -146,7 +146,7 @@ func awaitsAccess(r fleet.StepRun) bool {
 
 // goOn lets an operation that waited for its BMC try at once; where it does not wait any more, nothing is to be done.
 func (s *Server) goOn(ctx context.Context, n *fleet.Node) {
-	if _, err := s.engine.Verbs.Ask(ctx, n.ID, api.VerbRetry, api.NodeVerb{}, adminName); err != nil {
+	if _, err := s.engine.Verbs.Ask(ctx, n.ID, api.VerbRetry, api.NodeVerb{}, callerOf(ctx)); err != nil {
 		s.Log.Debug("an operation that waited for its BMC goes on by itself", "node", n.Name, "err", err)
 	}
 }

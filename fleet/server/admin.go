@@ -90,32 +90,30 @@ func adminHash(ctx context.Context, st fleet.Store) (string, error) {
 // adminName is who an event names where the admin token was used; roles come with tenancy.
 const adminName = "admin"
 
-type callerKey struct{}
-
-// callerOf is whose token the request carried that ctx belongs to.
-func callerOf(ctx context.Context) string {
-	if name, ok := ctx.Value(callerKey{}).(string); ok {
-		return name
-	}
-	return adminName
-}
-
-// authorized lets requests with the admin token pass.
+// authorized lets requests with the admin token or a named one pass.
 func (s *Server) authorized(next http.Handler) http.Handler {
 	want, _ := hex.DecodeString(s.admin)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		got := sha256.Sum256([]byte(token))
-		if !ok || subtle.ConstantTimeCompare(got[:], want) != 1 {
+		who, ok := fleet.Token{Name: adminName}, bearer
+		if ok && subtle.ConstantTimeCompare(got[:], want) != 1 {
+			var err error
+			if who, ok, err = s.named(r.Context(), hex.EncodeToString(got[:])); err != nil {
+				s.refuse(w, r, err)
+				return
+			}
+		}
+		if !ok {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="metalctl"`)
 			msg := "the request carries no bearer token"
-			if ok {
+			if bearer {
 				msg = "the bearer token is not known here"
 			}
 			s.refuse(w, r, fleet.Errorf(fleet.Denied, "MC-API-TOKEN", "%s", msg).
 				WithHint("set METALCTL_TOKEN to what is in DATA_DIR/admin.token of the server"))
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
 	})
 }

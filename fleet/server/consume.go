@@ -50,6 +50,12 @@ type Words interface {
 type Brakes interface {
 	Freeze(ctx context.Context, r api.FreezeCreate, by string) (fleet.Freeze, error)
 	Thaw(ctx context.Context, r api.Thaw, by string) error
+	// Leave returns nil where something may be done to several nodes at once, and else MC-FENCE with the request that it made.
+	Leave(ctx context.Context, r api.Leave, by string) error
+	// Harm enters what is done to a node without a plan, or returns MC-FENCE.
+	Harm(ctx context.Context, id fleet.NodeID, h fleet.Harm, act, by string) error
+	// Decide takes "grant" and "deny".
+	Decide(ctx context.Context, id fleet.ApprovalID, verb string, who api.Approver, reason string) (fleet.Approval, error)
 }
 
 // Engine is who moves nodes and leases. All are needed.

@@ -76,3 +76,16 @@ func TestProtectLease(t *testing.T) {
 		}
 	}
 }
+
+func (e *fakeEngine) Leave(context.Context, api.Leave, string) error { return nil }
+
+func (e *fakeEngine) Harm(_ context.Context, _ fleet.NodeID, h fleet.Harm, act, _ string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.asked = append(e.asked, string(h)+": "+act)
+	return nil
+}
+
+func (e *fakeEngine) Decide(_ context.Context, id fleet.ApprovalID, verb string, who api.Approver, reason string) (fleet.Approval, error) {
+	return fleet.Approval{ID: id, DecidedBy: who.Name, DecidedAt: who.Since, Reason: verb + " " + reason}, nil
+}

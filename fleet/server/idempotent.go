@@ -89,7 +89,7 @@ func wholeBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 // once answers from memory, or lets next answer and remembers.
 func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, body []byte, next http.Handler) {
 	record := fleet.Key(answersPrefix + hex.EncodeToString(s.ca.mac("idempotency", key)))
-	request := hex.EncodeToString(s.ca.mac("request", r.Method, r.URL.Path, string(body)))
+	request := hex.EncodeToString(s.ca.mac("request", callerOf(r.Context()), r.Method, r.URL.Path, string(body)))
 	mine := keptAnswer{At: s.Now().UTC(), Request: request, Process: s.process}
 	kept, rev, err := s.keptAnswer(r.Context(), record)
 	switch {

@@ -110,7 +110,7 @@ func (s *Server) takePack(r *http.Request, control *http.ResponseController) (p 
 		return p, 0, errPackDisk(err)
 	}
 	_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: p}},
-		Events: []fleet.Event{{Type: "pack.added", At: p.AddedAt, Subject: key, Text: fmt.Sprintf("pack %s of %d bytes, signed by %s, added by %s", id, n, p.KeyID, adminName)}}})
+		Events: []fleet.Event{{Type: "pack.added", At: p.AddedAt, Subject: key, Text: fmt.Sprintf("pack %s of %d bytes, signed by %s, added by %s", id, n, p.KeyID, callerOf(ctx))}}})
 	if fleet.CodeOf(err) == "MC-STORE-STALE" {
 		return p, http.StatusOK, nil // it was there, and its file is whole again
 	}
@@ -159,7 +159,7 @@ func (s *Server) removePack(ctx context.Context, in *Item) (*struct{}, error) {
 	}
 	key := fleet.KeyOf(fleet.KindPack, p.ID())
 	_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}, Writes: []fleet.Write{{Key: key}},
-		Events: []fleet.Event{{Type: "pack.removed", At: s.Now().UTC(), Subject: key, Text: "pack " + p.ID() + " removed by " + adminName}}})
+		Events: []fleet.Event{{Type: "pack.removed", At: s.Now().UTC(), Subject: key, Text: "pack " + p.ID() + " removed by " + callerOf(ctx)}}})
 	if err == nil {
 		s.dropPack(ctx, p.SHA256)
 	}

@@ -47,6 +47,8 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r.nodes()
 	r.nodeParts()
 	r.freeze()
+	r.approvals()
+	r.tokens()
 	r.operations()
 	r.leases()
 	r.images()

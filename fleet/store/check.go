@@ -143,6 +143,14 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 		}
 	case fleet.KindSite:
 		decodeInto[fleet.Site](c, key, r.Data)
+	case fleet.KindHarm:
+		decodeInto[fleet.HarmRecord](c, key, r.Data)
+	case fleet.KindApproval:
+		if a, ok := decodeInto[fleet.Approval](c, key, r.Data); ok {
+			c.sameID(key, id, string(a.ID))
+		}
+	case fleet.KindToken:
+		decodeInto[fleet.Token](c, key, r.Data)
 	case fleet.KindFreeze:
 		if f, ok := decodeInto[fleet.Freeze](c, key, r.Data); ok {
 			c.sameID(key, id, string(f.ID))
