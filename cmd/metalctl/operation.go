@@ -243,14 +243,22 @@ func (o *waitOptions) run(ctx context.Context, p *program, object string) error 
 	}
 }
 
+// unleased are the states in which no lease has a node.
+var unleased = []fleet.State{fleet.Enrolled, fleet.Inspecting, fleet.Managed, fleet.Cleaning, fleet.Burning, fleet.Available, fleet.Retired}
+
 // failedFor says why a node on which nothing runs does not go on by itself: what it last did failed, or its BMC's credential was refused.
-func failedFor(ctx context.Context, cl *api.Client, node string) (string, error) {
+func failedFor(ctx context.Context, cl *api.Client, node, want string) (string, error) {
 	e, err := cl.Explain(ctx, node)
 	if err != nil || !e.Stuck() {
 		return "", err
 	}
 	switch r := e.Reasons[0]; r.Kind {
-	case "failed", "breaker", "unfit":
+	case "unfit":
+		if slices.Contains(unleased, fleet.State(want)) { // what no lease may have can still be inspected, cleaned or retired
+			return "", nil
+		}
+		fallthrough
+	case "failed", "breaker":
 		return r.Text + "; then: " + r.Command, nil
 	}
 	if slices.ContainsFunc(e.Reasons, func(r api.Reason) bool { return r.Kind == "failed" }) {
@@ -270,7 +278,7 @@ func waitState(ctx context.Context, cl *api.Client, kind, id, want string) (is, 
 		if n.State == fleet.Retired {
 			dead = "it is retired"
 		} else if n.Operation == "" && n.Wish == nil && string(n.State) != want {
-			if dead, err = failedFor(ctx, cl, id); err != nil {
+			if dead, err = failedFor(ctx, cl, id, want); err != nil {
 				return "", "", err
 			}
 		}

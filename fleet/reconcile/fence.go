@@ -279,6 +279,13 @@ func (l *Loop) Harm(ctx context.Context, id fleet.NodeID, h fleet.Harm, act, by 
 
 // Leave asks whether something may be done to several nodes at once; where it may not, one request is made for all of it, and nothing is done.
 func (l *Loop) Leave(ctx context.Context, r api.Leave, by string) error {
+	d, harms := deedOf(fleet.Verb(r.Verb), api.NodeVerb{Image: r.Image, WaiveGrace: r.WaiveGrace}, by)
+	if act := PowerAct(r.Verb); act != "" {
+		d, harms = deed{harm: fleet.HarmPower, act: act, by: by}, true
+	}
+	if !harms {
+		return nil
+	}
 	var ids []fleet.NodeID
 	err := l.Store.View(ctx, func(s fleet.Snapshot) (err error) {
 		ids, err = nodesNamed(s, r.Nodes)
@@ -286,13 +293,6 @@ func (l *Loop) Leave(ctx context.Context, r api.Leave, by string) error {
 	})
 	if err != nil {
 		return err
-	}
-	d, harms := deedOf(fleet.Verb(r.Verb), api.NodeVerb{Image: r.Image, WaiveGrace: r.WaiveGrace}, by)
-	if act := PowerAct(r.Verb); act != "" {
-		d, harms = deed{harm: fleet.HarmPower, act: act, by: by}, true
-	}
-	if !harms {
-		return nil
 	}
 	return l.fenced(ctx, l.account(ctx, d, ids, false))
 }
