@@ -150,16 +150,23 @@ func (f Freeze) What() string {
 
 // Why says in words why the node does not move, and the command that lets it out.
 func (f Freeze) Why(n Node) string {
+	if f.ID == "" {
+		return fmt.Sprintf("held since %s, as %s: metalctl doctor --world; when it is resolved: %s", f.Since.UTC().Format(time.RFC3339), f.Reason, n.staleCommand())
+	}
 	return fmt.Sprintf("frozen since %s by %s (%s): metalctl thaw %s --reason TEXT", f.Since.UTC().Format(time.RFC3339), f.By, f.Reason, n.Name)
 }
 
-// FrozenBy returns the oldest of the freezes that covers the node, or nil.
+// FrozenBy returns the oldest of the freezes that covers the node, or nil. A node that a witness knows more of than the store is frozen by that fault
+// alone, whatever is thawed: the freeze then has no id.
 func FrozenBy(n Node, freezes []Freeze) *Freeze {
 	var found *Freeze
 	for i := range freezes {
 		if f := &freezes[i]; f.Covers(n) && (found == nil || f.Since.Before(found.Since)) {
 			found = f
 		}
+	}
+	if found == nil {
+		found = n.staleFreeze()
 	}
 	return found
 }
@@ -170,7 +177,7 @@ func Freezes(s Snapshot) ([]Freeze, error) { return List[Freeze](s, KindFreeze) 
 // Frozen returns the freeze that covers a node, or nil. A node that does not exist is covered by what covers everything.
 func Frozen(s Snapshot, id NodeID) (Node, *Freeze, error) {
 	freezes, err := Freezes(s)
-	if err != nil || len(freezes) == 0 {
+	if err != nil {
 		return Node{ID: id}, nil, err
 	}
 	n, _, err := Get[Node](s, KeyOf(KindNode, id))
@@ -198,6 +205,10 @@ const CodeFrozen = "MC-FROZEN"
 
 // Refuse makes the error of something that is not done to a node because of the freeze; what is a verb, such as "write to" or "release".
 func (f Freeze) Refuse(n Node, what string) *Error {
+	if f.ID == "" {
+		return Errorf(Refused, CodeFrozen, "%s %s: the store is older than its witness: %s", what, n.Name, f.Reason).
+			WithHint("metalctl doctor --world; when it is resolved: %s", n.staleCommand())
+	}
 	return Errorf(Refused, CodeFrozen, "%s %s: it is frozen since %s by %s (%s): %s", what, n.Name, f.Since.UTC().Format(time.RFC3339), f.By, f.Source, f.Reason).
 		WithHint("metalctl freeze status; when the reason is gone: metalctl thaw %s --reason TEXT", n.Name)
 }

@@ -104,6 +104,8 @@ type BMC struct {
 	BootMethod string `json:"boot_method,omitempty"`
 	// Witness is the mark in the BMC that was written last, or found at enrolment; "" where the BMC takes none.
 	Witness string `json:"witness,omitempty"`
+	// WitnessSeen is the mark that testified against the store, until a person has cleared that fault.
+	WitnessSeen string `json:"witness_seen,omitempty"`
 }
 
 // BMCTLS says how a BMC's certificate is trusted: exactly one of CAPEM, Pin, FirstUse is asked for.

@@ -142,3 +142,43 @@ func (s StoreIdentity) wrote(mark string) bool {
 	}
 	return false
 }
+
+// FaultStaleStore: an outside witness names something that was done with the node and that the store does not know.
+const FaultStaleStore = "MC-FAULT-STALE-STORE"
+
+// StaleComponent is the component of FaultStaleStore.
+const StaleComponent = "store"
+
+// MarkStale records that a witness knows more of the node than the store: a critical fault that blocks everything, until a person clears it.
+func (n *Node) MarkStale(seen WitnessTag, why string, now time.Time) {
+	if s := seen.String(); s != "" {
+		n.BMC.WitnessSeen = s
+	}
+	n.RaiseFault(Fault{Code: FaultStaleStore, Component: StaleComponent, Severity: Critical, Since: now.UTC(), Blocks: BlocksEverything,
+		Evidence: why, Hint: "metalctl doctor --world"})
+}
+
+// staleFreeze is what FaultStaleStore means for writes to the outside: none.
+func (n *Node) staleFreeze() *Freeze {
+	f := n.Fault(FaultStaleStore, StaleComponent)
+	if f == nil {
+		return nil
+	}
+	return &Freeze{Scope: FreezeNodes, Nodes: []NodeID{n.ID}, Reason: f.Evidence, By: "the server", Since: f.Since, Source: FrozenByWitness}
+}
+
+func (n *Node) staleCommand() string {
+	return fmt.Sprintf("metalctl node clear-fault %s --code %s --component %s", n.Name, FaultStaleStore, StaleComponent)
+}
+
+// TakeOverWitness accepts what the witness named, once a person has looked: what the store counts goes on from there.
+func (n *Node) TakeOverWitness() {
+	seen, _ := ParseWitnessTag(n.BMC.WitnessSeen)
+	n.BMC.WitnessSeen = ""
+	if seen.IsZero() {
+		return
+	}
+	n.Boot.Witnessed = max(n.Boot.Witnessed, seen.Boots)
+	n.Handovers = max(n.Handovers, seen.Handovers)
+	n.BMC.Witness = seen.String()
+}

@@ -18,6 +18,8 @@ type bmcController struct {
 	plain, firmware func(string) string
 	// learned records what an insertion found to work.
 	learned func(context.Context, redfish.Learned)
+	// witness is asked before each write; with mark it is also brought up to date.
+	witness func(ctx context.Context, mark bool) error
 }
 
 func (c bmcController) Power(ctx context.Context) (string, error) {
@@ -26,10 +28,16 @@ func (c bmcController) Power(ctx context.Context) (string, error) {
 }
 
 func (c bmcController) SetPower(ctx context.Context, action string) error {
+	if err := c.witness(ctx, false); err != nil {
+		return err
+	}
 	return c.bmc.SetPower(ctx, redfish.Action(action))
 }
 
 func (c bmcController) InsertMedia(ctx context.Context, url string, caPEM []byte) (vmedia.Inserted, error) {
+	if err := c.witness(ctx, true); err != nil {
+		return vmedia.Inserted{}, err
+	}
 	// Plain http is for BMCs and firmware that cannot do https with our certificates: the node's record then says that its boot path is unauthenticated.
 	m, err := c.bmc.InsertMedia(ctx, redfish.MediaRequest{URL: url, CAPEM: caPEM, Plain: c.plain(url), Firmware: c.firmware(url)})
 	if err == nil {
@@ -38,9 +46,17 @@ func (c bmcController) InsertMedia(ctx context.Context, url string, caPEM []byte
 	return vmedia.Inserted{Method: string(m.Method), Slot: m.URI, Target: string(m.Target), Verified: m.CertificateVerified}, err
 }
 
-func (c bmcController) EjectMedia(ctx context.Context) error { return c.bmc.EjectMedia(ctx) }
+func (c bmcController) EjectMedia(ctx context.Context) error {
+	if err := c.witness(ctx, false); err != nil {
+		return err
+	}
+	return c.bmc.EjectMedia(ctx)
+}
 
 func (c bmcController) SetBootOnce(ctx context.Context, target, mode string) error {
+	if err := c.witness(ctx, true); err != nil {
+		return err
+	}
 	return c.bmc.SetBootOnce(ctx, redfish.Target(target), redfish.Mode(mode))
 }
 

@@ -24,7 +24,7 @@ type bmcs struct {
 	// measure takes how long each call took, its status or 0; nil drops it.
 	measure func(vendor, op string, code int, took time.Duration)
 
-	store    fleet.Store
+	store    identified
 	timeline timelines
 	breakers *redfish.Breakers
 	log      *slog.Logger
@@ -48,9 +48,15 @@ type openBMC struct {
 	mu   sync.Mutex
 	bmc  *redfish.BMC
 	node fleet.Node
+
+	// marking guards what follows: the mark that the BMC is known to show, or that it takes none.
+	marking sync.Mutex
+	mark    fleet.WitnessTag
+	looked  bool
+	noMark  bool
 }
 
-func newBMCs(st fleet.Store, tl timelines, log *slog.Logger) *bmcs {
+func newBMCs(st identified, tl timelines, log *slog.Logger) *bmcs {
 	return &bmcs{store: st, timeline: tl, breakers: redfish.NewBreakers(), log: log, now: time.Now, open: map[fleet.NodeID]*openBMC{}}
 }
 
@@ -366,6 +372,9 @@ func (b *bmcs) SetPower(ctx context.Context, id fleet.NodeID, action string) (st
 	if err != nil {
 		return "", err
 	}
+	if err := b.testify(ctx, id, bmc, false); err != nil {
+		return "", err
+	}
 	if err := bmc.SetPower(ctx, a); err != nil {
 		return "", err
 	}
@@ -378,7 +387,8 @@ func (b *bmcs) dial(ctx context.Context, id fleet.NodeID) (vmedia.Controller, er
 	if err != nil {
 		return vmedia.Controller{}, err
 	}
-	c := bmcController{bmc: bmc, plain: b.plain, firmware: b.firmware, learned: func(ctx context.Context, l redfish.Learned) { b.saveLearned(ctx, id, l) }}
+	c := bmcController{bmc: bmc, plain: b.plain, firmware: b.firmware, learned: func(ctx context.Context, l redfish.Learned) { b.saveLearned(ctx, id, l) },
+		witness: func(ctx context.Context, mark bool) error { return b.testify(ctx, id, bmc, mark) }}
 	return vmedia.Controller{Power: c, Media: c, Boot: c, Identity: c}, nil
 }
 

@@ -33,6 +33,7 @@ var arrows = []struct {
 	{"fleet/store", "", "the store keeps the vocabulary's records"},
 	{"fleet/reconcile", "fleet/api", "the engine answers in the API's words"},
 	{"fleet/server", "fleet/api", "the server answers the API"},
+	{"fleet/witness", "", "the witness speaks the vocabulary, and knows no store but by what it asks of one"},
 	{"agent", "fleet/api agent/disk agent/efi agent/inspect agent/boot images images/configdrive images/pack", "the agent's steps are done by its rooms; one decoder for server and agent"},
 	{"agent/boot", "", ""},
 	{"agent/inspect", "", ""},

@@ -70,7 +70,8 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 // TestScripts runs what users type against a real server and a rack of process machines. Besides testscript's own commands there are:
 //
 //	server [file]          starts a server and points METALCTL_SERVER and its like at it; file is its configuration
-//	stop                   stops it; server then starts another one on the same data
+//	halt                   stops it; server then starts another one on the same data
+//	here FILE              replaces WORK in a file by the script's folder
 //	rack [file]            starts a rack in $WORK/rack from a lab file, or with one machine n1 that has a disk of 256 MiB
 //	exits N metalctl …     runs a command and wants exactly that exit code
 //	only-reads MACHINE     wants nothing but reads and the session's login and logout in the BMC's log so far
@@ -110,13 +111,17 @@ func TestScripts(t *testing.T) {
 			if cond == "long" {
 				return !testing.Short(), nil
 			}
+			if cond == "thaw" {
+				_, _, err := treeForTest().Find([]string{"thaw"})
+				return err == nil, nil
+			}
 			return false, fmt.Errorf("condition %q is not known", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
 			"no-reset": scriptNoReset, "digest": scriptDigest, "until": scriptUntil,
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
-			"nowhere": scriptNowhere, "stop": scriptStop,
+			"nowhere": scriptNowhere, "halt": scriptStop, "here": scriptHere,
 		},
 	})
 }
@@ -205,6 +210,13 @@ func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
 	err := <-r.ended
 	r.ended <- nil
 	ts.Check(err)
+}
+
+func scriptHere(ts *testscript.TestScript, neg bool, args []string) {
+	file := ts.MkAbs(args[0])
+	b, err := os.ReadFile(file)
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, bytes.ReplaceAll(b, []byte("WORK"), []byte(ts.MkAbs("."))), 0o644))
 }
 
 func scriptRack(ts *testscript.TestScript, neg bool, args []string) {

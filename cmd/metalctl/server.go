@@ -19,6 +19,7 @@ import (
 	"github.com/metalctl/metalctl/fleet/server"
 	"github.com/metalctl/metalctl/fleet/step"
 	"github.com/metalctl/metalctl/fleet/store"
+	"github.com/metalctl/metalctl/fleet/witness"
 	"github.com/metalctl/metalctl/provision/vmedia"
 )
 
@@ -60,6 +61,8 @@ writes the admin token to DATA_DIR/admin.token and its authority's certificate t
 	f.StringVar(&over.BackupDir, "backup-dir", "", "folder of the hourly backups (default: backups in the data folder)")
 	f.StringVar(&over.BackupEvery, "backup-every", "", "how often the store is backed up and the backup checked; 0 for never (default 1h)")
 	f.IntVar(&over.BackupKeep, "backup-keep", 0, "how many such backups are kept (default 48)")
+	f.StringArrayVar(&over.Witness, "witness", nil, "log outside of the store that boots, handovers and erases are written to: a path on another disk, syslog://HOST:PORT, or an https URL; may be given again")
+	f.StringVar(&over.WitnessTokenFile, "witness-token-file", "", "file with the bearer token for an https witness")
 	f.StringVar(&over.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&over.LogFormat, "log-format", "", "text or json (default text)")
 	f.BoolVar(&over.trustClock, "trust-clock", false, "believe a clock that jumped by more than a day while no server ran; give it once, after looking at the clock")
@@ -72,7 +75,7 @@ func (o serverConfig) onto(c *cobra.Command, cfg *serverConfig) {
 	for flag, to := range map[string]*string{
 		"listen": &cfg.Listen, "listen-boot": &cfg.ListenBoot, "advertise": &cfg.Advertise, "advertise-nodes": &cfg.AdvertiseNodes, "advertise-boot": &cfg.AdvertiseBoot,
 		"data-dir": &cfg.DataDir, "key-file": &cfg.KeyFile, "ramdisk": &cfg.RAMDisk, "kernel": &cfg.Kernel, "console": &cfg.Console,
-		"power-on-for": &cfg.PowerOnFor, "backup-dir": &cfg.BackupDir, "backup-every": &cfg.BackupEvery, "log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat,
+		"power-on-for": &cfg.PowerOnFor, "backup-dir": &cfg.BackupDir, "backup-every": &cfg.BackupEvery, "witness-token-file": &cfg.WitnessTokenFile, "log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat,
 	} {
 		if f := c.Flags().Lookup(flag); f.Changed {
 			*to = f.Value.String()
@@ -80,6 +83,9 @@ func (o serverConfig) onto(c *cobra.Command, cfg *serverConfig) {
 	}
 	if c.Flags().Lookup("backup-keep").Changed {
 		cfg.BackupKeep = o.BackupKeep
+	}
+	if c.Flags().Lookup("witness").Changed {
+		cfg.Witness = o.Witness
 	}
 }
 
@@ -117,6 +123,13 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	logs, err := cfg.witnesses()
+	if err != nil {
+		return err
+	}
+	if err := hearWitness(ctx, db, logs, time.Now, log); err != nil {
+		return err
+	}
 	tokenFile := filepath.Join(cfg.DataDir, "admin.token")
 	if err := server.EnsureAdminToken(ctx, db, tokenFile); err != nil {
 		return err
@@ -143,6 +156,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	}
 
 	controllers := newBMCs(db, db, log)
+	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, logs: logs, now: time.Now, began: time.Now()}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 		defer cancel()
@@ -154,11 +168,12 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 		Drivers: map[string]string{"store": "bbolt", "bmc": "redfish", "boot": "vmedia", "network": "none"},
 	}, server.Deps{
 		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers,
-		Media: sharedISO{iso}, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept,
+		Media: sharedISO{iso}, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept, Physician: doctor,
 	})
 	if err != nil {
 		return err
 	}
+	doctor.agents = srv
 	controllers.ours = srv.MediaOrigins()
 	controllers.measure = srv.ObserveRedfish
 	controllers.plain, controllers.firmware = srv.PlainAddress, srv.FirmwareAddress
@@ -180,6 +195,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return sweepBlobs(ctx, db, log) })
 	g.Go(func() error { return kept.Run(ctx) })
+	g.Go(func() error { return (&witness.Follower{Store: db, Logs: logs, Now: time.Now, Log: log}).Run(ctx) })
 	g.Go(func() error {
 		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop})
 	})

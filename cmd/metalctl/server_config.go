@@ -40,8 +40,12 @@ type serverConfig struct {
 	BackupDir   string `yaml:"backup_dir"`
 	BackupEvery string `yaml:"backup_every"`
 	BackupKeep  int    `yaml:"backup_keep"`
-	LogLevel    string `yaml:"log_level"`
-	LogFormat   string `yaml:"log_format"`
+	// Witness are logs outside of the store that boots, handovers and erases are written to: absolute paths on other disks, syslog://HOST:PORT,
+	// https URLs. WitnessTokenFile holds the bearer token for the latter.
+	Witness          []string `yaml:"witness,omitempty"`
+	WitnessTokenFile string   `yaml:"witness_token_file,omitempty"`
+	LogLevel         string   `yaml:"log_level"`
+	LogFormat        string   `yaml:"log_format"`
 
 	// trustClock is a flag alone: a person gives it for one start.
 	trustClock bool

@@ -11,7 +11,7 @@ func addVerbs(root *cobra.Command, p *program) {
 	root.AddCommand(
 		serverNoun(p), nodeNoun(p), leaseNoun(p), imageNoun(p), classNoun(p), siteNoun(p), operationNoun(p), eventsVerb(p), waitVerb(p),
 		freezeNoun(p), thawVerb(p), approveNoun(p), tokenNoun(p),
-		bmcNoun(p), ramdiskNoun(p), packNoun(p), simNoun(p), agentNoun(p), configVerb(p), capabilitiesVerb(p), supportBundle(p), versionVerb(p),
+		bmcNoun(p), ramdiskNoun(p), packNoun(p), simNoun(p), agentNoun(p), configVerb(p), capabilitiesVerb(p), doctorVerb(p), supportBundle(p), versionVerb(p),
 	)
 	root.SetHelpCommand(helpVerb(p, root))
 	addCompletion(root, p)

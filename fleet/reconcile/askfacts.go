@@ -38,6 +38,9 @@ func (v *view) changeFact(verb string, p api.NodeVerb, by string) error {
 		if !n.ClearFault(p.FaultCode, p.FaultComponent) {
 			return fleet.Errorf(fleet.NotFound, "MC-NODE-FAULT", "%s has no fault %s on %q", n.Name, p.FaultCode, p.FaultComponent).WithHint("metalctl node show %s", n.Name)
 		}
+		if p.FaultCode == fleet.FaultStaleStore {
+			n.TakeOverWitness()
+		}
 		v.event("node.fault", "%s: %s on %s cleared by %s: %s", n.Name, p.FaultCode, p.FaultComponent, by, p.Reason)
 	}
 	return nil

@@ -1,0 +1,229 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/store"
+	"github.com/metalctl/metalctl/fleet/witness"
+)
+
+// physician looks at the server itself and at the world.
+type physician struct {
+	cfg    serverConfig
+	db     *store.DB
+	bmcs   *bmcs
+	kept   *backups
+	logs   []witness.Log
+	agents agentsUp
+	now    func() time.Time
+	// began is when the process began, with the reading of a clock that nobody sets.
+	began time.Time
+}
+
+// Examine implements server.Physician.
+func (p *physician) Examine(ctx context.Context) []api.Finding {
+	var out []api.Finding
+	seen := map[string]bool{}
+	for what, dir := range map[string]string{"data folder": p.cfg.DataDir, "backup folder": p.cfg.BackupDir} {
+		if f, fs := diskFinding(what, dir); !seen[fs] {
+			seen[fs] = true
+			out = append(out, f)
+		}
+	}
+	return append(out, p.clock(), p.certificate(), p.backups(ctx), p.witness(ctx), p.nodes(ctx), p.frozen(ctx))
+}
+
+// diskFinding looks at the space of a folder's file system, and says which file system that is.
+func diskFinding(what, dir string) (api.Finding, string) {
+	f := api.Finding{Check: "disk", Level: api.LevelOK}
+	for !exists(dir) && dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir) // a folder that is not made yet will be where its parent is
+	}
+	var fs syscall.Statfs_t
+	var st syscall.Stat_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return api.Finding{Check: "disk", Level: api.LevelUnknown, Text: fmt.Sprintf("the %s %s: %v", what, dir, err)}, dir
+	}
+	if err := syscall.Stat(dir, &st); err != nil {
+		return api.Finding{Check: "disk", Level: api.LevelUnknown, Text: fmt.Sprintf("the %s %s: %v", what, dir, err)}, dir
+	}
+	free, total := int64(fs.Bavail)*int64(fs.Bsize), int64(fs.Blocks)*int64(fs.Bsize)
+	f.Text = fmt.Sprintf("%s of %s free for the %s %s", bytesText(free), bytesText(total), what, dir)
+	switch {
+	case free < 256<<20 || fs.Files > 0 && fs.Ffree < 100:
+		f.Level = api.LevelCritical
+	case free < 2<<30 || total > 0 && free*20 < total:
+		f.Level = api.LevelWarning
+	}
+	if f.Level != api.LevelOK {
+		f.Hint = "free space, or move backup_dir to another disk; a full disk refuses every write"
+	}
+	return f, fmt.Sprint(st.Dev)
+}
+
+func (p *physician) clock() api.Finding {
+	now := p.now()
+	// The difference of monotonic readings is what really passed; without them the difference is what the wall clock says.
+	stepped := now.Round(0).Sub(p.began.Round(0)) - now.Sub(p.began)
+	f := api.Finding{Check: "clock", Level: api.LevelOK, Text: fmt.Sprintf("%s; it has not been set since the server started", now.UTC().Format(time.RFC3339))}
+	if stepped > 5*time.Second || stepped < -5*time.Second {
+		f.Level, f.Text = api.LevelWarning, fmt.Sprintf("%s; it was set by %s since the server started", now.UTC().Format(time.RFC3339), stepped.Round(time.Second))
+		f.Hint = "look at NTP: timedatectl; no lease and no grace ends by a clock that stepped"
+	}
+	return f
+}
+
+func (p *physician) certificate() api.Finding {
+	b, err := os.ReadFile(filepath.Join(p.cfg.DataDir, "ca.pem"))
+	if err != nil {
+		return api.Finding{Check: "certificate", Level: api.LevelUnknown, Text: err.Error()}
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return api.Finding{Check: "certificate", Level: api.LevelUnknown, Text: "ca.pem holds no certificate", Hint: "start the server again: it writes the file"}
+	}
+	ca, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return api.Finding{Check: "certificate", Level: api.LevelUnknown, Text: "ca.pem: " + err.Error(), Hint: "start the server again: it writes the file"}
+	}
+	f := api.Finding{Check: "certificate", Level: api.LevelOK, Text: "the server's authority is good until " + ca.NotAfter.UTC().Format(time.DateOnly)}
+	if left := ca.NotAfter.Sub(p.now()); left < 90*24*time.Hour {
+		f.Level, f.Hint = api.LevelWarning, "clients and BMCs trust it by ca.pem: plan the change"
+		if left < 0 {
+			f.Level = api.LevelCritical
+		}
+	}
+	return f
+}
+
+func (p *physician) backups(ctx context.Context) api.Finding {
+	all, err := p.kept.List(ctx)
+	if err != nil {
+		return api.Finding{Check: "backups", Level: api.LevelUnknown, Text: err.Error()}
+	}
+	hint := "metalctl server backup --list; make one now: metalctl server backup"
+	for i, b := range all {
+		if !b.Sound() {
+			continue
+		}
+		age := p.now().Sub(b.MadeAt)
+		f := api.Finding{Check: "backups", Level: api.LevelOK, Text: fmt.Sprintf("the newest sound one is %s old, of revision %d; %d are kept", age.Round(time.Minute), b.Revision, len(all))}
+		switch {
+		case i > 0:
+			f.Level, f.Hint = api.LevelCritical, hint
+			f.Text += fmt.Sprintf("; a newer one is not: %s", orText(all[0].Problem, "it was not checked"))
+		case p.kept.every > 0 && age > 2*p.kept.every+10*time.Minute, p.kept.every == 0 && age > 48*time.Hour:
+			f.Level, f.Hint = api.LevelWarning, hint
+		}
+		return f
+	}
+	if len(all) == 0 && p.now().Sub(p.began) < 10*time.Minute {
+		return api.Finding{Check: "backups", Level: api.LevelOK, Text: "none yet: the server has just started", Hint: hint}
+	}
+	return api.Finding{Check: "backups", Level: api.LevelCritical, Text: fmt.Sprintf("none of %d is sound", len(all)), Hint: hint}
+}
+
+func orText(s, or string) string {
+	if s == "" {
+		return or
+	}
+	return s
+}
+
+func (p *physician) witness(ctx context.Context) api.Finding {
+	if len(p.logs) == 0 {
+		return api.Finding{Check: "witness", Level: api.LevelWarning, Text: "no log is kept outside of the store; only BMCs that take an asset tag testify",
+			Hint: "set witness: [/mnt/elsewhere/metalctl.witness] in the server's configuration"}
+	}
+	id, err := p.db.Identity(ctx)
+	if err != nil {
+		return api.Finding{Check: "witness", Level: api.LevelUnknown, Text: err.Error()}
+	}
+	var nodes []fleet.Node
+	err = p.db.View(ctx, func(s fleet.Snapshot) (err error) {
+		nodes, err = fleet.List[fleet.Node](s, fleet.KindNode)
+		return err
+	})
+	if err != nil {
+		return api.Finding{Check: "witness", Level: api.LevelUnknown, Text: err.Error()}
+	}
+	v, _ := unresolved(witness.Compare(ctx, id, p.logs), nodes)
+	f := api.Finding{Check: "witness", Text: v.Text, Level: map[fleet.Testimony]string{fleet.Agrees: api.LevelOK, fleet.Stale: api.LevelCritical, fleet.Silent: api.LevelUnknown}[v.Testimony]}
+	if f.Level != api.LevelOK {
+		f.Hint = "metalctl doctor --world"
+	}
+	return f
+}
+
+// nodes sums up what is known of BMCs without asking any.
+func (p *physician) nodes(ctx context.Context) api.Finding {
+	var nodes []fleet.Node
+	err := p.db.View(ctx, func(s fleet.Snapshot) (err error) {
+		nodes, err = fleet.List[fleet.Node](s, fleet.KindNode)
+		return err
+	})
+	if err != nil {
+		return api.Finding{Check: "bmcs", Level: api.LevelUnknown, Text: err.Error()}
+	}
+	var closed, faulty []string
+	for _, n := range nodes {
+		if p.bmcs.Breaker(n.ID) != "" {
+			closed = append(closed, n.Name)
+		}
+		for _, f := range n.Faults {
+			if strings.HasPrefix(f.Component, "bmc") || strings.HasPrefix(f.Code, "MC-FAULT-BMC") {
+				faulty = append(faulty, n.Name)
+				break
+			}
+		}
+	}
+	f := api.Finding{Check: "bmcs", Level: api.LevelOK, Text: fmt.Sprintf("%d nodes; no credential is refused, no BMC has a fault", len(nodes))}
+	if len(closed)+len(faulty) > 0 {
+		f.Level, f.Hint = api.LevelWarning, "metalctl node show NODE; a new password: metalctl bmc credential set NODE"
+		f.Text = fmt.Sprintf("%d nodes; credential refused: %s; BMC with a fault: %s", len(nodes), someOf(closed), someOf(faulty))
+	}
+	return f
+}
+
+// someOf names a few.
+func someOf(names []string) string {
+	switch {
+	case len(names) == 0:
+		return "none"
+	case len(names) > 5:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:5], ", "), len(names)-5)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (p *physician) frozen(ctx context.Context) api.Finding {
+	var freezes []fleet.Freeze
+	err := p.db.View(ctx, func(s fleet.Snapshot) (err error) {
+		freezes, err = fleet.Freezes(s)
+		return err
+	})
+	switch {
+	case err != nil:
+		return api.Finding{Check: "freeze", Level: api.LevelUnknown, Text: err.Error()}
+	case len(freezes) == 0:
+		return api.Finding{Check: "freeze", Level: api.LevelOK, Text: "nothing is frozen"}
+	}
+	var all []string
+	for _, f := range freezes {
+		all = append(all, fmt.Sprintf("%s since %s by %s (%s): %s", f.What(), f.Since.UTC().Format(time.RFC3339), f.By, f.Source, f.Reason))
+	}
+	f := api.Finding{Check: "freeze", Level: api.LevelWarning, Text: strings.Join(all, "; "), Hint: "metalctl doctor --world; then let nodes go one by one"}
+	return f
+}
