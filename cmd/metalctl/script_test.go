@@ -111,10 +111,6 @@ func TestScripts(t *testing.T) {
 			if cond == "long" {
 				return !testing.Short(), nil
 			}
-			if cond == "thaw" {
-				_, _, err := treeForTest().Find([]string{"thaw"})
-				return err == nil, nil
-			}
 			return false, fmt.Errorf("condition %q is not known", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -161,7 +161,8 @@ it put in its place. FILE is what "server backup" wrote, or a folder in DATA_DIR
 is kept in DATA_DIR/aside-TIME.
 
 A backup does not know what happened after it: who was given a node since, and which one runs a tenant's system now. So the server that is
-started on it is frozen: it observes, and writes nothing to BMCs, switches and fabrics until somebody has compared and thawed it, node by node.`,
+started on it is frozen: it observes, and writes nothing to BMCs, switches and fabrics until somebody has compared the store with the world
+(metalctl doctor --world) and thawed it, node by node (metalctl thaw NODE).`,
 		Example: "  metalctl server restore /mnt/backup/metalctl.tar --data-dir /var/lib/metalctl --key-file /etc/metalctl/master.key --move-aside",
 		Args:    exactly("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -201,7 +202,7 @@ func (o *restoreOptions) run(ctx context.Context, p *program, backup string) err
 	if r.Aside != "" {
 		fmt.Fprintf(p.stderr, "the store that was there is kept in %s\n", r.Aside)
 	}
-	fmt.Fprintf(p.stderr, "restored: %s. The server will start frozen.\n", r.Manifest.Text())
+	fmt.Fprintf(p.stderr, "restored: %s. The server will start frozen.\n  next: start it, then: metalctl doctor --world\n", r.Manifest.Text())
 	_, err = fmt.Fprintf(p.stdout, "%s\trevision %d\tgeneration %d\n", cfg.DataDir, r.Identity.Revision, r.Identity.Generation())
 	return err
 }

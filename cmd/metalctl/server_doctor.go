@@ -224,6 +224,6 @@ func (p *physician) frozen(ctx context.Context) api.Finding {
 	for _, f := range freezes {
 		all = append(all, fmt.Sprintf("%s since %s by %s (%s): %s", f.What(), f.Since.UTC().Format(time.RFC3339), f.By, f.Source, f.Reason))
 	}
-	f := api.Finding{Check: "freeze", Level: api.LevelWarning, Text: strings.Join(all, "; "), Hint: "metalctl doctor --world; then let nodes go one by one"}
+	f := api.Finding{Check: "freeze", Level: api.LevelWarning, Text: strings.Join(all, "; "), Hint: "metalctl doctor --world; then node by node: metalctl thaw NODE --reason TEXT"}
 	return f
 }
