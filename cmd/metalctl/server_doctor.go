@@ -183,7 +183,7 @@ func (p *physician) nodes(ctx context.Context) api.Finding {
 			closed = append(closed, n.Name)
 		}
 		for _, f := range n.Faults {
-			if strings.HasPrefix(f.Component, "bmc") || strings.HasPrefix(f.Code, "MC-FAULT-BMC") {
+			if strings.HasPrefix(f.Component, "bmc") {
 				faulty = append(faulty, n.Name)
 				break
 			}
