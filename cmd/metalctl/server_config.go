@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
 	"github.com/spf13/cobra"
 
+	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/store"
 )
 
@@ -65,8 +68,31 @@ func loadServerConfig(path string) (serverConfig, error) {
 	if err != nil {
 		return c, fmt.Errorf("read the server's configuration: %w", err)
 	}
-	if err := yaml.UnmarshalWithOptions(b, &c, yaml.Strict()); err != nil {
-		return c, yamlError(path, err)
+	return parseServerConfig(path, b)
+}
+
+// parseServerConfig reads the text of the file that is called name.
+func parseServerConfig(name string, text []byte) (serverConfig, error) {
+	c := defaultServerConfig()
+	file, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return c, yamlError(name, err)
+	}
+	var bodies []ast.Node
+	for _, d := range file.Docs {
+		if d.Body != nil {
+			bodies = append(bodies, d.Body)
+		}
+	}
+	switch len(bodies) {
+	case 0: // an empty file asks for the defaults
+		return c, nil
+	case 1:
+	default:
+		return c, fleet.Errorf(fleet.Invalid, "MC-FILE-YAML", "%s:%d: a second document; the server's configuration is one", name, bodies[1].GetToken().Position.Line)
+	}
+	if err := yaml.NodeToValue(bodies[0], &c, yaml.Strict()); err != nil {
+		return defaultServerConfig(), yamlError(name, err)
 	}
 	return c, nil
 }
@@ -84,7 +110,7 @@ func (c *serverConfig) check() error {
 	if c.BackupKeep < 1 {
 		return usageError("backup_keep %d: at least one is kept", c.BackupKeep)
 	}
-	if _, err := time.ParseDuration(c.PowerOnFor); err != nil {
+	if d, err := time.ParseDuration(c.PowerOnFor); err != nil || d <= 0 {
 		return usageError("power_on_for %q is not a duration such as 3m", c.PowerOnFor)
 	}
 	if d, err := time.ParseDuration(c.ObserveEvery); err != nil || d != 0 && d < 10*time.Second {
