@@ -26,12 +26,26 @@ var errFenced = errors.New("the claim on the node could not be renewed in time")
 // errInterrupted ends a step that somebody aborted.
 var errInterrupted = errors.New("aborted")
 
-// freeAt is when another worker may act on the node: the claim's end and the longest call that may still be under way then.
-func (l *Loop) freeAt(c *Claim) time.Time {
-	if c == nil || c.Worker == l.Worker {
+// sighting is when this process first saw another worker's claim as it stands, by the clock that nobody sets.
+type sighting struct {
+	rev  fleet.Revision
+	mono time.Duration
+}
+
+// freeAt is when this worker may act on a node whose claim is another's: a whole claim and the longest call after it was last seen renewed. What
+// the claim says of its end was written by another clock, and this one may have been set.
+func (l *Loop) freeAt(d doc[Claim], now time.Time) time.Time {
+	if d.v == nil || d.v.Worker == l.Worker {
 		return time.Time{}
 	}
-	return c.Expires.Add(l.CallDeadline)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen, ok := l.sightings[d.v.Node]
+	if !ok || seen.rev != d.rev {
+		seen = sighting{d.rev, l.Mono()}
+		l.sightings[d.v.Node] = seen
+	}
+	return now.Add(seen.mono + l.ClaimTTL + l.CallDeadline - l.Mono())
 }
 
 // guarded returns a context for outside writes under a claim that was just committed. It ends CallDeadline before the claim does unless the claim

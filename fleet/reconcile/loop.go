@@ -106,6 +106,8 @@ type Loop struct {
 	// handouts are the newest in-band steps; guarded by mu.
 	handouts map[fleet.NodeID]handout
 	paces    map[fleet.NodeID]pace // guarded by mu: by which time each node's operation is judged
+	// sightings are other workers' claims; guarded by mu.
+	sightings map[fleet.NodeID]sighting
 	// inUse is how many nodes were in use at countedAt; guarded by mu.
 	inUse     int
 	counted   bool
@@ -177,6 +179,7 @@ func New(l *Loop) *Loop {
 	l.interrupts = map[fleet.NodeID]context.CancelCauseFunc{}
 	l.handouts = map[fleet.NodeID]handout{}
 	l.paces = map[fleet.NodeID]pace{}
+	l.sightings = map[fleet.NodeID]sighting{}
 	l.bells.init()
 	l.clock.start(l.Now(), l.Mono())
 	return l

@@ -33,7 +33,7 @@ func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move) (Move, er
 		if m.Kind != Start && m.Kind != Recover || v.op.v.Steps[m.Index].Side != step.OutOfBand {
 			return nil
 		}
-		if free := l.freeAt(v.claim.v); v.now.Before(free) {
+		if free := l.freeAt(v.claim, v.now); v.now.Before(free) {
 			move = Move{Kind: Wait, Index: m.Index, Until: free, Why: "worker " + v.claim.v.Worker + " may still act until its claim is over"}
 			return nil
 		}
