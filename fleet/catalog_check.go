@@ -58,6 +58,7 @@ func (s Site) Validate() []FieldError {
 		f.check(validOrigin(o), "origins["+strconv.Itoa(i)+"]", "is none such as https://images.example.org, http://10.0.0.5:8080 or https://*.example.org")
 	}
 	f.check(s.PhoneHome == "" || strings.HasPrefix(s.PhoneHome, "https://") || strings.HasPrefix(s.PhoneHome, "http://"), "phone_home", "is no http or https URL")
+	f.check(s.FenceNodes >= 0, "fence_nodes", "is negative; 0 or nothing keeps the fence where it is")
 	return f
 }
 

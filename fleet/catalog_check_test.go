@@ -24,7 +24,7 @@ func TestCatalogValues(t *testing.T) {
 		{"a site that says nothing", Site{}.Validate(), []string{"isolation"}},
 		{"origins that are none", Site{Isolation: "required", Origins: []string{"ftp://a", "https://u:p@a", "https://a/path", "https://a:0", "https://a_b"}}.Validate(),
 			[]string{"origins[0]", "origins[1]", "origins[2]", "origins[3]", "origins[4]"}},
-		{"other bad settings", Site{Isolation: "none", Denied: []string{"10.0.0.1"}, PhoneHome: "gopher://a"}.Validate(), []string{"denied[0]", "phone_home"}},
+		{"other bad settings", Site{Isolation: "none", Denied: []string{"10.0.0.1"}, PhoneHome: "gopher://a", FenceNodes: -1}.Validate(), []string{"denied[0]", "phone_home", "fence_nodes"}},
 		{"an image that says nothing", Image{}.Validate(), []string{"name", "format", "sha256"}},
 		{"an image with a user in its address", Image{Name: "x", Format: "raw", SHA256: image.SHA256, URL: "https://u:p@a/x"}.Validate(), []string{"url", "size_bytes"}},
 	} {
