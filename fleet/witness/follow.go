@@ -51,10 +51,11 @@ func (f *Follower) Run(ctx context.Context) error {
 	}
 	retry := time.NewTicker(time.Minute)
 	defer retry.Stop()
-	if err := f.look(ctx, Start, nil); err != nil && ctx.Err() == nil {
-		f.Log.Error("the store cannot be read for its witness", "err", err)
-	}
+	// Before the look: what is committed between the two is then seen in one of them.
 	after, err := f.Store.LastEvent(ctx)
+	if lookErr := f.look(ctx, Start, nil); lookErr != nil && ctx.Err() == nil {
+		f.Log.Error("the store cannot be read for its witness", "err", lookErr)
+	}
 	for ctx.Err() == nil {
 		changed := f.Store.Changed()
 		var events []fleet.Event

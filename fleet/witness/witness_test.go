@@ -234,6 +234,46 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// hasty is a store in which something is committed the moment that the last event is asked for.
+type hasty struct {
+	Store
+	first func()
+}
+
+func (h *hasty) LastEvent(ctx context.Context) (int64, error) {
+	if h.first != nil {
+		h.first()
+		h.first = nil
+	}
+	return h.Store.LastEvent(ctx)
+}
+
+// TestFollowFromTheFirst commits a node's handover while the follower begins: it is said, whenever in that moment it came.
+func TestFollowFromTheFirst(t *testing.T) {
+	db := contract.OpenStore(t)
+	l := open(t, filepath.Join(t.TempDir(), "witness"))
+	s := &hasty{Store: db, first: func() {
+		n := fleet.Node{ID: "1", Name: "n1", State: fleet.Available, Handovers: 1, Dirty: "lease"}
+		if _, err := db.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindNode, n.ID), Value: n}}, Events: []fleet.Event{{Type: "node.state", Node: n.ID}}}); err != nil {
+			t.Error(err)
+		}
+	}}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		(&Follower{Store: s, Logs: []Log{l}, Now: func() time.Time { return at }, Log: slog.New(slog.DiscardHandler)}).Run(ctx) //nolint:errcheck // it ends with ctx
+	}()
+	defer func() { cancel(); <-ended }()
+	until(t, func() bool {
+		if _, err := os.Stat(l.String()); err != nil {
+			return false
+		}
+		lines := read(t, l)
+		return len(lines) > 0 && lines[len(lines)-1].Event == Handover
+	})
+}
+
 func until(t *testing.T, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
