@@ -4,7 +4,8 @@ set -u
 cd "$(dirname "$0")/.."
 go=${GO:-go}
 report=$(mktemp)
-trap 'rm -f "$report"' EXIT
+unsteady=$(mktemp)
+trap 'rm -f "$report" "$unsteady"' EXIT
 "$go" build -o bin/test-report ./scripts/test-report || exit 1
 # Reasons that may skip in CI: what runs in make test-long or make bench only, and tests that only run as another test's child.
 allow='long:,bench:,child:,hardware:,peer:'
@@ -18,11 +19,12 @@ allow='long:,bench:,child:,hardware:,peer:'
 	exit $raced
 } >"$report" 2>&1 &
 pid=$!
-tail -f --pid=$pid "$report" 2>/dev/null | bin/test-report -allow "$allow"
+tail -f --pid=$pid "$report" 2>/dev/null | bin/test-report -allow "$allow" \
+	-again "$go test -race -timeout 40m" -once images/ramdisk,test/e2e -unsteady "$unsteady"
 verdict=$?
 wait $pid
 ran=$?
-if [ $ran -ne 0 ] && [ $verdict -eq 0 ]; then
+if [ $ran -ne 0 ] && [ $verdict -eq 0 ] && [ ! -s "$unsteady" ]; then
 	echo "go test ended with $ran"
 	exit $ran
 fi
