@@ -1,6 +1,9 @@
 package store
 
 import (
+	"maps"
+	"slices"
+
 	"go.etcd.io/bbolt"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -30,3 +33,6 @@ func EncodeRecord(kind string, version int, rev int64, data string) []byte {
 
 // DecodeRecord reads it.
 var DecodeRecord = decodeRecord
+
+// Kinds are the kinds that the store knows, in order.
+func Kinds() []string { return slices.Sorted(maps.Keys(kindVersions)) }

@@ -45,6 +45,10 @@ type Restored struct {
 // VerifyBackup restores the backup in a folder into a place of its own beside it, opens it with the master key and checks it whole. A nil error with no
 // problems means that Restore would succeed. The backup is not changed.
 func VerifyBackup(ctx context.Context, dir string, key []byte) (Manifest, []Problem, error) {
+	return verifyBackup(ctx, dir, Options{Key: key})
+}
+
+func verifyBackup(ctx context.Context, dir string, o Options) (Manifest, []Problem, error) {
 	m, err := ReadManifest(ctx, dir)
 	if err != nil {
 		return m, nil, err
@@ -57,7 +61,7 @@ func VerifyBackup(ctx context.Context, dir string, key []byte) (Manifest, []Prob
 	if err := placeBackup(ctx, m, dir, tmp); err != nil {
 		return m, nil, storeError("check the backup", err)
 	}
-	problems, err := checkPlaced(ctx, tmp, key)
+	problems, err := checkPlaced(ctx, tmp, o)
 	return m, problems, err
 }
 
@@ -78,8 +82,8 @@ func placeBackup(ctx context.Context, m Manifest, from, to string) error {
 	return nil
 }
 
-func checkPlaced(ctx context.Context, dir string, key []byte) ([]Problem, error) {
-	db, err := Open(dir, Options{Key: key})
+func checkPlaced(ctx context.Context, dir string, o Options) ([]Problem, error) {
+	db, err := Open(dir, o)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +116,7 @@ func Restore(ctx context.Context, backup, dataDir string, o RestoreOptions) (Res
 	if r.Manifest, err = unpack(ctx, backup, tmp); err != nil {
 		return Restored{}, err
 	}
-	problems, err := checkPlaced(ctx, tmp, o.Key)
+	problems, err := checkPlaced(ctx, tmp, Options{Key: o.Key})
 	if err != nil {
 		return Restored{}, err
 	}

@@ -102,6 +102,7 @@ func Open(dir string, o Options) (*DB, error) {
 			return nil, err
 		}
 	}
+	o.Key = key
 	seal, err := newSealer(key)
 	if err != nil {
 		return nil, err
@@ -182,8 +183,7 @@ func (db *DB) prepare(o Options) error {
 		return openError(db.dir, err)
 	}
 	if found > o.schema {
-		return fleet.Errorf(fleet.Refused, "MC-STORE-NEWER", "the store in %s has schema %d and this program reads up to %d", db.dir, found, o.schema).
-			WithHint("start the newer metalctl again, or restore the backup that it made in %s", filepath.Join(db.dir, backupDir))
+		return errNewer(db.dir, found, o.schema)
 	}
 	if found != 0 {
 		if err := db.seal.verify(check); err != nil {
