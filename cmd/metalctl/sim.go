@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/metalctl/metalctl/fixtures/bmc"
 	"github.com/metalctl/metalctl/fixtures/rack"
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -42,7 +43,10 @@ func simUp(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use: "up [-f lab.yaml | --nodes N]", Short: "Start a simulated rack and keep it until it is interrupted", Args: exactly(),
 		Long: `Up starts machines behind emulated BMCs: QEMU machines with UEFI firmware (mode qemu), or processes that act the agent (mode process).
-BMCs listen on loopback; "sim status" says where, and names a fleet file that enrols them all.`,
+BMCs listen on loopback; "sim status" says where, and names a fleet file that enrols them all.
+
+A machine in the lab file chooses its BMC: "personality" is one of ` + strings.Join(bmc.Personalities(), ", ") + `. Some break the Redfish
+specification as the vendor's hardware does; "bmc: {no_defects: true}" leaves that out.`,
 		Example: "  metalctl sim up --nodes 2 --qemu\n  metalctl sim up -f lab.yaml --detach",
 		RunE:    func(c *cobra.Command, _ []string) error { return o.run(c.Context(), p) },
 	}
