@@ -151,13 +151,13 @@ func (f Freeze) What() string {
 // Why says in words why the node does not move, and the command that lets it out.
 func (f Freeze) Why(n Node) string {
 	if f.ID == "" {
-		return fmt.Sprintf("held since %s, as %s: metalctl doctor --world; when it is resolved: %s", f.Since.UTC().Format(time.RFC3339), f.Reason, n.staleCommand())
+		return fmt.Sprintf("held since %s, as %s: metalctl doctor --world; when it is resolved: %s", f.Since.UTC().Format(time.RFC3339), f.Reason, n.DoubtCommand())
 	}
 	return fmt.Sprintf("frozen since %s by %s (%s): metalctl thaw %s --reason TEXT", f.Since.UTC().Format(time.RFC3339), f.By, f.Reason, n.Name)
 }
 
-// FrozenBy returns the oldest of the freezes that covers the node, or nil. A node that a witness knows more of than the store is frozen by that fault
-// alone, whatever is thawed: the freeze then has no id.
+// FrozenBy returns the oldest of the freezes that covers the node, or nil. A node that a witness knows more of than the store, or of which none tells
+// whether it does, is frozen by that fault alone, whatever is thawed: the freeze then has no id.
 func FrozenBy(n Node, freezes []Freeze) *Freeze {
 	var found *Freeze
 	for i := range freezes {
@@ -166,7 +166,7 @@ func FrozenBy(n Node, freezes []Freeze) *Freeze {
 		}
 	}
 	if found == nil {
-		found = n.staleFreeze()
+		found = n.doubtFreeze()
 	}
 	return found
 }
@@ -206,8 +206,11 @@ const CodeFrozen = "MC-FROZEN"
 // Refuse makes the error of something that is not done to a node because of the freeze; what is a verb, such as "write to" or "release".
 func (f Freeze) Refuse(n Node, what string) *Error {
 	if f.ID == "" {
-		return Errorf(Refused, CodeFrozen, "%s %s: the store is older than its witness: %s", what, n.Name, f.Reason).
-			WithHint("metalctl doctor --world; when it is resolved: %s", n.staleCommand())
+		text := "the store is older than its witness"
+		if f.Source == FrozenByRestore {
+			text = "the store may be older than what was done with it"
+		}
+		return Errorf(Refused, CodeFrozen, "%s %s: %s: %s", what, n.Name, text, f.Reason).WithHint("metalctl doctor --world; when it is resolved: %s", n.DoubtCommand())
 	}
 	return Errorf(Refused, CodeFrozen, "%s %s: it is frozen since %s by %s (%s): %s", what, n.Name, f.Since.UTC().Format(time.RFC3339), f.By, f.Source, f.Reason).
 		WithHint("metalctl freeze status; when the reason is gone: metalctl thaw %s --reason TEXT", n.Name)

@@ -77,6 +77,8 @@ type Node struct {
 	Power string `json:"power,omitempty"`
 	// Undo is what a plan that was given up left to be put right; nil where nothing is.
 	Undo *Undo `json:"undo,omitempty"`
+	// Doubt stands beside FaultUnwitnessed; nil where nobody doubts the store.
+	Doubt *Doubt `json:"doubt,omitempty"`
 	// Destroyed lists serials of media recorded as destroyed, for retiring a node that held data.
 	Destroyed []string  `json:"destroyed,omitempty"`
 	CreatedAt time.Time `json:"created_at"`

@@ -154,25 +154,16 @@ func (n *Node) MarkStale(seen WitnessTag, why string, now time.Time) {
 	if s := seen.String(); s != "" {
 		n.BMC.WitnessSeen = s
 	}
+	n.ClearFault(FaultUnwitnessed, StaleComponent)
+	n.Doubt = nil
 	n.RaiseFault(Fault{Code: FaultStaleStore, Component: StaleComponent, Severity: Critical, Since: now.UTC(), Blocks: BlocksEverything,
 		Evidence: why, Hint: "metalctl doctor --world"})
 }
 
-// staleFreeze is what FaultStaleStore means for writes to the outside: none.
-func (n *Node) staleFreeze() *Freeze {
-	f := n.Fault(FaultStaleStore, StaleComponent)
-	if f == nil {
-		return nil
-	}
-	return &Freeze{Scope: FreezeNodes, Nodes: []NodeID{n.ID}, Reason: f.Evidence, By: "the server", Since: f.Since, Source: FrozenByWitness}
-}
-
-func (n *Node) staleCommand() string {
-	return fmt.Sprintf("metalctl node clear-fault %s --code %s --component %s", n.Name, FaultStaleStore, StaleComponent)
-}
-
-// TakeOverWitness accepts what the witness named, once a person has looked: what the store counts goes on from there.
+// TakeOverWitness accepts what the witness named, once a person has looked: what the store counts goes on from there, and a node that nobody has by
+// the store is cleaned before anybody gets it.
 func (n *Node) TakeOverWitness() {
+	n.mistrustDisks()
 	seen, _ := ParseWitnessTag(n.BMC.WitnessSeen)
 	n.BMC.WitnessSeen = ""
 	if seen.IsZero() {

@@ -33,6 +33,9 @@ type bmcs struct {
 	ours            []string
 	plain, firmware func(string) string
 
+	// doubted rings where a node came to be held for want of a witness.
+	doubted chan struct{}
+
 	mu   sync.Mutex // guards open
 	open map[fleet.NodeID]*openBMC
 }
@@ -57,7 +60,8 @@ type openBMC struct {
 }
 
 func newBMCs(st identified, tl timelines, log *slog.Logger) *bmcs {
-	return &bmcs{store: st, timeline: tl, breakers: redfish.NewBreakers(), log: log, now: time.Now, open: map[fleet.NodeID]*openBMC{}}
+	return &bmcs{store: st, timeline: tl, breakers: redfish.NewBreakers(), log: log, now: time.Now, open: map[fleet.NodeID]*openBMC{},
+		doubted: make(chan struct{}, 1)}
 }
 
 func passwordKey(id fleet.NodeID) fleet.Key { return fleet.KeyOf(fleet.KindSecret, "node/"+id+"/bmc") }

@@ -36,8 +36,10 @@ func (b *bmcs) testify(ctx context.Context, id fleet.NodeID, bmc *redfish.BMC, m
 	if err != nil {
 		return err
 	}
-	if f := node.Fault(fleet.FaultStaleStore, fleet.StaleComponent); f != nil {
-		return errWitness(&node, f.Evidence)
+	for _, code := range []string{fleet.FaultStaleStore, fleet.FaultUnwitnessed} {
+		if f := node.Fault(code, fleet.StaleComponent); f != nil {
+			return errWitness(&node, f.Evidence)
+		}
 	}
 	want := fleet.TagOf(identity.Epoch(), &node)
 	if o.looked && (!mark || o.noMark || o.mark == want) {
@@ -55,7 +57,11 @@ func (b *bmcs) testify(ctx context.Context, id fleet.NodeID, bmc *redfish.BMC, m
 		}
 		return errWitness(&node, why)
 	case fleet.Silent:
-		b.timeline.AppendTimeline(id, fleet.TimelineEntry{At: b.now(), Source: "state", Text: why + "; it is written again"})
+		if err := b.changeNode(ctx, id, func(n *fleet.Node, c *fleet.Change) { doubt(n, c, why, b.now()) }); err != nil {
+			return err
+		}
+		b.ring()
+		return errWitness(&node, why)
 	}
 	o.looked, o.mark = true, seen
 	if !mark || o.noMark || seen == want {
@@ -72,6 +78,14 @@ func (b *bmcs) testify(ctx context.Context, id fleet.NodeID, bmc *redfish.BMC, m
 	}
 	o.mark = want
 	return b.changeNode(ctx, id, func(n *fleet.Node, _ *fleet.Change) { n.BMC.Witness = want.String() })
+}
+
+// ring has nodes that are held looked at soon: perhaps a log outside tells what the BMC does not.
+func (b *bmcs) ring() {
+	select {
+	case b.doubted <- struct{}{}:
+	default:
+	}
 }
 
 func errWitness(n *fleet.Node, why string) error {
@@ -137,6 +151,15 @@ func markStale(ctx context.Context, st fleet.Store, now func() time.Time, nodes 
 		}
 	}
 	return nil
+}
+
+// doubt holds a node of which no witness tells, with an event that says so.
+func doubt(n *fleet.Node, c *fleet.Change, why string, now time.Time) {
+	if !n.Doubted() {
+		c.Events = append(c.Events, fleet.Event{Type: "node.fault", At: now.UTC(), Subject: fleet.KeyOf(fleet.KindNode, n.ID), Node: n.ID, Lease: n.Lease,
+			Text: n.Name + ": no witness tells whether the store knows all of it: " + why})
+	}
+	n.DoubtStore(why, now)
 }
 
 func newFreezeID() fleet.FreezeID { return fleet.FreezeID(uuid.Must(uuid.NewV7()).String()) }

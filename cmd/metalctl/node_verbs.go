@@ -57,6 +57,7 @@ var verbDocs = []verbDoc{
 	{"clear-fault", "Clear a fault that a person looked into", "", false, func(c *cobra.Command, v *api.NodeVerb) {
 		c.Flags().StringVar(&v.FaultCode, "code", "", "the fault's code")
 		c.Flags().StringVar(&v.FaultComponent, "component", "", "the fault's component")
+		reasonFlag(c, v)
 	}},
 }
 

@@ -195,6 +195,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return sweepBlobs(ctx, db, log) })
 	g.Go(func() error { return kept.Run(ctx) })
+	g.Go(func() error { return doctor.settleDoubts(ctx, controllers.doubted, log) })
 	g.Go(func() error { return (&witness.Follower{Store: db, Logs: logs, Now: time.Now, Log: log}).Run(ctx) })
 	g.Go(func() error {
 		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop})

@@ -42,7 +42,7 @@ func (p *physician) Examine(ctx context.Context) []api.Finding {
 			out = append(out, f)
 		}
 	}
-	return append(out, p.clock(), p.certificate(), p.backups(ctx), p.witness(ctx), p.nodes(ctx), p.frozen(ctx))
+	return append(out, p.clock(), p.certificate(), p.backups(ctx), p.witness(ctx), p.nodes(ctx), p.held(ctx), p.frozen(ctx))
 }
 
 // diskFinding looks at the space of a folder's file system, and says which file system that is.
@@ -206,6 +206,32 @@ func someOf(names []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:5], ", "), len(names)-5)
 	}
 	return strings.Join(names, ", ")
+}
+
+// held tells which nodes are held because the store may know less of them than was done.
+func (p *physician) held(ctx context.Context) api.Finding {
+	var stale, doubted []string
+	err := p.db.View(ctx, func(s fleet.Snapshot) error {
+		stale, doubted = nil, nil
+		nodes, err := fleet.List[fleet.Node](s, fleet.KindNode)
+		for _, n := range nodes {
+			switch {
+			case n.Fault(fleet.FaultStaleStore, fleet.StaleComponent) != nil:
+				stale = append(stale, n.Name)
+			case n.Doubted():
+				doubted = append(doubted, n.Name)
+			}
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return api.Finding{Check: "held", Level: api.LevelUnknown, Text: err.Error()}
+	case len(stale)+len(doubted) == 0:
+		return api.Finding{Check: "held", Level: api.LevelOK, Text: "no node is held because the store may be old"}
+	}
+	return api.Finding{Check: "held", Level: api.LevelCritical, Hint: "metalctl doctor --world; then node by node: metalctl node explain NODE",
+		Text: fmt.Sprintf("held, because a witness knows more than the store: %s; because no witness tells: %s", someOf(stale), someOf(doubted))}
 }
 
 func (p *physician) frozen(ctx context.Context) api.Finding {

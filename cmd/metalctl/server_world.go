@@ -96,6 +96,9 @@ func (p *physician) compare(ctx context.Context, id fleet.StoreIdentity, n fleet
 	if l, ok := lines[n.ID]; ok {
 		out.differs("witness", fmt.Sprintf("%d boots, %d handovers", n.Boot.Generation, n.Handovers), fmt.Sprintf("%d boots, %d handovers", l.Boots, l.Handovers), witnessed(l))
 	}
+	if f := n.Fault(fleet.FaultUnwitnessed, fleet.StaleComponent); f != nil {
+		out.Unknown = append(out.Unknown, "held until a witness or a person vouches for it: "+f.Evidence)
+	}
 	ctx, cancel := context.WithTimeout(ctx, worldLimit)
 	defer cancel()
 	bmc, err := p.bmcs.see(ctx, n.ID)

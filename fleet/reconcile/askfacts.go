@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -35,11 +36,19 @@ func (v *view) changeFact(verb string, p api.NodeVerb, by string) error {
 			v.event("node.protect", "%s: %s by %s", n.Name, verb, by)
 		}
 	case api.VerbClearFault:
+		doubt := p.FaultComponent == fleet.StaleComponent && (p.FaultCode == fleet.FaultStaleStore || p.FaultCode == fleet.FaultUnwitnessed)
+		if doubt && strings.TrimSpace(p.Reason) == "" && n.Fault(p.FaultCode, p.FaultComponent) != nil {
+			e := fleet.Errorf(fleet.Invalid, "MC-NODE-VOUCH-REASON", "whoever says that the store may be believed about %s says why", n.Name)
+			e.Fields = []fleet.FieldError{{Field: "reason", Message: "is empty"}}
+			return e.WithHint("look at the machine, then: %s", n.DoubtCommand())
+		}
 		if !n.ClearFault(p.FaultCode, p.FaultComponent) {
 			return fleet.Errorf(fleet.NotFound, "MC-NODE-FAULT", "%s has no fault %s on %q", n.Name, p.FaultCode, p.FaultComponent).WithHint("metalctl node show %s", n.Name)
 		}
-		if p.FaultCode == fleet.FaultStaleStore {
+		if doubt && p.FaultCode == fleet.FaultStaleStore {
 			n.TakeOverWitness()
+		} else if doubt {
+			n.VouchedByPerson()
 		}
 		v.event("node.fault", "%s: %s on %s cleared by %s: %s", n.Name, p.FaultCode, p.FaultComponent, by, p.Reason)
 	}

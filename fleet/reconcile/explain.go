@@ -203,6 +203,9 @@ func (s Situation) held() api.Reason {
 
 func (s Situation) frozen() api.Reason {
 	f := s.Freeze
+	if f.ID == "" {
+		return api.Reason{Kind: "freeze", On: api.OnPerson, Since: f.Since, Code: fleet.CodeFrozen, Text: "held, whatever is thawed: " + f.Reason, Command: s.Node.DoubtCommand()}
+	}
 	return api.Reason{Kind: "freeze", On: api.OnPerson, Since: f.Since, Code: fleet.CodeFrozen, Text: fmt.Sprintf("%s was frozen by %s (%s): %s", f.What(), f.By, f.Source, f.Reason),
 		Command: s.command("thaw NODE --reason TEXT")}
 }

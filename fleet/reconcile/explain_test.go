@@ -303,8 +303,13 @@ func TestExplainStories(t *testing.T) {
 			Command: "metalctl bmc credential set n1 --password-file FILE", Code: "MC-BMC-AUTH"}},
 		"a freeze": {state: fleet.Cleaning, change: func(s *reconcile.Situation) {
 			s.Operation = runOf(step.Clean, step.PowerOn, fleet.StepPending, now)
-			s.Freeze = &fleet.Freeze{Scope: fleet.FreezeAll, By: "ann", Source: fleet.FrozenByPerson, Reason: "switch upgrade", Since: now}
+			s.Freeze = &fleet.Freeze{ID: "f1", Scope: fleet.FreezeAll, By: "ann", Source: fleet.FrozenByPerson, Reason: "switch upgrade", Since: now}
 		}, want: api.Reason{Kind: "freeze", On: api.OnPerson, Text: "everything was frozen by ann (person): switch upgrade", Since: now, Command: "metalctl thaw n1 --reason TEXT", Code: "MC-FROZEN"}},
+		"no witness after a restore": {state: fleet.Available, change: func(s *reconcile.Situation) {
+			s.Node.DoubtStore("no witness tells", now)
+			s.Freeze = fleet.FrozenBy(s.Node, nil)
+		}, want: api.Reason{Kind: "freeze", On: api.OnPerson, Text: "held, whatever is thawed: no witness tells", Since: now,
+			Command: "metalctl node clear-fault n1 --code MC-FAULT-UNWITNESSED --component store --reason TEXT", Code: "MC-FROZEN"}},
 		"a store that is full": {state: fleet.Managed, change: func(s *reconcile.Situation) {
 			s.Trouble, s.TroubleSince = fleet.Errorf(fleet.Unavailable, "MC-STORE-FULL", "no space is left").WithHint("make room, then wait"), now
 		}, want: api.Reason{Kind: "trouble", On: api.OnTime, Text: "the server cannot make its next move: no space is left", Since: now, Then: "it is tried again every second", Code: "MC-STORE-FULL"}},

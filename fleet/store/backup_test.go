@@ -94,10 +94,21 @@ func TestBackupIsOneRevision(t *testing.T) {
 			if !strings.Contains(err.Error(), "(restore)") {
 				t.Errorf("frozen because %v", err)
 			}
+			// And each node is held for itself, whatever is thawed.
+			err = db.View(context.Background(), func(s fleet.Snapshot) error {
+				n, _, err := fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, "n1"))
+				if err == nil && (!n.Doubted() || fleet.FrozenBy(n, nil) == nil) {
+					t.Errorf("node %+v is believed", n)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
 			// Of what the first store did after the backup, and of what it does from now on, the restored one knows nothing.
 			id, err := db.Identity(context.Background())
 			first := b.manifest.Identity.Epoch()
-			if err != nil || !id.Knows(first, 3) || id.Knows(first, 4) || !id.Knows(id.Epoch(), 4) || id.Knows(id.Epoch(), 5) || id.Knows("another", 1) {
+			if err != nil || !id.Knows(first, 3) || id.Knows(first, 4) || !id.Knows(id.Epoch(), 5) || id.Knows(id.Epoch(), 6) || id.Knows("another", 1) {
 				t.Errorf("identity %+v, %v", id, err)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -210,11 +211,37 @@ func beginLife(ctx context.Context, dir string, m Manifest, o RestoreOptions) (f
 		Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindFreeze, f.ID), Value: f}},
 		Events: []fleet.Event{{Type: "store.restored", At: now, Subject: fleet.KeyOf(fleet.KindFreeze, f.ID), Text: text + " by " + o.By + "; everything is frozen"}},
 	})
+	if err == nil {
+		err = doubtNodes(ctx, db, text, now)
+	}
 	if err != nil {
 		return fleet.StoreIdentity{}, errors.Join(err, db.Close())
 	}
 	identity, err := db.Identity(ctx)
 	return identity, errors.Join(err, db.Close())
+}
+
+// doubtNodes holds every node until a witness or a person has vouched for what the store knows of it.
+func doubtNodes(ctx context.Context, db *DB, text string, now time.Time) error {
+	var nodes []fleet.Node
+	err := db.View(ctx, func(s fleet.Snapshot) (err error) {
+		nodes, err = fleet.List[fleet.Node](s, fleet.KindNode)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for some := range slices.Chunk(nodes, 32) {
+		var c fleet.Change
+		for _, n := range some {
+			n.DoubtStore("the store was "+text+", and no witness has told yet whether anything was done since", now)
+			c.Writes = append(c.Writes, fleet.Write{Key: fleet.KeyOf(fleet.KindNode, n.ID), Value: n})
+		}
+		if _, err := db.Commit(ctx, c); err != nil {
+			return fmt.Errorf("hold the nodes of the restored store: %w", err)
+		}
+	}
+	return nil
 }
 
 // exchange moves what is there aside and the restored store to its place, the store's own file last. The mark stays until all is durable; a restore

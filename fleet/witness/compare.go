@@ -19,6 +19,9 @@ type Verdict struct {
 	Nodes map[fleet.NodeID]Line
 	// Read is how many logs could be read.
 	Read int
+	// Reaches: a log that could be read goes back to before the store's present life began, so that what it does not tell was not done. One that was
+	// begun since tells nothing of what a restored store may have lost.
+	Reaches bool
 }
 
 // Compare asks every log that can be read whether the store knows all that it does. One that knows more makes the store stale. Where none can be read,
@@ -28,9 +31,10 @@ func Compare(ctx context.Context, id fleet.StoreIdentity, logs []Log) Verdict {
 	var newest Line
 	var unreadable error
 	for _, log := range logs {
-		lines := 0
+		lines, reaches := 0, false
 		err := log.Read(ctx, func(l Line) {
 			lines++
+			reaches = reaches || len(id.Lives) < 2 || l.Epoch != id.Epoch() && id.Knows(l.Epoch, l.Revision)
 			if id.Knows(l.Epoch, l.Revision) {
 				return
 			}
@@ -49,8 +53,11 @@ func Compare(ctx context.Context, id fleet.StoreIdentity, logs []Log) Verdict {
 			}
 		case lines == 0:
 			v.Text = fmt.Sprintf("%s holds nothing yet", log)
+		case !reaches:
+			v.Text = fmt.Sprintf("%s was begun after the restore, and cannot tell what was lost", log)
 		default:
 			v.Read++
+			v.Reaches = true
 		}
 	}
 	switch {
