@@ -65,6 +65,7 @@ func (r *routes) events(mux *http.ServeMux) {
 // streamQuery is what a stream was asked for.
 type streamQuery struct {
 	after            int64
+	oldest           bool // begin with the oldest that is kept
 	limit            int
 	follow, progress bool
 	sse              bool
@@ -109,11 +110,8 @@ func (s *Server) parseStream(r *http.Request) (q streamQuery, err error) {
 		}
 		q.node = n.ID
 	}
-	switch {
-	case q.after == api.EventsNow:
+	if q.oldest = q.after == 0; q.after == api.EventsNow {
 		q.after, err = s.Store.LastEvent(r.Context())
-	case q.after == 0:
-		q.after, err = s.oldestEvent(r.Context())
 	}
 	return q, err
 }
@@ -125,8 +123,11 @@ const alive = 15 * time.Second
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 	q, err := s.parseStream(r)
 	var first []fleet.Event
-	if err == nil {
-		// The first look decides between an answer and a refusal.
+	// The first look decides between an answer and a refusal.
+	switch {
+	case err == nil && q.oldest:
+		q.after, first, err = s.oldestEvents(r.Context(), s.batch(q.limit))
+	case err == nil:
 		first, err = s.Store.Events(r.Context(), q.after, s.batch(q.limit))
 	}
 	if err != nil {

@@ -23,20 +23,13 @@ func (s *Server) getHistory(ctx context.Context, in *historyIn) (*plain[api.Hist
 	if limit == 0 {
 		limit = 1000
 	}
-	after, err := s.oldestEvent(ctx)
+	after, some, err := s.oldestEvents(ctx, 1000)
 	if err != nil {
 		return nil, err
 	}
 	out := api.History{Node: n.Name, Complete: after == 0, Events: []fleet.Event{}}
 	var changes []fleet.Event
-	for {
-		some, err := s.Store.Events(ctx, after, 1000)
-		if err != nil {
-			return nil, err
-		}
-		if len(some) == 0 {
-			break
-		}
+	for len(some) > 0 {
 		after = some[len(some)-1].ID
 		for _, e := range some {
 			if e.Node != n.ID {
@@ -50,10 +43,29 @@ func (s *Server) getHistory(ctx context.Context, in *historyIn) (*plain[api.Hist
 		if extra := len(out.Events) - limit; extra > 0 {
 			out.Events = slices.Delete(out.Events, 0, extra)
 		}
+		if some, err = s.Store.Events(ctx, after, 1000); fleet.CodeOf(err) == "MC-EVENTS-GONE" { // dropped while these were read
+			out.Complete = false
+			after, some, err = s.oldestEvents(ctx, 1000)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	out.Stays = fleet.Stays(n, changes, s.Now().UTC())
 	out.Totals = fleet.Totals(out.Stays)
 	return &plain[api.History]{out}, nil
+}
+
+// oldestEvents returns the oldest events that are kept, and the id that they come after: those that others drop meanwhile are no failure.
+func (s *Server) oldestEvents(ctx context.Context, limit int) (after int64, some []fleet.Event, err error) {
+	for {
+		if after, err = s.oldestEvent(ctx); err != nil {
+			return 0, nil, err
+		}
+		if some, err = s.Store.Events(ctx, after, limit); fleet.CodeOf(err) != "MC-EVENTS-GONE" {
+			return after, some, err
+		}
+	}
 }
 
 // oldestEvent returns what Events can be asked for to begin with the oldest that is kept.

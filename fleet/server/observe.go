@@ -52,9 +52,8 @@ func (s *Server) waited(ctx context.Context, id fleet.LeaseID, measured map[flee
 	}
 }
 
-// observe follows the events and measures every operation that ends, until ctx ends.
-func (s *Server) observe(ctx context.Context) error {
-	after, err := s.Store.LastEvent(ctx)
+// observe follows the events after that id and measures every operation that ends, until ctx ends; err is why that id is not known.
+func (s *Server) observe(ctx context.Context, after int64, err error) error {
 	measured, leases := map[fleet.NodeID]fleet.OperationID{}, map[fleet.LeaseID]bool{}
 	for ctx.Err() == nil {
 		changed := s.Store.Changed()

@@ -239,6 +239,8 @@ func (s *Server) Run(ctx context.Context, e Engine) error {
 	s.engine = e
 	group, ctx := errgroup.WithContext(ctx)
 	s.ctx = ctx
+	// Before anybody can ask for anything, so that all of it is measured.
+	after, err := s.Store.LastEvent(ctx)
 	main := s.httpServer(ctx, s.handler())
 	group.Go(func() error {
 		tlsConfig := &tls.Config{
@@ -255,7 +257,7 @@ func (s *Server) Run(ctx context.Context, e Engine) error {
 		group.Go(func() error { return served(boot.Serve(s.bootListener)) })
 	}
 	group.Go(func() error { return s.sweep(ctx) })
-	group.Go(func() error { return s.observe(ctx) })
+	group.Go(func() error { return s.observe(ctx, after, err) })
 	group.Go(func() error {
 		<-ctx.Done()
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
