@@ -66,8 +66,9 @@ func (f *following) watch(ctx context.Context) error {
 func (f *following) event(e fleet.Event) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for id, op := range f.ops {
-		if op.Node == e.Node && !op.State.Over() {
+	for _, id := range f.order {
+		// One that is not known yet may be on its way, as it was before this.
+		if op, known := f.ops[id]; !known || op.Node == e.Node && !op.State.Over() {
 			f.stale[id] = true
 		}
 	}

@@ -34,7 +34,8 @@ type fleetServer struct {
 	bell   chan struct{}
 	gone   bool // events that were seen are no longer kept
 	away   bool
-	resume []string // the positions that streams were resumed at
+	resume []string      // the positions that streams were resumed at
+	asked  chan struct{} // closed when resume grows
 	report *fleet.Progress
 }
 
@@ -62,7 +63,7 @@ func (l awayListener) Accept() (net.Conn, error) {
 
 func newFleetServer(t *testing.T, nodes int) (*fleetServer, *api.Client, []fleet.OperationID) {
 	t.Helper()
-	f := &fleetServer{ops: map[fleet.OperationID]api.Operation{}, bell: make(chan struct{}), last: 1}
+	f := &fleetServer{ops: map[fleet.OperationID]api.Operation{}, bell: make(chan struct{}), asked: make(chan struct{}), last: 1}
 	var ids []fleet.OperationID
 	for i := range nodes {
 		id := fleet.OperationID(fmt.Sprintf("op-%03d", i))
@@ -99,6 +100,8 @@ func (f *fleetServer) events(w http.ResponseWriter, r *http.Request) {
 	after := r.URL.Query().Get("after")
 	f.mu.Lock()
 	f.resume = append(f.resume, after)
+	close(f.asked)
+	f.asked = make(chan struct{})
 	gone := f.gone && after != "-1"
 	f.mu.Unlock()
 	if gone {
@@ -146,6 +149,25 @@ func (f *fleetServer) change(fn func()) {
 	fn()
 	close(f.bell)
 	f.bell = make(chan struct{})
+}
+
+// until waits until cond holds, which is looked at under mu when streams are asked for.
+func (f *fleetServer) until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	limit := time.After(90 * time.Second)
+	for {
+		f.mu.Lock()
+		ok, asked := cond(), f.asked
+		f.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-asked:
+		case <-limit:
+			t.Fatalf("never: %s", what)
+		}
+	}
 }
 
 func (f *fleetServer) end(id fleet.OperationID, s fleet.OperationState) {
@@ -299,6 +321,8 @@ func TestFollowAHundredNodes(t *testing.T) {
 	f.away, f.gone, f.report = false, true, nil
 	f.mu.Unlock()
 	shown.until(t, "50 of 100 done, 50 running")
+	// What is read shows as much before the stream is back; its end is not to overtake that.
+	f.until(t, "a stream from now on, after one from where it broke", func() bool { return len(f.resume) > 2 && f.resume[len(f.resume)-1] == "-1" })
 
 	f.change(func() {
 		f.end(ids[0], fleet.OperationFailed)

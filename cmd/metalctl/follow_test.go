@@ -4,6 +4,10 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -74,5 +78,39 @@ func TestBarEscapes(t *testing.T) {
 	got := bar(op, time.Now())
 	if strings.ContainsRune(got, 0x1b) || !strings.Contains(got, `a\x1b[2Jb`) || !strings.Contains(got, "["+strings.Repeat("#", 20)+"]") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestFollowWhatEndsWhileItIsRead: an operation that ends between the server's first answer and its arrival is read once more, though it was not known when
+// the event of that came.
+func TestFollowWhatEndsWhileItIsRead(t *testing.T) {
+	var f *following
+	reads := 0
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		op := api.Operation{Operation: fleet.Operation{ID: "op", Node: "id-0", State: fleet.OperationRunning, Steps: []fleet.StepRun{{}}}}
+		if reads++; reads > 1 {
+			op.State, op.Revision = fleet.OperationDone, 1
+		} else if err := f.event(fleet.Event{ID: 2, Type: "operation.done", Node: "id-0"}); err != nil {
+			t.Error(err)
+		}
+		json.NewEncoder(w).Encode(op) //nolint:errcheck // whoever asked is gone
+	}))
+	t.Cleanup(s.Close)
+	cl, err := api.NewClient(api.Config{Server: s.URL, Token: fleet.NewSecret("t"), CACert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	f = newFollowing(cl, []fleet.OperationID{"op"})
+	for _, want := range []fleet.OperationState{fleet.OperationRunning, fleet.OperationDone, fleet.OperationDone} {
+		if err := f.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if ops, _, _ := f.snapshot(); len(ops) != 1 || ops[0].State != want {
+			t.Fatalf("got %+v, want it %s", ops, want)
+		}
+	}
+	if reads != 2 {
+		t.Errorf("it was read %d times", reads)
 	}
 }
