@@ -104,6 +104,7 @@ func TestEveryPersonality(t *testing.T) {
 			url, caPEM, asked := images(t)
 			var trace strings.Builder
 			o := options(e)
+			o.Bodies = true
 			o.Trace = func(c redfish.Call) { json.NewEncoder(&trace).Encode(c) }
 			t.Cleanup(func() {
 				if t.Failed() {

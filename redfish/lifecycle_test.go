@@ -14,6 +14,7 @@ func TestLifecycle(t *testing.T) {
 	f := newFake(t)
 	var said strings.Builder
 	b := f.dial(func(o *Options) {
+		o.Bodies = true
 		o.Trace = func(c Call) { fmt.Fprintf(&said, "%+v\n", c) }
 		o.Log = slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})

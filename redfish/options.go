@@ -108,6 +108,8 @@ type Options struct {
 	Before func(context.Context) error
 	// Trace is told of each call, redacted, for the node's timeline; may be nil; called from several goroutines.
 	Trace func(Call)
+	// Bodies gives Trace the bodies, too; each is read and written anew to redact it, which costs more than the rest of a call.
+	Bodies bool
 }
 
 // Call is one exchange with a BMC, without any secret.
@@ -118,7 +120,7 @@ type Call struct {
 	URI      string
 	// Status is 0 where no answer came; Err then says why.
 	Status int
-	// Request and Response are the bodies, redacted and cut at 4 KiB.
+	// Request and Response are the bodies, redacted and cut at 4 KiB; empty without Options.Bodies.
 	Request, Response string
 	BytesIn           int
 	Err               string

@@ -57,6 +57,7 @@ type wire struct {
 	gate   *gate
 	now    func() time.Time
 	trace  func(Call)
+	bodies bool
 	before func(context.Context) error
 	plain  atomic.Bool // no Accept-Encoding: this service answers 406 to identity
 }
@@ -153,7 +154,10 @@ func (w *wire) exchange(ctx context.Context, req request) (*response, error) {
 	start := w.now()
 	began := time.Now() // durations are measured on the machine's clock, whatever clock was handed in
 	r, err := w.send(limited, req, body)
-	call := Call{Start: start, Duration: time.Since(began), Method: req.method, URI: w.scrub.text(req.uri), Request: cut(w.scrub.body(body))}
+	call := Call{Start: start, Duration: time.Since(began), Method: req.method, URI: w.scrub.text(req.uri)}
+	if w.bodies {
+		call.Request = cut(w.scrub.body(body))
+	}
 	if err != nil {
 		if ctx.Err() == nil && limited.Err() != nil {
 			err = fmt.Errorf("no answer within %s: %w", limit, err)
@@ -161,7 +165,10 @@ func (w *wire) exchange(ctx context.Context, req request) (*response, error) {
 		call.Err = w.scrub.text(err.Error())
 		err = w.classify(ctx, req, err)
 	} else {
-		call.Status, call.BytesIn, call.Response = r.status, len(r.body), cut(w.scrub.body(r.body))
+		call.Status, call.BytesIn = r.status, len(r.body)
+		if w.bodies {
+			call.Response = cut(w.scrub.body(r.body))
+		}
 	}
 	if w.trace != nil {
 		w.trace(call)
