@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -93,7 +94,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 // logProblem tells of the server's own failures; what callers did wrong is theirs to read.
 func (s *Server) logProblem(method string, p api.Problem, err error) {
-	if p.Status >= 500 {
+	if p.Status >= 500 && !errors.Is(err, context.Canceled) { // that is a caller who went away
 		s.Log.Error("request failed", "method", method, "path", p.Instance, "code", p.Code, "err", err)
 		return
 	}
