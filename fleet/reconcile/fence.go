@@ -35,6 +35,17 @@ type deed struct {
 
 func harmKey(h fleet.Harm) fleet.Key { return fleet.KeyOf(fleet.KindHarm, h) }
 
+// harm lets those who enter something into one book take turns: they would only refuse each other's commits. Without harm nobody waits.
+func (l *Loop) harm(ctx context.Context, h fleet.Harm) (leave func(), err error) {
+	if h == "" {
+		return func() {}, nil
+	}
+	if err := enter(ctx, l.harms); err != nil {
+		return nil, err
+	}
+	return func() { <-l.harms }, nil
+}
+
 func (l *Loop) readBook(s fleet.Snapshot, h fleet.Harm) (*book, error) {
 	if err := l.anchor(s); err != nil {
 		return nil, err

@@ -18,6 +18,11 @@ func (l *Loop) updateLease(ctx context.Context, id fleet.LeaseID, do func(x *fle
 // updateLeaseBraked is updateLease for what the brakes may hold back; with h the fence's book is there, too.
 func (l *Loop) updateLeaseBraked(ctx context.Context, id fleet.LeaseID, h fleet.Harm,
 	do func(x *fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, b *brakes, now time.Time) ([]fleet.Event, error)) (fleet.Lease, error) {
+	leave, err := l.harm(ctx, h)
+	if err != nil {
+		return fleet.Lease{}, err
+	}
+	defer leave()
 	for try := 1; ; try++ {
 		var d doc[fleet.Lease]
 		var name doc[string]

@@ -95,6 +95,8 @@ type Loop struct {
 	sights sights
 	lanes  lanes
 	began  time.Time
+	// harms has room for one: who enters something into the fence's books.
+	harms chan struct{}
 
 	mu       sync.Mutex
 	waits    map[fleet.NodeID]string  // guarded by mu: what each node waits for, as last decided
@@ -138,6 +140,7 @@ func New(l *Loop) *Loop {
 		l.Observers = 64
 	}
 	l.lanes.init(l.Parallel, l.Observers)
+	l.harms = make(chan struct{}, 1)
 	l.sights.all = map[fleet.NodeID]*sight{}
 	if l.Now == nil {
 		l.Now = time.Now

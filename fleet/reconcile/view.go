@@ -207,6 +207,11 @@ func (l *Loop) update(ctx context.Context, id fleet.NodeID, do func(*view) error
 
 // updateFenced is update for what may do harm: the view has the fence's book, unless h is "".
 func (l *Loop) updateFenced(ctx context.Context, id fleet.NodeID, h fleet.Harm, do func(*view) error) error {
+	leave, err := l.harm(ctx, h)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	for try := 1; ; try++ {
 		var v *view
 		err := l.Store.View(ctx, func(s fleet.Snapshot) error {
