@@ -49,6 +49,7 @@ var arrows = []struct {
 	{"fixtures/bmc", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/bmc/...", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/rack", "fixtures/bmc images/ramdisk", "a rack is made of emulated BMCs that read real media"},
+	{"fixtures/herd", "agent fleet/api", "many light machines that run the real agent's protocol"},
 	{"fixtures/contract", "...", "contract tests drive what they test"},
 	{"fixtures/virtual", "fleet/api fleet/reconcile provision/vmedia", "the real engine and boot driver in a simulated world"},
 	{"scripts/...", "", "build helpers stand alone"},
