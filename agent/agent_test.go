@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -89,7 +90,21 @@ func TestTheEndOfASession(t *testing.T) {
 	}{
 		"token spent by another key": {func(f *fakeServer, _ *Config) { f.boundTo = "sha256/other" }, "MC-AGENT-REFUSED", fleet.Denied, "spent by another key"},
 		"unknown token":              {func(_ *fakeServer, c *Config) { c.Credential.Token = fleet.NewSecret("other") }, "MC-AGENT-REFUSED", fleet.Denied, "no such token"},
-		"older generation":           {func(f *fakeServer, _ *Config) { f.gone = true }, "MC-AGENT-OVER", fleet.Conflict, "replaced by 8"},
+		"a version too far away": {func(f *fakeServer, _ *Config) {
+			f.onRegist = func(w http.ResponseWriter, _ api.Register) bool {
+				w.Header().Set("Content-Type", "application/problem+json")
+				w.WriteHeader(http.StatusForbidden)
+				_ = json.NewEncoder(w).Encode(api.Problem{Status: http.StatusForbidden, Kind: fleet.Denied.String(), Code: "MC-AGENT-VERSION", Detail: "the ramdisk is too old for this server"})
+				return true
+			}
+		}, "MC-AGENT-REFUSED", fleet.Denied, "MC-AGENT-VERSION: the server answers 403: the ramdisk is too old for this server"},
+		"an answer in another version": {func(f *fakeServer, _ *Config) {
+			f.onRegist = func(w http.ResponseWriter, _ api.Register) bool {
+				_ = json.NewEncoder(w).Encode(api.Registered{Version: api.AgentVersion + 1, Certificate: f.answer.Certificate, Now: f.now, Name: "n01"})
+				return true
+			}
+		}, "MC-AGENT-REFUSED", fleet.Denied, "and this agent speaks 1"},
+		"older generation": {func(f *fakeServer, _ *Config) { f.gone = true }, "MC-AGENT-OVER", fleet.Conflict, "replaced by 8"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFakeServer(t)

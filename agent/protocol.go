@@ -60,7 +60,8 @@ func (c *client) registerWith(ctx context.Context, p *peer) (api.Registered, err
 		return reg, err
 	}
 	if reg.Version != api.AgentVersion {
-		return reg, fmt.Errorf("the server speaks version %d of the agent's protocol and this agent %d", reg.Version, api.AgentVersion)
+		return reg, fleet.Errorf(fleet.Denied, "MC-AGENT-REFUSED", "the server answers in version %d of the agent's protocol and this agent speaks %d", reg.Version, api.AgentVersion).
+			WithHint("boot the node with a ramdisk of its server: metalctl node retry NODE")
 	}
 	cert, err := c.certificate(reg.Certificate)
 	if err != nil {
@@ -149,6 +150,10 @@ func over(err error) error {
 	if s.code == http.StatusGone {
 		return fleet.Errorf(fleet.Conflict, "MC-AGENT-OVER", "this boot's session is over: %w", err).
 			WithHint("a newer boot of this machine replaced it; look with: metalctl node show NODE")
+	}
+	if s.problem.Code == "MC-AGENT-VERSION" {
+		return fleet.Errorf(fleet.Denied, "MC-AGENT-REFUSED", "the server does not work with this agent: %s: %w", s.problem.Code, err).
+			WithHint("boot the node with a ramdisk of its server: metalctl node retry NODE")
 	}
 	return fleet.Errorf(fleet.Denied, "MC-AGENT-REFUSED", "the server refuses this machine: %w", err).
 		WithHint("see why with: metalctl node show NODE; boot it again with: metalctl node retry NODE")

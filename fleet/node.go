@@ -232,9 +232,18 @@ type BootRecord struct {
 	Witnessed int64 `json:"witnessed,omitempty"`
 	// Packs is the PackMark of what this boot has fetched; "" where it has nothing.
 	Packs string `json:"packs,omitempty"`
+	// Protocol is the version of the agent's protocol that the agent speaks, Program the version of metalctl that it is. 0 and "" before first contact, and
+	// of agents that registered with a server that did not note it: those speak 1.
+	Protocol int    `json:"protocol,omitempty"`
+	Program  string `json:"program,omitempty"`
+	// Refused says why the server will not work with the agent of this boot, "" where it does.
+	Refused string `json:"refused,omitempty"`
 	// Stages are how the agent says that its machine came up, in order; the last one is registering. Empty where it did not say.
 	Stages []BootStage `json:"stages,omitempty"`
 }
+
+// Speaks is the version of the agent's protocol that the agent of this boot speaks.
+func (b BootRecord) Speaks() int { return max(b.Protocol, 1) }
 
 // BootStage is a stage of a boot that has ended.
 type BootStage struct {

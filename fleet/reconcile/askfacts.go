@@ -211,11 +211,13 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 	return l.wish(ctx, id, fresh, p, by)
 }
 
-// continues reports whether the newest plan run that has ended can go on where it stopped: with the agent that it had, for the lease that it had.
+// continues reports whether the newest plan run that has ended can go on where it stopped: with the agent that it had, which understands what is left, for
+// the lease that it had.
 func (l *Loop) continues(v *view, power string) bool {
 	n, last := v.node.v, v.last
 	up, _ := l.Agents.Up(n.ID, n.Boot.Generation)
-	return up && power != "off" && last != nil && last.Generation == n.Boot.Generation && last.Lease == n.Lease
+	return up && power != "off" && last != nil && last.Generation == n.Boot.Generation && last.Lease == n.Lease &&
+		step.AgentGoesOn(*last, n.Boot.Speaks())
 }
 
 // nudge ends the waiting of the step that is next: for a person, or for its backoff.

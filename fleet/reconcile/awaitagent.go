@@ -46,6 +46,9 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 			}
 			return step.Outcome{Evidence: ev}, nil
 		}
+		if n.Boot.Refused != "" {
+			return step.Outcome{}, refusedAgent(n)
+		}
 		deadline, _ := ctx.Deadline()
 		select {
 		case <-tick.C:
@@ -75,6 +78,12 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 			return step.Outcome{}, ctx.Err()
 		}
 	}
+}
+
+// refusedAgent ends the wait for an agent that came and that the server does not work with: another boot from the same medium would end alike.
+func refusedAgent(n *fleet.Node) error {
+	return fleet.Errorf(fleet.Refused, "MC-AGENT-VERSION", "the agent came up and was refused: %s", n.Boot.Refused).
+		WithHint("give the node a ramdisk of this server, then: metalctl node retry %s", n.Name)
 }
 
 // bootEvidence reads the console, and the timeline of the node's boot generation.

@@ -119,7 +119,7 @@ func decideRun(n fleet.Node, op fleet.Operation, f Facts, now time.Time) Move {
 			since = at.Add(-now.Sub(since))
 		}
 	}
-	a := step.Next(op, at, step.Signals{Held: n.Hold != nil, Frozen: f.Frozen, AgentUp: f.AgentUp, AgentSince: since})
+	a := step.Next(op, at, step.Signals{Held: n.Hold != nil, Frozen: f.Frozen, AgentUp: f.AgentUp, AgentSince: since, AgentRefused: n.Boot.Refused})
 	m := Move{Index: a.Index, Until: a.Until, Why: a.Why, Use: step.Use(op.Use)}
 	if !a.Until.IsZero() {
 		m.Until = now.Add(a.Until.Sub(at))

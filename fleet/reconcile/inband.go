@@ -41,6 +41,9 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 		denied = l.Denied(ctx, n.BMC) // it may look up a name, so that no commit waits for it
 	}
 	params, err := l.fill(*op, i, denied, v.site)
+	if err == nil {
+		err = agentKnows(n, op.Steps[i].Name, params)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +88,16 @@ func (l *Loop) fill(op fleet.Operation, i int, denied []string, site fleet.Site)
 		}
 	}
 	return params, nil
+}
+
+// agentKnows refuses a step that the agent of the node's boot does not understand.
+func agentKnows(n *fleet.Node, name string, params json.RawMessage) error {
+	needs, err := step.AgentNeeds(name, params)
+	if err != nil || needs <= n.Boot.Speaks() {
+		return err
+	}
+	return fleet.Errorf(fleet.Refused, "MC-AGENT-OLD", "%s needs an agent that speaks version %d of the protocol, and the one on %s speaks %d", name, needs, n.Name, n.Boot.Speaks()).
+		WithHint("boot it with a newer ramdisk: metalctl node retry %s", n.Name)
 }
 
 // Report takes what became of a task. A late result of an older try, or of a plan that is over, is ignored without error.

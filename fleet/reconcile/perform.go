@@ -272,7 +272,11 @@ func (l *Loop) start(ctx context.Context, id fleet.NodeID, m Move, v *view) (Mov
 		}
 		l.setHandout(id, v.op.v, m.Index)
 		// What cannot be handed out has failed before the agent hears of it.
-		if _, err := l.fill(*v.op.v, m.Index, nil, v.site); err != nil {
+		params, err := l.fill(*v.op.v, m.Index, nil, v.site)
+		if err == nil {
+			err = agentKnows(v.node.v, v.op.v.Steps[m.Index].Name, params)
+		}
+		if err != nil {
 			return v.result(m.Index, step.Result{Problem: fleet.ProblemOf(err)})
 		}
 		return nil

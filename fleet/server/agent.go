@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -44,7 +45,12 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	control := http.NewResponseController(w)
 	control.SetReadDeadline(time.Now().Add(time.Minute)) //nolint:errcheck // a reader without deadlines (tests) cannot stall
 	defer control.SetReadDeadline(time.Time{})           //nolint:errcheck // as above
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
+	return decodeStrict(http.MaxBytesReader(w, r.Body, limit), v)
+}
+
+// decodeStrict decodes one JSON value and refuses unknown fields and anything behind it.
+func decodeStrict(r io.Reader, v any) error {
+	dec := json.NewDecoder(r)
 	dec.DisallowUnknownFields()
 	err := dec.Decode(v)
 	if err == nil {
@@ -69,7 +75,6 @@ func decodeRegister(reg *api.Register) (*ecdsa.PublicKey, error) {
 			bad.Fields = append(bad.Fields, fleet.FieldError{Field: field, Message: message})
 		}
 	}
-	check(reg.Version == api.AgentVersion || reg.Version == api.AgentVersion-1 && reg.Version > 0, "version", fmt.Sprintf("is %d; this server speaks %d", reg.Version, api.AgentVersion))
 	check(looksLikeID.MatchString(string(reg.Node)), "node", "is no node's id")
 	check(reg.Generation > 0, "generation", "is not positive")
 	check(reg.Token != "" && len(reg.Token) <= 256, "token", "is missing")
@@ -102,8 +107,15 @@ func decodeRegister(reg *api.Register) (*ecdsa.PublicKey, error) {
 }
 
 func (s *Server) agentRegister(w http.ResponseWriter, r *http.Request) {
+	var body json.RawMessage
+	err := readBody(w, r, 64<<10, &body)
+	if err == nil {
+		err = s.greet(r.Context(), body, remoteHost(r))
+	}
 	var reg api.Register
-	err := readBody(w, r, 64<<10, &reg)
+	if err == nil {
+		err = decodeStrict(bytes.NewReader(body), &reg)
+	}
 	var out api.Registered
 	if err == nil {
 		out, err = s.register(r.Context(), &reg, remoteHost(r))
@@ -157,6 +169,7 @@ func (s *Server) register(ctx context.Context, reg *api.Register, remote string)
 		}
 		first = true
 		n.Boot.AgentKey, n.Boot.RegisteredAt, n.Boot.Stages = pin, s.Now().UTC().Truncate(time.Second), bootStages(reg.Boot)
+		n.Boot.Protocol, n.Boot.Program = reg.Version, printable(cutTo(reg.Boot.Program, 40))
 		if reg.Boot.SecureBoot == "on" {
 			n.Boot.Unauthenticated = false // the firmware checked what came over http
 		}

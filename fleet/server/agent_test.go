@@ -359,7 +359,7 @@ func TestRegisterRefusals(t *testing.T) {
 		{"a node that is not there", func(r *api.Register) { r.Node = "01900000-0000-7000-8000-000000000000" }, "MC-AGENT-TOKEN"},
 		{"no certificate request", func(r *api.Register) { r.CSR = "hello" }, "MC-AGENT-REGISTER"},
 		{"a key that is not P-256", func(r *api.Register) { r.CSR = rsaCSR }, "MC-AGENT-REGISTER"},
-		{"a protocol from the future", func(r *api.Register) { r.Version = 99 }, "MC-AGENT-REGISTER"},
+		{"a protocol from the future", func(r *api.Register) { r.Version = 99 }, "MC-AGENT-VERSION"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
 )
 
 // Config is what an operator sets.
@@ -45,6 +47,9 @@ type Config struct {
 	Version, Commit string
 	// Drivers are the names of what is bound, for GET capabilities.
 	Drivers map[string]string
+
+	// agentVersion is the newest version of the agent's protocol that is spoken; tests of what becomes of older agents set it, 0 means api.AgentVersion.
+	agentVersion int
 }
 
 // Store is where the server keeps everything durable.
@@ -88,6 +93,7 @@ type Server struct {
 	engine   Engine
 	ctx      context.Context // set by Run; ends streams and long polls when the server stops
 	process  string          // tells this process from earlier ones
+	agents   int             // the newest version of the agent's protocol that is spoken
 	// durations is filled by observe.
 	durations *prometheus.HistogramVec
 	redfish   *prometheus.HistogramVec
@@ -117,7 +123,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (s *Server, err error) {
 	if d.Metrics == nil {
 		d.Metrics = prometheus.NewRegistry()
 	}
-	s = &Server{cfg: cfg, Deps: d, ctx: context.Background(), process: newToken(), progress: newProgressHub(), media: newMediaIndex()}
+	s = &Server{cfg: cfg, Deps: d, ctx: context.Background(), process: newToken(), progress: newProgressHub(), media: newMediaIndex(), agents: cmp.Or(cfg.agentVersion, api.AgentVersion)}
 	s.presence, s.durations = newPresence(d.Now), newDurations()
 	s.redfish, s.leaseWait = newRedfishDurations(), newLeaseWait()
 	defer func() {

@@ -60,6 +60,9 @@ func (s *Server) identify(r *http.Request) (caller, error) {
 	case !sameText(n.Boot.AgentKey, api.PinOf(cert)):
 		return caller{}, unknown
 	}
+	if err := s.stillSpoken(r.Context(), &n, remoteHost(r)); err != nil {
+		return caller{}, err
+	}
 	return caller{id, generation, n.Name, n.Operation}, nil
 }
 

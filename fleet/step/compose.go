@@ -24,6 +24,8 @@ type PlanFacts struct {
 	Power string
 	// AgentUp: the agent of the node's present boot generation answers.
 	AgentUp bool
+	// AgentOld is set by Compose where that agent does not understand all of the plan, which then boots the node anew.
+	AgentOld bool
 	// Image, Lease and Member are set for deploy, rebuild and resume.
 	Image  *fleet.Image
 	Lease  *fleet.Lease
@@ -104,6 +106,36 @@ func (c *composer) step(name, why string, params any) {
 // Compose selects the steps that use needs under these facts. It is pure: the same facts give the same plan and the same digest.
 func Compose(use Use, f PlanFacts, r Request) (Plan, error) {
 	c := &composer{plan: Plan{Use: use, Node: f.Node.ID, Catalogue: CatalogueVersion}}
+	err := c.compose(use, f, r)
+	if err == nil && f.AgentUp && !c.known(f.Node.Boot.Speaks()) {
+		f.AgentOld = true
+		c = &composer{plan: Plan{Use: use, Node: f.Node.ID, Catalogue: CatalogueVersion}}
+		err = c.compose(use, f, r)
+	}
+	if err != nil {
+		return Plan{}, err
+	}
+	// Node, uses and catalogue are part of what was shown, too.
+	b, err := json.Marshal([]any{c.plan.Use, c.plan.Node, c.plan.Catalogue, c.hash, c.plan.Erases})
+	if err != nil {
+		return Plan{}, fmt.Errorf("digest of the plan: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	c.plan.Digest = "sha256:" + hex.EncodeToString(sum[:])
+	return c.plan, nil
+}
+
+// known reports whether an agent that speaks that version understands every step of the plan.
+func (c *composer) known(speaks int) bool {
+	for _, s := range c.plan.Steps {
+		if needs, err := AgentNeeds(s.Name, s.Params); err != nil || needs > speaks {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *composer) compose(use Use, f PlanFacts, r Request) error {
 	var err error
 	switch use {
 	case Inspect:
@@ -127,23 +159,16 @@ func Compose(use Use, f PlanFacts, r Request) (Plan, error) {
 	if err == nil {
 		err = c.err
 	}
-	if err != nil {
-		return Plan{}, err
-	}
-	// Node, uses and catalogue are part of what was shown, too.
-	b, err := json.Marshal([]any{c.plan.Use, c.plan.Node, c.plan.Catalogue, c.hash, c.plan.Erases})
-	if err != nil {
-		return Plan{}, fmt.Errorf("digest of the plan: %w", err)
-	}
-	sum := sha256.Sum256(b)
-	c.plan.Digest = "sha256:" + hex.EncodeToString(sum[:])
-	return c.plan, nil
+	return err
 }
 
 // boot brings the agent up where it is not, for one POST.
 func (c *composer) boot(f PlanFacts, why string) {
-	if f.AgentUp {
+	if f.AgentUp && !f.AgentOld {
 		return
+	}
+	if f.AgentOld {
+		why = "the agent that is up is of an older version and does not know all that follows"
 	}
 	n := f.Node
 	c.identify(n, "another machine at this address must not be touched")
@@ -175,7 +200,7 @@ func (c *composer) packs(f PlanFacts) {
 		p.Packs = append(p.Packs, PackParams{Name: k.Name, Version: k.Version, SHA256: k.SHA256, SizeBytes: k.SizeBytes, UnpackedBytes: k.UnpackedBytes})
 		digests = append(digests, k.SHA256)
 	}
-	if f.AgentUp && f.Node.Boot.Packs == fleet.PackMark(digests) {
+	if f.AgentUp && !f.AgentOld && f.Node.Boot.Packs == fleet.PackMark(digests) {
 		return
 	}
 	c.step(FetchPacks, fmt.Sprintf("class %s wants %s", f.Class.Name, strings.Join(f.Class.Packs, ", ")), p)

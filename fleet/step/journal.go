@@ -47,6 +47,8 @@ type Signals struct {
 	// AgentUp and AgentSince: whether the agent answers, and since when it does or does not (zero: never heard of).
 	AgentUp    bool
 	AgentSince time.Time
+	// AgentRefused says why the server does not work with the agent, "" where it does.
+	AgentRefused string
 }
 
 // AgentPatience is how long an agent may be silent before an in-band step that needs it fails. A step that destroys, or that cannot be stopped, goes on
@@ -108,6 +110,9 @@ func Next(op fleet.Operation, now time.Time, s Signals) Action {
 
 // waitForAgent: the plan reached an in-band step while the agent is silent. It may be on its way back from a cut network.
 func waitForAgent(op fleet.Operation, i int, now time.Time, s Signals) Action {
+	if s.AgentRefused != "" {
+		return Action{Do: Fail, Index: i, Why: "the agent was refused: " + s.AgentRefused}
+	}
 	since := s.AgentSince
 	for _, t := range []time.Time{op.StartedAt, op.Steps[i].FinishedAt, prevEnd(op, i)} {
 		// What is later than now was written before the clock was set back.
@@ -151,6 +156,9 @@ func nextStarted(op fleet.Operation, i int, decl Step, now time.Time, s Signals)
 		if decl.Destroys || decl.Abort == AbortNever {
 			return Action{Do: Running, Index: i, Until: limit, Why: fmt.Sprintf("%s runs on the machine, silent since %s; its end is waited for until %s",
 				run.Name, since.UTC().Format(time.RFC3339), limit.UTC().Format(time.RFC3339))}
+		}
+		if s.AgentRefused != "" {
+			return Action{Do: Fail, Index: i, Why: "the agent was refused: " + s.AgentRefused}
 		}
 		if lost := since.Add(AgentPatience); !now.Before(lost) {
 			return Action{Do: Fail, Index: i, Why: lostAgent}

@@ -73,6 +73,8 @@ type Step struct {
 	EvenHeld bool
 	// Observes: it only looks, so that it goes on while its node is frozen.
 	Observes bool
+	// Agent is the version of the agent's protocol that brought an in-band step; 0 means 1. No older agent is given it.
+	Agent int
 	// Doc is one sentence.
 	Doc string
 }

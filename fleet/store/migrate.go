@@ -119,7 +119,7 @@ func (db *DB) sweepUnfinished() error {
 // errUnsound says what the check of the store as it is found: it is not migrated, so that the program before goes on with it.
 func errUnsound(problems []Problem) error {
 	e := fleet.Errorf(fleet.Refused, "MC-STORE-UNSOUND", "the store is not sound: %d things do not hold", len(problems)).
-		WithHint("start the metalctl of before again, and look with that: metalctl server check")
+		WithHint("start the program of before again, then: metalctl server check")
 	for _, p := range problems[:min(len(problems), 20)] {
 		e.Fields = append(e.Fields, fleet.FieldError{Field: p.Key, Message: p.Text})
 	}
