@@ -194,7 +194,7 @@ func scriptServer(ts *testscript.TestScript, neg bool, args []string) {
 		case err := <-r.ended:
 			r.ended <- err
 			ts.Fatalf("the server ended: %v\n%s", err, out)
-		case <-time.After(2 * time.Minute):
+		case <-time.After(5 * time.Minute):
 			ts.Fatalf("the server did not start\n%s", out)
 		}
 	}
@@ -256,7 +256,7 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 
 // requests reads a machine's log of Redfish requests as METHOD PATH STATUS lines.
 func requests(ts *testscript.TestScript, machine string) []string {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	log, err := rack.RequestsOf(ctx, ts.MkAbs("rack"), machine)
 	ts.Check(err)
@@ -307,7 +307,7 @@ func scriptDigest(ts *testscript.TestScript, neg bool, args []string) {
 func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 	re, err := regexp.Compile(args[0])
 	ts.Check(err)
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		runErr := ts.Exec(args[1], args[2:]...)
 		if re.MatchString(ts.ReadFile("stdout")) {
 			return

@@ -19,7 +19,7 @@ func live(t *testing.T, w *contract.World) func(fleet.State) fleet.Node {
 	t.Helper()
 	return func(want fleet.State) fleet.Node {
 		t.Helper()
-		deadline := time.NewTimer(2 * time.Minute)
+		deadline := time.NewTimer(5 * time.Minute)
 		defer deadline.Stop()
 		for {
 			changed := w.Store.Changed()

@@ -154,7 +154,8 @@ func (w *world) nodeNow(id fleet.NodeID) fleet.Node {
 }
 
 func TestAgentLife(t *testing.T) {
-	w := newWorld(t, nil)
+	at := time.Now() // stands still: a task is held back for some seconds, whatever they are to this machine
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Now = func() time.Time { return at } })
 	n := w.enrol("n1")
 	a := w.boot(n.ID)
 	if _, err := a.call(http.MethodGet, api.AgentTaskPath, nil, nil); fleet.CodeOf(err) != "MC-AGENT-CERT" {
