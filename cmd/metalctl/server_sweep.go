@@ -4,7 +4,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"log/slog"
+	"regexp"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -12,8 +15,11 @@ import (
 )
 
 // blobKept is how long blobs of a kind stay after nothing names them any more. User-data is a tenant's secret and goes first; the day covers
-// leases that are being made.
-var blobKept = map[string]time.Duration{"inventory": 90 * 24 * time.Hour, store.BlobUserData: 24 * time.Hour}
+// leases that are being made, and steps whose evidence is being journalled.
+var blobKept = map[string]time.Duration{"inventory": 90 * 24 * time.Hour, store.BlobUserData: 24 * time.Hour, "evidence": 24 * time.Hour}
+
+// blobDigest is how a blob is named, wherever in a step's evidence that stands.
+var blobDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
 
 // sweepBlobs removes blobs that no record needs, at once and then every day, until ctx ends. What cannot be removed is logged and tried again.
 func sweepBlobs(ctx context.Context, db *store.DB, log *slog.Logger) error {
@@ -33,7 +39,8 @@ func sweepBlobs(ctx context.Context, db *store.DB, log *slog.Logger) error {
 	}
 }
 
-// sweepOnce removes inventories that are no node's newest, and user-data of leases that are over and hold no node in grace.
+// sweepOnce removes inventories that are no node's newest, user-data of leases that are over and hold no node in grace, and evidence that no journal
+// names: that of tries that were overtaken, or whose worker was fenced.
 func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 	used := map[string]bool{}
 	type over struct {
@@ -70,7 +77,7 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 			}
 			spent = append(spent, over{l, rev})
 		}
-		return nil
+		return namedByJournals(s, used)
 	})
 	if err != nil {
 		return 0, err
@@ -94,4 +101,27 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 		}
 	}
 	return removed, nil
+}
+
+// namedByJournals marks the blobs that the steps of any operation name in their evidence.
+func namedByJournals(s fleet.Snapshot, used map[string]bool) error {
+	var bad error
+	err := s.List(fleet.KindOperation, func(r fleet.Record) bool {
+		var op struct {
+			Steps []struct {
+				Evidence json.RawMessage `json:"evidence"`
+			} `json:"steps"`
+		}
+		if err := json.Unmarshal(r.Data, &op); err != nil {
+			bad = fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode record %s: %w", r.Key, err)
+			return false
+		}
+		for _, step := range op.Steps {
+			for _, digest := range blobDigest.FindAll(step.Evidence, -1) {
+				used[string(digest)] = true
+			}
+		}
+		return true
+	})
+	return errors.Join(bad, err)
 }
