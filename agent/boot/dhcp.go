@@ -41,7 +41,7 @@ type lease struct {
 
 // request4 asks for a lease, or for the renewal of old when that is not nil (RFC 2131 section 4.4).
 func request4(ctx context.Context, link string, old *lease) (*lease, error) {
-	c, err := nclient4.New(link, nclient4.WithTimeout(dhcpWait), nclient4.WithRetry(dhcpRetries))
+	c, conn, err := open4(link)
 	if err != nil {
 		return nil, fmt.Errorf("open a DHCP socket on %s: %w", link, err)
 	}
@@ -56,7 +56,7 @@ func request4(ctx context.Context, link string, old *lease) (*lease, error) {
 		l, err = c.Request(ctx, want, class)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for an IPv4 lease on %s: %w", link, err)
+		return nil, fmt.Errorf("ask for an IPv4 lease on %s: %w", link, errors.Join(err, conn.panicked()))
 	}
 	return readLease4(l)
 }
@@ -106,7 +106,7 @@ func readLease4(l *nclient4.Lease) (*lease, error) {
 
 // request6 asks for an address by DHCPv6, or for the renewal of old (RFC 8415 section 18.2).
 func request6(ctx context.Context, link string, old *lease) (*lease, error) {
-	c, err := nclient6.New(link, nclient6.WithTimeout(dhcpWait), nclient6.WithRetry(dhcpRetries))
+	c, conn, err := open6(link)
 	if err != nil {
 		return nil, fmt.Errorf("open a DHCPv6 socket on %s: %w", link, err)
 	}
@@ -123,7 +123,7 @@ func request6(ctx context.Context, link string, old *lease) (*lease, error) {
 		reply, err = c.RapidSolicit(ctx, want)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for an IPv6 lease on %s: %w", link, err)
+		return nil, fmt.Errorf("ask for an IPv6 lease on %s: %w", link, errors.Join(err, conn.panicked()))
 	}
 	return readLease6(reply)
 }
