@@ -150,7 +150,8 @@ func TestAbortEndsAWait(t *testing.T) {
 		return step.Outcome{}, ctx.Err()
 	}
 	runLoop(t, w, l)
-	if _, err := l.Ask(t.Context(), w.Node, "inspect", api.NodeVerb{}, "tester"); err != nil {
+	id, err := l.Ask(t.Context(), w.Node, "inspect", api.NodeVerb{}, "tester")
+	if err != nil {
 		t.Fatal(err)
 	}
 	<-reached
@@ -158,8 +159,16 @@ func TestAbortEndsAWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	live(t, w)(fleet.Enrolled)
-	if _, op := w.Read(); op.State != fleet.OperationAborted {
-		t.Errorf("operation %s: %+v", op.State, op.Error)
+	// What is put right after it is another operation, which may be the node's by now.
+	err = w.Store.View(t.Context(), func(s fleet.Snapshot) error {
+		op, _, err := fleet.Get[fleet.Operation](s, fleet.KeyOf(fleet.KindOperation, id))
+		if op.State != fleet.OperationAborted {
+			t.Errorf("operation %s: %+v", op.State, op.Error)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
