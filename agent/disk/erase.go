@@ -14,8 +14,8 @@ import (
 type ErasePolicy struct {
 	// Level is the claim that must be reached; "" is Clear. A disk that cannot reach it is refused before it is touched.
 	Level Claim `json:"level,omitempty"`
-	// AcceptFormat counts an NVMe Format with secure erase, where it reaches all that the drive may hold, as a purge, as NIST SP 800-88 Rev. 1 does (table
-	// A-8); Rev. 2 and IEEE 2883 want a sanitize for that.
+	// AcceptFormat counts an NVMe Format with secure erase, where it reaches all that the drive may hold, as a purge. Sites differ in that with the edition of
+	// NIST SP 800-88 that they follow; since Rev. 2 (2025) it leaves techniques to IEEE 2883.
 	AcceptFormat bool `json:"accept_format,omitempty"`
 	// SamplePercent of the disk is read back at random places; 0: 1. At least 4 MiB and at most SampleMaxBytes (0: 1 GiB) are read.
 	SamplePercent  float64 `json:"sample_percent,omitempty"`
