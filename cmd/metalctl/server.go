@@ -188,7 +188,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
 		Layout: layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker,
 		// The store is locked by this process, so that whoever held claims under this name before is gone.
-		Worker: "server",
+		Worker: "server", Sole: true,
 	})
 	fmt.Fprintf(p.stderr, "metalctl server at %s\n  token: %s\n  CA:    %s\n", srv.URL(), tokenFile, filepath.Join(cfg.DataDir, "ca.pem"))
 	g, ctx := errgroup.WithContext(ctx)

@@ -139,7 +139,8 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 	} else if up, _ := l.Agents.Up(id, v.node.v.Boot.Generation); up {
 		power = l.power(ctx, id)
 	}
-	err := l.update(ctx, id, func(v *view) error {
+	// What is tried again where it stopped is the harm that it was: a root disk that is written anew. Where a plan is composed anew, wish counts it.
+	err := l.updateFenced(ctx, id, fleet.HarmRebuild, func(v *view) error {
 		n := v.node.v
 		fresh = ""
 		if v.frozen != nil {
@@ -182,6 +183,13 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 			fresh, image = verb, imageOf(*last)
 			return nil
 		}
+		if use == step.Rebuild {
+			again, _ := deedOf(verb, api.NodeVerb{Image: imageOf(*last)}, by)
+			again.lease = n.Lease
+			if err := v.book.take(again, []*fleet.Node{n}); err != nil {
+				return err
+			}
+		}
 		if v.undoing() {
 			v.op.v.Abort = true
 			n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID, AllowReboot: p.AllowReboot, Image: imageOf(*last), Resume: last.ID}
@@ -195,7 +203,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 		return nil
 	})
 	if err != nil || fresh == "" {
-		return opID, err
+		return opID, l.fenced(ctx, err)
 	}
 	p = api.NodeVerb{AllowReboot: p.AllowReboot, Image: image}
 	if fresh == fleet.VerbAccept {

@@ -46,8 +46,12 @@ func (l *Loop) handOut(id fleet.NodeID, op *fleet.Operation, i int) bool {
 	return true
 }
 
-// takeBack reports whether a step that was journalled as started surely reached no agent, and from then on will not.
+// takeBack reports whether a step that was journalled as started surely reached no agent, and from then on will not. Another process on the same store
+// may have handed it out: then nothing is sure, and the step stays started until its agent has done it.
 func (l *Loop) takeBack(id fleet.NodeID, op *fleet.Operation, i int) bool {
+	if !l.Sole {
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch l.handouts[id] {

@@ -73,6 +73,8 @@ type Loop struct {
 
 	// Worker names this process in claims.
 	Worker string
+	// Sole: no other process works on the store. What this one did not hand out is then known to be handed out by nobody.
+	Sole bool
 	// ClaimTTL is how long a claim on a node is good without renewal, CallDeadline the longest that one call to a BMC or switch takes.
 	ClaimTTL, CallDeadline time.Duration
 	// Period is how often everything is looked at without a bell; Tick how often a waiting step looks again.
