@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/elliptic"
 	"net/http"
 	"net/http/httptest"
@@ -117,6 +118,38 @@ func FuzzContinue(f *testing.F) {
 		}
 	})
 }
+
+// What a reader of events asks for is refused with the parameter's name, or begins at an id, at the oldest or at the newest.
+func FuzzStreamQuery(f *testing.F) {
+	f.Add("after=7&limit=3&follow=true&progress=0&format=sse", "")
+	f.Add("after=-1", "99999999999999999999")
+	f.Add("after=1;limit=2&follow&colour=%zz", "0")
+	f.Fuzz(func(t *testing.T, query, last string) {
+		db := nothingStored{}
+		s := &Server{Deps: Deps{Store: db}}
+		r := httptest.NewRequest(http.MethodGet, "/api/v1/events", nil)
+		r.URL.RawQuery = query
+		r.Header.Set("Last-Event-ID", last)
+		if r.URL.Query().Get("node") != "" {
+			return // a name is looked up in the store
+		}
+		q, err := s.parseStream(r)
+		if err != nil {
+			if fleet.KindOf(err) != fleet.Invalid || fleet.CodeOf(err) == "" {
+				t.Fatalf("got %v", err)
+			}
+			return
+		}
+		if q.after < 0 || q.limit < 0 || q.oldest != (q.after == 0) {
+			t.Fatalf("%q, %q: got %+v", query, last, q)
+		}
+	})
+}
+
+// nothingStored is a store that knows its newest event alone.
+type nothingStored struct{ Store }
+
+func (nothingStored) LastEvent(context.Context) (int64, error) { return 41, nil }
 
 // BMC addresses come into one form, which is a fixed point.
 func FuzzBMCAddress(f *testing.F) {
