@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/metalctl/metalctl/fixtures/herd"
 	"github.com/metalctl/metalctl/fleet"
@@ -27,14 +28,14 @@ type farm struct {
 	bin    string
 	herd   *herd.Herd
 	client *api.Client
-	// url is where the server listens; agents know it by heart, so that each of its successors listens there.
-	url   string
-	conf  string
-	iso   string
-	env   []string
-	cmd   *exec.Cmd
-	out   *output
-	ended chan error
+	// listen and url are where the server listens; agents know it by heart, so that each of its successors listens there.
+	listen, url string
+	conf        string
+	iso         string
+	env         []string
+	cmd         *exec.Cmd
+	out         *output
+	ended       chan error
 }
 
 // patience bounds every wait of a story; what waits ends on an event.
@@ -138,18 +139,38 @@ func (o *output) tail(n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
+// reserve returns an address of the loopback that is this test's until it ends: a socket that is bound and never listens keeps others from the port, even
+// from using it at the far end of a connection, while the server is down. Many machines dial meanwhile.
+func reserve(t testing.TB) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	var name unix.Sockaddr
+	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err == nil {
+		if err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err == nil {
+			name, err = unix.Getsockname(fd)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
+}
+
 // start starts a server and returns how long it took until it had answered its first request.
 func (f *farm) start() time.Duration {
 	f.t.Helper()
 	if f.iso == "" {
 		f.iso = f.smallMedium()
 	}
-	listen := "127.0.0.1:0"
-	if f.url != "" {
-		listen = strings.TrimPrefix(f.url, "https://")
+	if f.listen == "" {
+		f.listen = reserve(f.t)
 	}
 	conf := filepath.Join(f.dir, "metalctl.yaml")
-	text := fmt.Sprintf("listen: %s\ndata_dir: %s\nramdisk: %s\n%s", listen, filepath.Join(f.dir, "data"), f.iso, f.conf)
+	text := fmt.Sprintf("listen: %s\ndata_dir: %s\nramdisk: %s\n%s", f.listen, filepath.Join(f.dir, "data"), f.iso, f.conf)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		f.t.Fatal(err)
 	}
