@@ -97,6 +97,8 @@ type Snapshot interface {
 	Get(Key) (Record, error)
 	// List calls yield for every record of a kind in key order, until it returns false.
 	List(kind string, yield func(Record) bool) error
+	// Revisions is List without the records' data: of many records it costs a fraction.
+	Revisions(kind string, yield func(Key, Revision) bool) error
 }
 
 // Store remembers everything durable. Implementations pass fixtures/contract.Store.

@@ -103,6 +103,7 @@ type Loop struct {
 	mu       sync.Mutex
 	waits    map[fleet.NodeID]string  // guarded by mu: what each node waits for, as last decided
 	troubles map[fleet.NodeID]trouble // guarded by mu: why a node's newest move failed
+	quiet    map[fleet.NodeID]quiet   // guarded by mu: the nodes whose record was settled
 	// consoles is how far each node's console was read; guarded by mu.
 	consoles map[fleet.NodeID]int64
 	// interrupts end the abortable steps that run here; guarded by mu.
@@ -181,6 +182,7 @@ func New(l *Loop) *Loop {
 	l.consoles = map[fleet.NodeID]int64{}
 	l.waits = map[fleet.NodeID]string{}
 	l.troubles = map[fleet.NodeID]trouble{}
+	l.quiet = map[fleet.NodeID]quiet{}
 	l.interrupts = map[fleet.NodeID]context.CancelCauseFunc{}
 	l.handouts = map[fleet.NodeID]handout{}
 	l.paces = map[fleet.NodeID]pace{}
@@ -222,11 +224,11 @@ func (l *Loop) Run(ctx context.Context) error {
 	for {
 		wake := l.bells.take()
 		if wake.all {
-			ids, err := l.nodes(ctx)
+			_, stirring, err := l.nodes(ctx)
 			if err != nil && ctx.Err() == nil {
 				l.Log.Error("list nodes", "err", err)
 			}
-			for _, id := range ids {
+			for _, id := range stirring {
 				wake.nodes[id] = true
 			}
 		}
@@ -281,15 +283,4 @@ func (l *Loop) alarm(ctx context.Context, id fleet.NodeID, until time.Time) {
 	if d := until.Sub(l.Now()); d < l.Period {
 		time.AfterFunc(max(d, time.Millisecond), func() { l.Bell(id) })
 	}
-}
-
-func (l *Loop) nodes(ctx context.Context) ([]fleet.NodeID, error) {
-	var ids []fleet.NodeID
-	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
-		return s.List(fleet.KindNode, func(r fleet.Record) bool {
-			ids = append(ids, fleet.NodeID(r.Key[len(fleet.KindNode)+1:]))
-			return true
-		})
-	})
-	return ids, err
 }

@@ -24,6 +24,7 @@ func (l *Loop) Once(ctx context.Context, id fleet.NodeID) (Move, error) {
 	}
 	m := l.decide(v)
 	l.setWaits(id, m.Why)
+	l.setQuiet(v)
 	switch m.Kind {
 	case Plan:
 		return m, l.plan(ctx, id, m.Use, v.node.v.Wish)

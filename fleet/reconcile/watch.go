@@ -1,9 +1,11 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,7 +76,7 @@ func (l *Loop) watch(ctx context.Context) {
 	listed := time.Duration(-1)
 	for {
 		if now := l.Mono(); listed < 0 || now-listed >= l.Period {
-			if some, err := l.nodes(ctx); err == nil {
+			if some, _, err := l.nodes(ctx); err == nil {
 				ids, listed = some, now
 				l.forgetSights(ids)
 			} else if ctx.Err() == nil {
@@ -85,11 +87,13 @@ func (l *Loop) watch(ctx context.Context) {
 			lane := l.lanes.eyes
 			if l.away(id) {
 				lane = l.lanes.doubtfulEyes
-			}
-			select {
-			case lane <- struct{}{}:
-			default:
-				continue // all are busy; it stays due
+				select {
+				case lane <- struct{}{}:
+				default:
+					continue // all are busy; it stays due, and keeps nobody waiting
+				}
+			} else if enter(ctx, lane) != nil {
+				break
 			}
 			l.postpone(id, l.ObserveLimit)
 			wg.Go(func() {
@@ -107,18 +111,29 @@ func (l *Loop) watch(ctx context.Context) {
 	}
 }
 
-// DueToObserve lists those of ids whose power is to be read now.
+// DueToObserve lists those of ids whose power is to be read now, those first that have waited longest.
 func (l *Loop) DueToObserve(ids []fleet.NodeID) []fleet.NodeID {
 	now := l.Mono()
 	l.sights.mu.Lock()
 	defer l.sights.mu.Unlock()
-	var out []fleet.NodeID
+	var due []waiting
 	for _, id := range ids {
-		if l.sights.of(id, now, l.ObserveEvery).due <= now {
-			out = append(out, id)
+		if at := l.sights.of(id, now, l.ObserveEvery).due; at <= now {
+			due = append(due, waiting{id, at})
 		}
 	}
+	slices.SortStableFunc(due, func(a, b waiting) int { return cmp.Compare(a.since, b.since) })
+	out := make([]fleet.NodeID, len(due))
+	for i, w := range due {
+		out[i] = w.id
+	}
 	return out
+}
+
+// waiting is a node whose power is to be read since then, by Mono.
+type waiting struct {
+	id    fleet.NodeID
+	since time.Duration
 }
 
 func (l *Loop) postpone(id fleet.NodeID, d time.Duration) {
@@ -140,24 +155,25 @@ func (l *Loop) forgetSights(ids []fleet.NodeID) {
 			delete(l.sights.all, id)
 		}
 	}
+	l.forgetQuiet(there)
 }
 
 // Observe reads a node's power once, unless a plan is at work on it, and records what changed. What nobody of us changed is believed when it is seen
 // twice, a few seconds apart, and is an event and a fault then.
 func (l *Loop) Observe(ctx context.Context, id fleet.NodeID) error {
-	v, err := l.look(ctx, id)
+	was, busy, err := l.recorded(ctx, id)
 	if err != nil {
 		return err
 	}
-	if v.op.v != nil {
+	if busy {
 		l.postpone(id, l.ObserveEvery)
 		return nil
 	}
 	power, doubt, err := l.glance(ctx, id)
-	if err != nil || power == "" || power == v.node.v.Power {
+	if err != nil || power == "" || power == was {
 		return err
 	}
-	if v.node.v.Power != "" && doubt != power {
+	if was != "" && doubt != power {
 		l.sights.mu.Lock()
 		l.sights.all[id].doubt = power
 		l.sights.mu.Unlock()

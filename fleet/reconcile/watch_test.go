@@ -131,6 +131,48 @@ func TestLooksAreSpread(t *testing.T) {
 	}
 }
 
+// TestEveryNodeIsLookedAt: more nodes than can be looked at in a period still all have their turn, one after the other.
+func TestEveryNodeIsLookedAt(t *testing.T) {
+	w := contract.NewWorld(t)
+	const nodes = 200
+	for i := range nodes {
+		id := fleet.NodeID(fmt.Sprintf("m%d", i))
+		write(t, w, fleet.KeyOf(fleet.KindNode, id), fleet.Node{ID: id, Name: string(id), State: fleet.Available, Power: "off"})
+	}
+	asked := make(chan fleet.NodeID, nodes)
+	ctx, cancel := context.WithCancel(t.Context())
+	l := loop(w, "a", func(l *reconcile.Loop) {
+		// Twenty looks a period would be made by the tick alone.
+		l.Observers, l.ObserveEvery = 1, time.Second
+		l.Machine = powers(func(ctx context.Context, id fleet.NodeID) (string, error) {
+			select {
+			case asked <- id:
+			case <-ctx.Done():
+			}
+			return "off", nil
+		})
+	})
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		l.Run(ctx) //nolint:errcheck // it ends with its context
+	}()
+	defer func() { cancel(); <-over }()
+	deadline := time.NewTimer(90 * time.Second)
+	defer deadline.Stop()
+	seen := map[fleet.NodeID]bool{}
+	for len(seen) < nodes {
+		select {
+		case id := <-asked:
+			if id[0] == 'm' {
+				seen[id] = true
+			}
+		case <-deadline.C:
+			t.Fatalf("%d of %d nodes were looked at", len(seen), nodes)
+		}
+	}
+}
+
 type powers func(context.Context, fleet.NodeID) (string, error)
 
 func (f powers) PowerState(ctx context.Context, id fleet.NodeID) (string, error) { return f(ctx, id) }

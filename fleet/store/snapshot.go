@@ -42,6 +42,21 @@ func (s *snapshot) List(kind string, yield func(fleet.Record) bool) error {
 	return nil
 }
 
+func (s *snapshot) Revisions(kind string, yield func(fleet.Key, fleet.Revision) bool) error {
+	prefix := []byte(kind + "/")
+	c := s.tx.Bucket(bucketRecords).Cursor()
+	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		r, err := decodeRecord(k, v)
+		if err != nil {
+			return fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode record %s: %w", k, err).WithHint("metalctl server check")
+		}
+		if !yield(r.Key, r.Revision) {
+			return nil
+		}
+	}
+	return nil
+}
+
 func (s *snapshot) record(key, v []byte) (fleet.Record, error) {
 	r, err := decodeRecord(key, v)
 	if err != nil {
