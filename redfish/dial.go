@@ -110,6 +110,9 @@ func (b *BMC) contact(ctx context.Context) error {
 			return protocolError("this is no Redfish service: %s has neither RedfishVersion nor @odata.id", rootURI)
 		}
 	}
+	if b.root != nil {
+		b.root = rootOnly(b.root)
+	}
 	if err := b.login(ctx, ""); err != nil {
 		return err
 	}
@@ -119,6 +122,26 @@ func (b *BMC) contact(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// rootOnly is what is ever asked of a service root. One is kept per BMC, and some have a hundred members.
+func rootOnly(r *resource) *resource {
+	kept := make(map[string]any, 12)
+	for _, key := range []string{"@odata.id", "RedfishVersion", "Vendor", "Product", "Systems", "Managers", "SessionService", "AccountService", "LicenseService", "Links"} {
+		if v, ok := r.obj[key]; ok {
+			kept[key] = v
+		}
+	}
+	if oem, ok := r.obj["Oem"].(map[string]any); ok { // whose it is tells the vendor
+		names := make(map[string]any, len(oem))
+		for key := range oem {
+			names[key] = nil
+		}
+		kept["Oem"] = names
+	}
+	only := *r
+	only.obj, only.raw = kept, nil
+	return &only
 }
 
 // Close deletes the session. The BMC cannot be used afterwards; closing twice is no error.
