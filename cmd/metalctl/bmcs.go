@@ -48,9 +48,8 @@ type timelines interface {
 
 // openBMC is one BMC; its mutex keeps two workers from opening it at once.
 type openBMC struct {
-	mu   sync.Mutex
-	bmc  *redfish.BMC
-	node fleet.Node
+	mu  sync.Mutex
+	bmc *redfish.BMC
 
 	// marking guards what follows: the mark that the BMC is known to show, or that it takes none.
 	marking sync.Mutex
@@ -111,12 +110,13 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 	opts.Learned = redfish.Learned{Slot: node.BMC.MediaSlot, Parameters: node.BMC.MediaParameters}
 	opts.Before = func(ctx context.Context) error { return b.writable(ctx, id) }
 	opts.OnSession = func(s redfish.SavedSession) { b.saveSession(id, s) }
-	opts.Trace = func(c redfish.Call) { b.trace(id, node.BMC.Vendor, c) }
+	vendor := node.BMC.Vendor // what lives as long as the BMC does not keep the whole record
+	opts.Trace = func(c redfish.Call) { b.trace(id, vendor, c) }
 	bmc, err := redfish.Dial(ctx, node.BMC.Address, opts)
 	if err != nil {
 		return nil, err
 	}
-	o.bmc, o.node = bmc, node
+	o.bmc = bmc
 	return bmc, nil
 }
 
