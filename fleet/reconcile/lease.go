@@ -42,6 +42,11 @@ func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (f
 	if r.Ready == "" {
 		r.Ready = fleet.ReadyOS
 	}
+	// Whoever claims nodes changes the epoch: at once they would only refuse each other's commits.
+	if err := enter(ctx, l.claiming); err != nil {
+		return fleet.Lease{}, err
+	}
+	defer func() { <-l.claiming }()
 	for try := 1; ; try++ {
 		d, epoch, err := l.draft(ctx, r, by)
 		if err != nil {
@@ -191,19 +196,17 @@ func (d *draft) checkRequest(r api.LeaseCreate, now time.Time) {
 
 // draftMembers finds the nodes, names their hosts, and asks the table for every one of them before any is claimed.
 func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, refusal *error) error {
-	byName, err := namesOf(s)
-	if err != nil {
-		return err
-	}
-	taken, err := claimed(s)
+	taken, err := l.claimed(s)
 	if err != nil {
 		return err
 	}
 	seen, hosts := map[fleet.NodeID]bool{}, map[string]bool{}
 	for i, name := range d.lease.Request.Nodes {
 		at := fmt.Sprintf("nodes[%d]", i)
-		id, ok := byName[name]
+		id, ok, err := named(s, name)
 		switch {
+		case err != nil:
+			return err
 		case !ok:
 			d.wrong(at, "there is no node %q", name)
 			continue
@@ -289,14 +292,59 @@ func namesOf(s fleet.Snapshot) (map[string]fleet.NodeID, error) {
 	return out, err
 }
 
-// claimed says which lease holds each node, by the leases' own lists.
-func claimed(s fleet.Snapshot) (map[fleet.NodeID]fleet.LeaseID, error) {
-	out := map[fleet.NodeID]fleet.LeaseID{}
-	leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
-	for _, x := range leases {
-		if x.State.Over() {
-			continue
+// named finds a node by its id, or by its name: in the index of names, else among all nodes.
+func named(s fleet.Snapshot, name string) (fleet.NodeID, bool, error) {
+	_, err := s.Get(fleet.KeyOf(fleet.KindNode, name))
+	if err == nil || fleet.KindOf(err) != fleet.NotFound {
+		return fleet.NodeID(name), err == nil, err
+	}
+	owner, err := maybe[fleet.NodeID](s, fleet.Key(fleet.KindUnique+"/node-name/"+name))
+	if err != nil {
+		return "", false, err
+	}
+	if owner.v != nil {
+		return *owner.v, true, nil
+	}
+	all, err := namesOf(s)
+	id, ok := all[name]
+	return id, ok, err
+}
+
+// openLeases lists the leases that are not over. Those that are gather for ever, so that none is decoded twice: what was over at a revision is so
+// until the record changes.
+func (l *Loop) openLeases(s fleet.Snapshot) (open []fleet.Lease, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	over := make(map[fleet.Key]fleet.Revision, len(l.over))
+	var look []fleet.Key
+	err = s.Revisions(fleet.KindLease, func(k fleet.Key, rev fleet.Revision) bool {
+		if at, ok := l.over[k]; ok && at == rev {
+			over[k] = rev
+		} else {
+			look = append(look, k)
 		}
+		return true
+	})
+	for _, k := range look {
+		x, rev, err := fleet.Get[fleet.Lease](s, k)
+		if err != nil {
+			return nil, err
+		}
+		if x.State.Over() {
+			over[k] = rev
+		} else {
+			open = append(open, x)
+		}
+	}
+	l.over = over
+	return open, err
+}
+
+// claimed says which lease holds each node, by the leases' own lists.
+func (l *Loop) claimed(s fleet.Snapshot) (map[fleet.NodeID]fleet.LeaseID, error) {
+	out := map[fleet.NodeID]fleet.LeaseID{}
+	leases, err := l.openLeases(s)
+	for _, x := range leases {
 		for _, m := range x.Members {
 			if m.State != fleet.MemberReplaced && m.State != fleet.MemberReleased {
 				out[m.Node] = x.ID

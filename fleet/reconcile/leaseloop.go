@@ -40,11 +40,9 @@ func (l *Loop) TickLeases(ctx context.Context) error {
 		if err := l.anchor(s); err != nil {
 			return err
 		}
-		leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
+		leases, err := l.openLeases(s)
 		for _, x := range leases {
-			if !x.State.Over() {
-				ids = append(ids, x.ID)
-			}
+			ids = append(ids, x.ID)
 		}
 		return err
 	})

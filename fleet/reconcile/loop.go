@@ -97,13 +97,15 @@ type Loop struct {
 	sights sights
 	lanes  lanes
 	began  time.Time
-	// harms has room for one: who enters something into the fence's books.
-	harms chan struct{}
+	// harms and claiming have room for one each: who enters something into the fence's books, and who makes a lease.
+	harms, claiming chan struct{}
 
 	mu       sync.Mutex
 	waits    map[fleet.NodeID]string  // guarded by mu: what each node waits for, as last decided
 	troubles map[fleet.NodeID]trouble // guarded by mu: why a node's newest move failed
 	quiet    map[fleet.NodeID]quiet   // guarded by mu: the nodes whose record was settled
+	// over is at which revision a lease's record was over; guarded by mu.
+	over map[fleet.Key]fleet.Revision
 	// consoles is how far each node's console was read; guarded by mu.
 	consoles map[fleet.NodeID]int64
 	// interrupts end the abortable steps that run here; guarded by mu.
@@ -143,7 +145,7 @@ func New(l *Loop) *Loop {
 		l.Observers = 64
 	}
 	l.lanes.init(l.Parallel, l.Observers)
-	l.harms = make(chan struct{}, 1)
+	l.harms, l.claiming = make(chan struct{}, 1), make(chan struct{}, 1)
 	l.sights.all = map[fleet.NodeID]*sight{}
 	if l.Now == nil {
 		l.Now = time.Now
