@@ -53,9 +53,9 @@ bench: setup build
 	@scripts/kernel.sh generic >/dev/null && scripts/kernel.sh cloud >/dev/null && scripts/image-debian.sh >/dev/null
 	scripts/bench.sh
 
-# soak repeats the crash and fault stories with new seeds for SOAK (default 30m).
+# soak runs MINUTES (default 30) of 2,000 simulated nodes that fail, before a server that is killed at random; then new seeds of the stories for SEEDS minutes.
 soak: setup build
-	scripts/soak.sh
+	MINUTES=$(MINUTES) SEEDS=$(SEEDS) NODES=$(NODES) scripts/soak.sh
 
 demo: setup build
 	@scripts/demo.sh

@@ -43,5 +43,9 @@ section "durable node create beside a raw group-committed put"
 measure ./fleet/store '^TestBench$'
 section "power-on to the agent's first word, and the server's memory"
 measure ./test/e2e '^TestBench'
+section "10,000 nodes at rest, and a server that is killed and started; Ironic's figures are quoted, measured elsewhere on two cores"
+measure ./test/herd '^TestBenchRest$'
+section "whole tenancies of 200 nodes at once, without hardware time"
+measure ./test/herd '^TestBench(Engine|Cycles)$'
 echo
 echo "load average at the end: $(cut -d' ' -f1-3 /proc/loadavg)"

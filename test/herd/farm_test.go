@@ -94,6 +94,17 @@ func (f *farm) medium(kernel string) string {
 	return iso
 }
 
+// kernel is a real one, so that the server holds a medium of the usual size.
+func (f *farm) kernel() string {
+	f.t.Helper()
+	out, err := exec.Command("../../scripts/kernel.sh", "cloud").Output()
+	if err != nil {
+		f.t.Fatalf("kernel.sh: %v", err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return lines[len(lines)-1]
+}
+
 // run runs the program and returns what it printed.
 func (f *farm) run(args ...string) string {
 	f.t.Helper()

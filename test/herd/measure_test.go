@@ -2,11 +2,17 @@ package herd
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
+
+	"crypto/tls"
 )
 
 // usage is what the server's process has used so far, as the kernel counts.
@@ -64,3 +70,65 @@ func (f *farm) number(s string) int64 {
 	}
 	return n
 }
+
+// descriptors is how many files and sockets the server has open.
+func (f *farm) descriptors() int {
+	f.t.Helper()
+	d, err := os.Open(fmt.Sprintf("/proc/%d/fd", f.cmd.Process.Pid))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return len(names)
+}
+
+// metric reads one number from the server's metrics.
+func (f *farm) metric(name string) float64 {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/metrics", nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	token, err := os.ReadFile(f.dir + "/data/admin.token")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} // a number of our own process
+	resp, err := c.Do(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			return v
+		}
+	}
+	f.t.Fatalf("the server has no metric %s", name)
+	return 0
+}
+
+// needBench skips what only measures.
+func needBench(t *testing.T) {
+	t.Helper()
+	if os.Getenv("METALCTL_BENCH") != "1" {
+		t.Skip("bench: set METALCTL_BENCH=1 to measure")
+	}
+}
+
+const mib = 1 << 20
