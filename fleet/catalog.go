@@ -20,6 +20,8 @@ type Class struct {
 	AcceptFormat bool `json:"accept_format,omitempty"`
 	// PowerOffAvailable powers nodes off while nobody uses them; otherwise the agent stays up.
 	PowerOffAvailable bool `json:"power_off_available,omitempty"`
+	// Ramdisk pins what its nodes boot: "sha256:" and the digest of a medium that the server has. Empty: they follow the rollout (Boots).
+	Ramdisk string `json:"ramdisk,omitempty"`
 	// Packs are what the agent fetches before it works, each NAME@VERSION or "sha256:" and a digest.
 	Packs []string `json:"packs,omitempty"`
 }

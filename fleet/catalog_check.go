@@ -38,6 +38,7 @@ func (c Class) Validate() []FieldError {
 		"nvme": int64(c.Expect.NVMe), "nics": int64(c.Expect.NICs), "gpus": int64(c.Expect.GPUs), "infiniband": int64(c.Expect.InfiniBand)} {
 		f.check(n >= 0, "expect."+field, "is negative")
 	}
+	f.check(len(c.Ramdisk) <= 80, "ramdisk", "is no name of a ramdisk")
 	f.check(len(c.Packs) <= MaxPacks, "packs", "are more than "+strconv.Itoa(MaxPacks))
 	for i, ref := range c.Packs {
 		f.check(validPackRef(ref), "packs["+strconv.Itoa(i)+"]", "is neither NAME@VERSION nor sha256: and 64 hex digits")

@@ -232,6 +232,8 @@ type BootRecord struct {
 	Witnessed int64 `json:"witnessed,omitempty"`
 	// Packs is the PackMark of what this boot has fetched; "" where it has nothing.
 	Packs string `json:"packs,omitempty"`
+	// Ramdisk is the SHA-256 of the medium that this generation boots; "" where it was issued by a server that had only one.
+	Ramdisk string `json:"ramdisk,omitempty"`
 	// Protocol is the version of the agent's protocol that the agent speaks, Program the version of metalctl that it is. 0 and "" before first contact, and
 	// of agents that registered with a server that did not note it: those speak 1.
 	Protocol int    `json:"protocol,omitempty"`

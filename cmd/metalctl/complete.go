@@ -45,6 +45,11 @@ func packNames(ctx context.Context, cl *api.Client) ([]string, error) {
 	return namesOf(l, fleet.Pack.ID), err
 }
 
+func ramdiskNames(ctx context.Context, cl *api.Client) ([]string, error) {
+	l, err := cl.Ramdisks(ctx)
+	return namesOf(l, func(r api.Ramdisk) string { return r.Name }), err
+}
+
 func classNames(ctx context.Context, cl *api.Client) ([]string, error) {
 	l, err := cl.Classes(ctx)
 	return namesOf(l, func(c fleet.Class) string { return c.Name }), err
@@ -81,7 +86,7 @@ func waitObjects(ctx context.Context, cl *api.Client) ([]string, error) {
 
 // addCompletion lets every verb complete the arguments and flags that name things on the server, by the placeholders that its usage shows.
 func addCompletion(root *cobra.Command, p *program) {
-	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PACK": packNames, "OPERATION": operationNames, "(node/N": waitObjects}
+	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PACK": packNames, "RAMDISK": ramdiskNames, "OPERATION": operationNames, "(node/N": waitObjects}
 	flags := map[string]lister{"node": nodeNames, "image": imageNames, "class": classNames}
 	words := map[string][]string{
 		"output":       {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},

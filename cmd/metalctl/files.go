@@ -97,6 +97,7 @@ type classFile struct {
 	} `yaml:"erase"`
 	PowerOffAvailable bool     `yaml:"power_off_available"`
 	Packs             []string `yaml:"packs"`
+	Ramdisk           string   `yaml:"ramdisk"`
 }
 
 type imageFile struct {
@@ -254,7 +255,7 @@ func (c classFile) class() fleet.Class {
 			CPUs: c.Expect.CPUs, NUMANodes: c.Expect.NUMANodes, MemoryBytes: c.Expect.MemoryBytes, Disks: c.Expect.Disks,
 			NVMe: c.Expect.NVMe.Count, NICs: c.Expect.NICs, GPUs: c.Expect.GPUs.Count, InfiniBand: c.Expect.InfiniBand.Count,
 		},
-		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs,
+		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk,
 	}
 }
 

@@ -156,6 +156,12 @@ func showNode(p *program, n api.Node) error {
 	add("agent", "%s", n.Agent)
 	add("bmc", "%s as %s (%s %s, firmware %s, quirks %s)", n.BMC.Address, n.BMC.User, n.BMC.Vendor, n.BMC.Model, orDash(n.BMC.Firmware), orDash(n.BMC.Quirk))
 	add("boots by", "%s", orDash(n.BMC.BootMethod))
+	if n.Boot.Ramdisk != "" {
+		add("ramdisk", "%s (%s)", shortDigest(n.Boot.Ramdisk), orDash(n.Boot.Program))
+	}
+	if n.Boot.Refused != "" {
+		add("refused", "%s", n.Boot.Refused)
+	}
 	if n.Boot.Unauthenticated {
 		add("boot path", "unauthenticated: plain http, or a BMC that does not verify the server, without Secure Boot")
 	}

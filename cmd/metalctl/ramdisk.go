@@ -58,7 +58,7 @@ partition, reproducible byte for byte, signed for Secure Boot where a key is giv
 	}
 	f := build.Flags()
 	o.addFlags(f.StringVar, f.BoolVar, f.StringSliceVar)
-	return noun("ramdisk", "Build the system that nodes boot", build)
+	return noun("ramdisk", "The system that nodes boot: build it, try it on a few, roll it out and back", build, ramdiskList(p), ramdiskCanary(p), ramdiskPromote(p), ramdiskRollback(p))
 }
 
 // addFlags adds the flags that the server shares with `ramdisk build`.

@@ -139,7 +139,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	if err := server.EnsureAdminToken(ctx, db, tokenFile); err != nil {
 		return err
 	}
-	iso, err := cfg.iso(ctx, log)
+	media, err := cfg.media(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 		Drivers: map[string]string{"store": "bbolt", "bmc": "redfish", "boot": "vmedia", "network": "none"},
 	}, server.Deps{
 		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers,
-		Media: sharedISO{iso}, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept, Physician: doctor,
+		Media: media, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept, Physician: doctor,
 	})
 	if err != nil {
 		return err
@@ -182,23 +182,19 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	controllers.ours = srv.MediaOrigins()
 	controllers.measure = srv.ObserveRedfish
 	controllers.plain, controllers.firmware = srv.PlainAddress, srv.FirmwareAddress
-	layout, err := mediaLayout(iso)
-	if err != nil {
-		return err
-	}
 	driver := &vmedia.Driver{Dial: controllers.dial, Medium: srv}
 	loop := reconcile.New(&reconcile.Loop{
 		Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
 		Console: controllers, Firmware: controllers,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
-		Layout: layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker,
+		Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker,
 		// The store is locked by this process, so that whoever held claims under this name before is gone.
 		Worker: "server", Sole: true,
 	})
 	fmt.Fprintf(p.stderr, "metalctl server at %s\n  token: %s\n  CA:    %s\n", srv.URL(), tokenFile, filepath.Join(cfg.DataDir, "ca.pem"))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return loop.Run(ctx) })
-	g.Go(func() error { return sweepBlobs(ctx, db, log) })
+	g.Go(func() error { return sweepDaily(ctx, db, srv, log) })
 	g.Go(func() error { return kept.Run(ctx) })
 	g.Go(func() error { return doctor.settleDoubts(ctx, controllers.doubted, log) })
 	g.Go(func() error { return (&witness.Follower{Store: db, Logs: logs, Now: time.Now, Log: log}).Run(ctx) })

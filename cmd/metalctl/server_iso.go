@@ -4,8 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,37 +15,46 @@ import (
 	"github.com/metalctl/metalctl/images/ramdisk"
 )
 
-// mediaKept is how many built media stay in the data folder: the one in use and the one before, for the way back.
-const mediaKept = 2
-
-// iso returns the boot medium: the one that the configuration names, else one built from the embedded agent. What was built is
-// kept in the data folder, so that a restart takes milliseconds as long as program and kernel are the same.
-func (c serverConfig) iso(ctx context.Context, log *slog.Logger) (*ramdisk.ISO, error) {
+// iso returns this program's own boot medium: the one that the configuration names, else one built from the embedded agent, and whether that was it. It
+// is kept in the data folder, so that a restart takes milliseconds as long as program and kernel are the same, and so that nodes can boot it after an upgrade.
+func (c serverConfig) iso(ctx context.Context, log *slog.Logger) (iso *ramdisk.ISO, built bool, err error) {
+	dir := c.mediaDir()
 	if c.RAMDisk != "" {
-		return ramdisk.Open(c.RAMDisk)
+		if iso, err = ramdisk.Open(c.RAMDisk); err != nil {
+			return nil, false, err
+		}
+		if _, err := os.Stat(filepath.Join(dir, "file-"+iso.SHA256+".iso")); err == nil {
+			return iso, false, nil
+		}
+		keep(dir, "file", iso, log)
+		return iso, false, nil
 	}
 	o := ramdiskOptions{kernel: c.Kernel, lab: true}
-	dir := filepath.Join(c.DataDir, "boot")
 	inputs, err := o.inputs()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if iso := keptISO(dir, inputs, log); iso != nil {
-		return iso, nil
+		return iso, true, nil
 	}
 	start := time.Now()
 	log.Info("building the boot medium; this takes some seconds and is done once for each program and kernel")
-	iso, err := o.build(ctx)
-	if err != nil {
-		return nil, err
+	if iso, err = o.build(ctx); err != nil {
+		return nil, false, err
 	}
 	log.Info("boot medium built", "kernel", iso.KernelRelease, "bytes", iso.Size, "seconds", time.Since(start).Seconds())
 	debug.FreeOSMemory() // a build takes ten times what the medium keeps
-	// Without room for a copy the server still boots nodes; the next start builds anew.
+	keep(dir, inputs, iso, log)
+	return iso, true, nil
+}
+
+func (c serverConfig) mediaDir() string { return filepath.Join(c.DataDir, "boot") }
+
+// keep puts a medium into the folder. Without room for it the server still boots nodes; the next start builds or reads it anew.
+func keep(dir, inputs string, iso *ramdisk.ISO, log *slog.Logger) {
 	if err := keepISO(dir, inputs, iso); err != nil {
 		log.Warn("the boot medium is not kept", "err", err)
 	}
-	return iso, nil
 }
 
 // keptISO is a medium that was built from the same inputs, or nil. Its name carries its digest: one that was damaged is not used.
@@ -77,39 +84,10 @@ func keptISO(dir, inputs string, log *slog.Logger) *ramdisk.ISO {
 	return nil
 }
 
-// keepISO writes the medium whole or not at all, and drops those that were of use longest ago.
+// keepISO writes the medium whole or not at all.
 func keepISO(dir, inputs string, iso *ramdisk.ISO) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, inputs+"-"+iso.SHA256+".iso"), iso); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	var kept []fs.FileInfo
-	for _, e := range entries {
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) || !strings.HasSuffix(e.Name(), ".iso") {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		kept = append(kept, info)
-	}
-	var drop []error
-	for len(kept) > mediaKept {
-		oldest := 0
-		for i, info := range kept {
-			if info.ModTime().Before(kept[oldest].ModTime()) {
-				oldest = i
-			}
-		}
-		drop = append(drop, os.Remove(filepath.Join(dir, kept[oldest].Name())))
-		kept = append(kept[:oldest], kept[oldest+1:]...)
-	}
-	return errors.Join(drop...)
+	return writeFile(filepath.Join(dir, inputs+"-"+iso.SHA256+".iso"), iso)
 }

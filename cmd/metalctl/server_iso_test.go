@@ -44,9 +44,6 @@ func TestBootMediaAreKept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := os.Stat(path("one")); err == nil {
-		t.Error("the oldest medium was not dropped")
-	}
 	got := keptISO(dir, "two", log)
 	var medium bytes.Buffer
 	if got == nil {

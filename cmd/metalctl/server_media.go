@@ -4,23 +4,14 @@ package main
 
 import (
 	"context"
-	"io"
 	"net/netip"
 	"net/url"
 
 	"github.com/metalctl/metalctl/fleet"
-	"github.com/metalctl/metalctl/fleet/reconcile"
 	"github.com/metalctl/metalctl/fleet/step"
 	"github.com/metalctl/metalctl/images"
 	"github.com/metalctl/metalctl/images/configdrive"
-	"github.com/metalctl/metalctl/images/ramdisk"
 )
-
-// sharedISO shows the boot medium as the server wants it.
-type sharedISO struct{ iso *ramdisk.ISO }
-
-func (s sharedISO) Size() int64                              { return s.iso.Size }
-func (s sharedISO) Overlay(cred []byte) (io.ReaderAt, error) { return s.iso.Overlay(cred) }
 
 // imageChecker looks into images for the server.
 type imageChecker struct{}
@@ -85,13 +76,4 @@ func checkDrive(p step.ConfigDriveParams, userData []byte) error {
 	_, err := configdrive.Build(configdrive.Content{InstanceID: p.InstanceID, Hostname: p.Hostname, SSHKeys: p.SSHKeys, MetaData: p.Meta, NetworkData: p.Network,
 		UserData: userData, Form: configdrive.Form(p.Form)})
 	return err
-}
-
-// mediaLayout tells the engine where on the medium the kernel lies, for the verdict over a boot that did not arrive.
-func mediaLayout(iso *ramdisk.ISO) (reconcile.MediaLayout, error) {
-	off, size, err := iso.Program()
-	if err != nil {
-		return reconcile.MediaLayout{}, fleet.Errorf(fleet.Invalid, "MC-RAMDISK-ISO", "look into the boot medium: %w", err).WithHint("metalctl ramdisk build -o FILE")
-	}
-	return reconcile.MediaLayout{HeaderBytes: ramdisk.HeaderBytes, KernelOffset: off, KernelBytes: size, Signed: iso.Signed}, nil
 }

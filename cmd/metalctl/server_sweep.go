@@ -21,8 +21,14 @@ var blobKept = map[string]time.Duration{"inventory": 90 * 24 * time.Hour, store.
 // blobDigest is how a blob is named, wherever in a step's evidence that stands.
 var blobDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
 
-// sweepBlobs removes blobs that no record needs, at once and then every day, until ctx ends. What cannot be removed is logged and tried again.
-func sweepBlobs(ctx context.Context, db *store.DB, log *slog.Logger) error {
+// ramdiskSweeper removes boot media that no node boots any more.
+type ramdiskSweeper interface {
+	SweepRamdisks(context.Context) (int, error)
+}
+
+// sweepDaily removes blobs that no record needs and media that no node boots, at once and then every day, until ctx ends. What cannot be removed is logged
+// and tried again.
+func sweepDaily(ctx context.Context, db *store.DB, media ramdiskSweeper, log *slog.Logger) error {
 	daily := time.NewTicker(24 * time.Hour)
 	defer daily.Stop()
 	for {
@@ -30,6 +36,9 @@ func sweepBlobs(ctx context.Context, db *store.DB, log *slog.Logger) error {
 			log.Error("remove blobs that nothing names", "err", err)
 		} else if n > 0 {
 			log.Info("blobs that nothing names were removed", "count", n)
+		}
+		if _, err := media.SweepRamdisks(ctx); err != nil && ctx.Err() == nil {
+			log.Error("remove boot media that no node boots", "err", err)
 		}
 		select {
 		case <-ctx.Done():

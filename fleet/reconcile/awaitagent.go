@@ -59,7 +59,7 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 					if err != nil {
 						return step.Outcome{}, err
 					}
-					verdict, sure := BootVerdict(*n, l.Layout, "", entries)
+					verdict, sure := BootVerdict(*n, l.layout(*n), "", entries)
 					if sure && lost {
 						return step.Outcome{}, verdict
 					}
@@ -72,12 +72,19 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 			if err != nil {
 				return step.Outcome{}, err
 			}
-			verdict, _ := BootVerdict(*n, l.Layout, l.secureBoot(ctx, n.ID), entries)
+			verdict, _ := BootVerdict(*n, l.layout(*n), l.secureBoot(ctx, n.ID), entries)
 			return step.Outcome{}, verdict
 		case <-ctx.Done():
 			return step.Outcome{}, ctx.Err()
 		}
 	}
+}
+
+func (l *Loop) layout(n fleet.Node) MediaLayout {
+	if l.Layout == nil {
+		return MediaLayout{}
+	}
+	return l.Layout(n)
 }
 
 // refusedAgent ends the wait for an agent that came and that the server does not work with: another boot from the same medium would end alike.

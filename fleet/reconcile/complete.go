@@ -25,7 +25,34 @@ func (v *view) end(s fleet.OperationState, p *fleet.Problem) {
 	}
 	v.event("operation."+string(s), "%s", text)
 	v.events[len(v.events)-1].Subject = v.op.key
+	if o, ok := ramdiskOutcome(*n, *op); ok {
+		// Strings and numbers always encode.
+		v.events[len(v.events)-1].Data, _ = json.Marshal(o)
+	}
 }
+
+// ramdiskOutcome is what the end of a plan says about the ramdisk that its agent came with; nothing, where the plan needed none, or failed for what it
+// found on the machine.
+func ramdiskOutcome(n fleet.Node, op fleet.Operation) (fleet.RamdiskOutcome, bool) {
+	o := fleet.RamdiskOutcome{SHA256: n.Boot.Ramdisk, Generation: n.Boot.Generation, Kind: "done"}
+	if o.SHA256 == "" || op.Generation != n.Boot.Generation {
+		return o, false
+	}
+	uses := func(r fleet.StepRun) bool { return r.Name == step.AwaitAgent || r.Side == step.InBand }
+	i := op.Current()
+	switch {
+	case op.State == fleet.OperationDone:
+		return o, slices.ContainsFunc(op.Steps, uses)
+	case op.State != fleet.OperationFailed || i < 0 || !uses(op.Steps[i]) || op.Steps[i].Error == nil:
+		return o, false
+	}
+	e := op.Steps[i].Error
+	o.Kind, o.Why = "failed", cut(fmt.Sprintf("%s: %s at %s: %s", n.Name, e.Code, op.Steps[i].Name, e.Detail), 200)
+	return o, op.Steps[i].Name == step.AwaitAgent || slices.Contains(agentsOwn, e.Code)
+}
+
+// agentsOwn are failures of an in-band step that lie at the agent, not at what it works on.
+var agentsOwn = []string{"MC-AGENT-EVIDENCE", "MC-AGENT-LOST", "MC-AGENT-OLD", "MC-AGENT-PANIC", "MC-AGENT-STEP", "MC-AGENT-TASK", "MC-AGENT-VERSION"}
 
 // complete makes the table's transition for a plan whose every step has finished, together with the node's durable facts and its lease.
 func (l *Loop) complete(v *view) error {

@@ -51,8 +51,8 @@ type Loop struct {
 	UserDataPath string
 	// Breaker says since when and why the credential of a node's BMC is not used, or ""; nil: nobody knows.
 	Breaker func(fleet.NodeID) string
-	// Layout is how the boot medium is laid out, for the verdict over a boot that did not arrive.
-	Layout MediaLayout
+	// Layout is how the boot medium of a node's boot is laid out, for the verdict over a boot that did not arrive; nil: nobody knows.
+	Layout func(fleet.Node) MediaLayout
 	// Progress takes the progress of out-of-band steps; nil drops it. It must not block.
 	Progress func(fleet.Progress)
 	// Denied are the addresses of a BMC as ranges that images never come from, for the agent of its node; nil: none.

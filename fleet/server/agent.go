@@ -169,13 +169,14 @@ func (s *Server) register(ctx context.Context, reg *api.Register, remote string)
 		}
 		first = true
 		n.Boot.AgentKey, n.Boot.RegisteredAt, n.Boot.Stages = pin, s.Now().UTC().Truncate(time.Second), bootStages(reg.Boot)
-		n.Boot.Protocol, n.Boot.Program = reg.Version, printable(cutTo(reg.Boot.Program, 40))
+		n.Boot.Protocol, n.Boot.Program, n.Boot.Refused = reg.Version, printable(cutTo(reg.Boot.Program, 40)), ""
 		if reg.Boot.SecureBoot == "on" {
 			n.Boot.Unauthenticated = false // the firmware checked what came over http
 		}
 		n.ClearFault(FaultIdentity, "system")
 		node = *n
 		c.Events = append(c.Events, nodeEvent(n, "node.agent", s.Now(), fmt.Sprintf("agent of boot generation %d is here", reg.Generation)))
+		noteOutcome(c, fleet.RamdiskOutcome{SHA256: n.Boot.Ramdisk, Generation: reg.Generation, Kind: "arrived", Program: n.Boot.Program, Protocol: reg.Version})
 		return nil
 	})
 	if err == nil {

@@ -81,6 +81,17 @@ func (s *Server) putClass(ctx context.Context, in *putClassIn) (*tagged[fleet.Cl
 	if err != nil {
 		return nil, err
 	}
+	if c.Ramdisk != "" {
+		all, err := s.readRamdisks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.bootable(all, c.Ramdisk)
+		if err != nil {
+			f.check(false, "ramdisk", "cannot be booted: "+err.Error())
+		}
+		c.Ramdisk = "sha256:" + m.SHA256 // whatever it was called by, it stays this one
+	}
 	if err := f.err("the class"); err != nil {
 		return nil, err
 	}

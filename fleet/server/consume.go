@@ -99,8 +99,18 @@ type Powerer interface {
 	SetPower(ctx context.Context, id fleet.NodeID, action string) (state string, err error)
 }
 
-// Media is the shared boot ISO. Overlay shows it with a credential in its window; nothing is copied.
+// Media are the boot ISOs that the server has. At least one is there.
 type Media interface {
+	// Ramdisks says what there is; the first is this program's own: what its configuration names, or what it built.
+	Ramdisks() ([]fleet.Ramdisk, error)
+	// Medium opens one by its digest, "" for the first. NotFound where it is gone.
+	Medium(sha256 string) (Medium, error)
+	// Drop removes one that nobody needs.
+	Drop(sha256 string) error
+}
+
+// Medium is one boot ISO that nodes share. Overlay shows it with a credential in its window; nothing is copied.
+type Medium interface {
 	Size() int64
 	Overlay(credential []byte) (io.ReaderAt, error)
 }

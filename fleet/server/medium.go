@@ -16,10 +16,12 @@ import (
 
 // bootSecret is what a boot medium is made of, kept encrypted until the medium expires, so that a restarted server serves the same bytes.
 type bootSecret struct {
-	MediaID    string    `json:"media_id"`
-	Generation int64     `json:"generation"`
-	Credential string    `json:"credential"`
-	IssuedAt   time.Time `json:"issued_at"`
+	MediaID    string `json:"media_id"`
+	Generation int64  `json:"generation"`
+	Credential string `json:"credential"`
+	// Ramdisk is the digest of what the credential is laid over; "" where an older server issued it, which had one medium only.
+	Ramdisk  string    `json:"ramdisk,omitempty"`
+	IssuedAt time.Time `json:"issued_at"`
 }
 
 func bootSecretKey(id fleet.NodeID) fleet.Key { return fleet.Key("secret/boot/" + string(id)) }
@@ -32,6 +34,10 @@ func mediumClaim(hash string) fleet.Key { return fleet.Key("unique/medium/" + ha
 func (s *Server) Issue(ctx context.Context, id fleet.NodeID) (address string, caPEM []byte, generation int64, err error) {
 	token, medium := newToken(), newToken()
 	var old string
+	sum, why, err := s.ramdiskOf(ctx, id)
+	if err != nil {
+		return "", nil, 0, fmt.Errorf("issue a boot medium: %w", err)
+	}
 	err = s.updateNode(ctx, id, func(n *fleet.Node, c *fleet.Change) error {
 		old = n.Boot.MediaID
 		generation = max(n.Boot.Generation, n.Boot.Witnessed) + 1
@@ -44,17 +50,18 @@ func (s *Server) Issue(ctx context.Context, id fleet.NodeID) (address string, ca
 		if err != nil {
 			return err
 		}
-		secret, err := json.Marshal(bootSecret{MediaID: medium, Generation: generation, Credential: string(text), IssuedAt: issued})
+		secret, err := json.Marshal(bootSecret{MediaID: medium, Generation: generation, Credential: string(text), Ramdisk: sum, IssuedAt: issued})
 		if err != nil {
 			return fmt.Errorf("encode the boot secret: %w", err)
 		}
-		n.Boot = fleet.BootRecord{Generation: generation, TokenHash: hashToken(token), MediaID: hashToken(medium), IssuedAt: issued}
+		n.Boot = fleet.BootRecord{Generation: generation, TokenHash: hashToken(token), MediaID: hashToken(medium), IssuedAt: issued, Ramdisk: sum}
 		if old != "" {
 			c.Writes = append(c.Writes, fleet.Write{Key: mediumClaim(old)})
 		}
 		c.Writes = append(c.Writes, fleet.Write{Key: bootSecretKey(id), Value: fleet.NewSecret(string(secret))},
 			fleet.Write{Key: mediumClaim(n.Boot.MediaID), Value: string(id)})
-		c.Events = append(c.Events, nodeEvent(n, "node.boot", s.Now(), fmt.Sprintf("boot generation %d begins", generation)))
+		c.Events = append(c.Events, nodeEvent(n, "node.boot", s.Now(), fmt.Sprintf("boot generation %d begins with ramdisk %s (%s)", generation, fleet.Ramdisk{SHA256: sum}.Name(), why)))
+		noteOutcome(c, fleet.RamdiskOutcome{SHA256: sum, Generation: generation, Kind: "boot"})
 		return nil
 	})
 	if err != nil {
@@ -62,7 +69,7 @@ func (s *Server) Issue(ctx context.Context, id fleet.NodeID) (address string, ca
 	}
 	s.media.drop(id)
 	s.presence.forget(id)
-	s.Log.Info("boot medium issued", "node", id, "generation", generation)
+	s.Log.Info("boot medium issued", "node", id, "generation", generation, "ramdisk", fleet.Ramdisk{SHA256: sum}.Name())
 	return s.advertise.JoinPath("boot", medium, "metalctl.iso").String(), s.ca.caPEM, generation, nil
 }
 
@@ -229,12 +236,16 @@ func (s *Server) loadMedium(ctx context.Context, mediaID, hash string) (*medium,
 	if b.MediaID != mediaID || b.Generation != node.Boot.Generation || node.Boot.MediaID != hash {
 		return nil, errNoMedium
 	}
-	content, err := s.Media.Overlay([]byte(b.Credential))
+	shared, err := s.Media.Medium(b.Ramdisk)
+	if err != nil {
+		return nil, err
+	}
+	content, err := shared.Overlay([]byte(b.Credential))
 	if err != nil {
 		return nil, fleet.Errorf(fleet.Broken, "MC-BOOT-OVERLAY", "put the credential of %s onto the boot medium: %w", node.Name, err).
 			WithHint("build the ramdisk again: metalctl ramdisk build")
 	}
-	m := &medium{node: id, generation: b.Generation, issued: b.IssuedAt, size: s.Media.Size(), content: content}
+	m := &medium{node: id, generation: b.Generation, issued: b.IssuedAt, size: shared.Size(), content: content}
 	s.media.put(hash, m)
 	return m, nil
 }

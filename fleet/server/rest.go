@@ -53,6 +53,7 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r.leases()
 	r.images()
 	r.packs()
+	r.ramdisks()
 	r.classes()
 	r.site()
 	r.events(mux)

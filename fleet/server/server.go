@@ -148,6 +148,9 @@ func Open(ctx context.Context, cfg Config, d Deps) (s *Server, err error) {
 	if s.ca, err = openAuthority(ctx, d.Store, s.certNames(), d.Now); err != nil {
 		return nil, err
 	}
+	if err = s.learnRamdisks(ctx); err != nil {
+		return nil, err
+	}
 	for _, dir := range []string{s.imageDir(), s.packDir()} {
 		if err = os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "make the folder for images and packs: %w", err).WithHint("give a writable --data-dir")
@@ -263,6 +266,7 @@ func (s *Server) Run(ctx context.Context, e Engine) error {
 		group.Go(func() error { return served(boot.Serve(s.bootListener)) })
 	}
 	group.Go(func() error { return s.sweep(ctx) })
+	group.Go(func() error { return s.tally(ctx) })
 	group.Go(func() error { return s.observe(ctx, after, err) })
 	group.Go(func() error {
 		<-ctx.Done()

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -87,7 +88,7 @@ func (w *world) start(change func(*Config, *Deps)) {
 	w.token = strings.TrimSpace(string(text))
 	w.bmcs = &fakeBMCs{machines: map[string]Learned{}}
 	cfg := Config{Listen: "127.0.0.1:0", ListenBoot: "127.0.0.1:0", DataDir: w.dir, Version: "1.2.3", Commit: "abcdef"}
-	deps := Deps{Store: w.db, Blobs: w.db, Timeline: w.db, Enroller: w.bmcs, Credentials: w.bmcs, Power: w.bmcs, Media: sharedISO, Images: fakeImages{}, Packs: fakePacks{},
+	deps := Deps{Store: w.db, Blobs: w.db, Timeline: w.db, Enroller: w.bmcs, Credentials: w.bmcs, Power: w.bmcs, Media: oneISO{}, Images: fakeImages{}, Packs: fakePacks{},
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if change != nil {
 		change(&cfg, &deps)
@@ -167,6 +168,24 @@ type fakeISO struct {
 	size   int64
 	window int64
 }
+
+// oneISO is a server's media: sharedISO alone.
+type oneISO struct{}
+
+var oneDigest = strings.Repeat("a1b2c3d4", 8)
+
+func (oneISO) Ramdisks() ([]fleet.Ramdisk, error) {
+	return []fleet.Ramdisk{{SHA256: oneDigest, Program: "1.2.3", Protocol: api.AgentVersion, Kernel: "6.12", SizeBytes: sharedISO.size}}, nil
+}
+
+func (oneISO) Medium(sha256 string) (Medium, error) {
+	if sha256 != oneDigest && sha256 != "" {
+		return nil, fleet.Errorf(fleet.NotFound, "MC-RAMDISK-UNKNOWN", "there is no ramdisk %q", sha256)
+	}
+	return sharedISO, nil
+}
+
+func (oneISO) Drop(string) error { return errors.New("the only medium is dropped") }
 
 var sharedISO = fakeISO{size: 8 << 20, window: 1 << 20}
 

@@ -141,6 +141,14 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 		if p, ok := decodeInto[fleet.Pack](c, key, r.Data); ok {
 			c.sameID(key, id, p.ID())
 		}
+	case fleet.KindRamdisk:
+		if x, ok := decodeInto[fleet.Ramdisk](c, key, r.Data); ok {
+			c.sameID(key, id, x.SHA256)
+		}
+	case fleet.KindRollout:
+		if x, ok := decodeInto[fleet.Rollout](c, key, r.Data); ok {
+			c.sameID(key, id, fleet.RolloutID(x.Class))
+		}
 	case fleet.KindSite:
 		decodeInto[fleet.Site](c, key, r.Data)
 	case fleet.KindHarm:
