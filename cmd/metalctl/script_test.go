@@ -115,7 +115,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
-			"no-reset": scriptNoReset, "digest": scriptDigest, "until": scriptUntil,
+			"no-reset": scriptNoReset, "digest": scriptDigest, "approval": scriptApproval, "until": scriptUntil,
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
 			"nowhere": scriptNowhere, "halt": scriptStop, "here": scriptHere,
 		},
@@ -316,6 +316,16 @@ func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("never said %q (%v)", args[0], runErr)
 		}
 	}
+}
+
+// scriptApproval puts the newest id of a list of approvals by name into APPROVAL.
+func scriptApproval(ts *testscript.TestScript, neg bool, args []string) {
+	line, _, _ := strings.Cut(ts.ReadFile(args[0]), "\n")
+	_, id, ok := strings.Cut(line, "/")
+	if !ok {
+		ts.Fatalf("%q names no approval", line)
+	}
+	ts.Setenv("APPROVAL", id)
 }
 
 func scriptPlanDigest(ts *testscript.TestScript, neg bool, args []string) {

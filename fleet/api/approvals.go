@@ -39,6 +39,8 @@ type Approver struct {
 	Name string
 	// Since is when the token was made; zero for the admin token.
 	Since time.Time
+	// MadeBy is the token that it was made with; "" for the admin token.
+	MadeBy string
 }
 
 // Approvals lists the requests for approval, newest first.

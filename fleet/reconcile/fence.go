@@ -236,7 +236,7 @@ func (l *Loop) request(ctx context.Context, ask fleet.Approval) (fleet.Approval,
 // byLoop is who asks for what nobody asked: the ends of leases.
 const byLoop = "the loop"
 
-// Decide grants or denies a request. Whoever asked cannot grant, nor can a token that was made after the request.
+// Decide grants or denies a request. Whoever asked cannot grant, nor can a token that the asker made, or that was made after the request.
 func (l *Loop) Decide(ctx context.Context, id fleet.ApprovalID, verb string, who api.Approver, reason string) (fleet.Approval, error) {
 	for try := 1; ; try++ {
 		var d doc[fleet.Approval]
@@ -259,6 +259,10 @@ func (l *Loop) Decide(ctx context.Context, id fleet.ApprovalID, verb string, who
 		}
 		if verb == "grant" && who.Name == d.v.AskedBy {
 			return *d.v, fleet.Errorf(fleet.Refused, "MC-APPROVAL-SELF", "%s asked for it, and somebody else must grant it", who.Name).WithHint("let a second person, with a token of their own: metalctl approve grant %s", id)
+		}
+		if verb == "grant" && who.MadeBy != "" && who.MadeBy == d.v.AskedBy {
+			return *d.v, fleet.Errorf(fleet.Refused, "MC-APPROVAL-SELF", "the token of %s was made by %s, who asked for it", who.Name, who.MadeBy).
+				WithHint("ask with a token of your own instead: metalctl token create NAME, once, for each person")
 		}
 		if verb == "grant" && who.Since.After(d.v.AskedAt) {
 			return *d.v, fleet.Errorf(fleet.Refused, "MC-APPROVAL-SELF", "the token of %s is younger than the request", who.Name).WithHint("let somebody grant it whose token was there before it was asked")

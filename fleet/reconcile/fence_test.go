@@ -132,6 +132,9 @@ func TestFenceOfABatch(t *testing.T) {
 	if _, err := w.Loop.Decide(t.Context(), id, "grant", api.Approver{Name: "eve", Since: w.Clock.Add(time.Second)}, ""); fleet.CodeOf(err) != "MC-APPROVAL-SELF" {
 		t.Errorf("granted with a token made for it: %v", err)
 	}
+	if _, err := w.Loop.Decide(t.Context(), id, "grant", api.Approver{Name: "eve", MadeBy: "ann"}, ""); fleet.CodeOf(err) != "MC-APPROVAL-SELF" {
+		t.Errorf("a token that the asker made grants: %v", err)
+	}
 	if _, err := w.Loop.Decide(t.Context(), "x", "grant", api.Approver{Name: "bob"}, ""); fleet.CodeOf(err) != "MC-APPROVAL-UNKNOWN" {
 		t.Errorf("an unknown request: %v", err)
 	}

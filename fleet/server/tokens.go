@@ -23,7 +23,7 @@ func callerOf(ctx context.Context) string { return approverOf(ctx).Name }
 // approverOf is that token, with when it was made.
 func approverOf(ctx context.Context) api.Approver {
 	if t, ok := ctx.Value(callerKey{}).(fleet.Token); ok {
-		return api.Approver{Name: t.Name, Since: t.CreatedAt}
+		return api.Approver{Name: t.Name, Since: t.CreatedAt, MadeBy: t.CreatedBy}
 	}
 	return api.Approver{Name: adminName}
 }
