@@ -69,6 +69,9 @@ func Decide(n fleet.Node, op *fleet.Operation, lease *fleet.Lease, f Facts, now 
 	}
 	switch n.State {
 	case fleet.Cleaning:
+		if n.Protected { // since its release began: what was under way then goes on, and the erase is not
+			return Move{Kind: Rest, Why: "protected, so nothing is erased: metalctl node unprotect " + n.Name}
+		}
 		return Move{Kind: Plan, Use: step.Clean, Why: "what the node held is erased"}
 	case fleet.Burning:
 		return Move{Kind: Plan, Use: step.Burn, Why: "a burn-in is due"}

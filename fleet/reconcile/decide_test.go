@@ -75,6 +75,7 @@ func TestDecide(t *testing.T) {
 			return o
 		}(), want: Stop},
 		"release waits behind a plan":    {state: fleet.Deploying, node: func(n *fleet.Node) { n.Wish = &fleet.Wish{Verb: fleet.VerbRelease, Operation: "p"} }, op: opOf(step.Deploy, step.WriteImage, fleet.StepStarted), facts: up, want: Await},
+		"protected since its release":    {state: fleet.Cleaning, node: func(n *fleet.Node) { n.Protected = true }, want: Rest},
 		"undo":                           {state: fleet.Managed, node: left(fleet.Undo{Power: true}), want: Plan, use: step.Undo},
 		"undo, held":                     {state: fleet.Managed, node: func(n *fleet.Node) { left(fleet.Undo{Power: true})(n); hold(n) }, want: Rest},
 		"undo failed a moment ago":       {state: fleet.Managed, node: left(fleet.Undo{Power: true, NotBefore: t0.Add(time.Second)}), want: Wait},
