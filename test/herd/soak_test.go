@@ -13,6 +13,7 @@ import (
 	"github.com/metalctl/metalctl/fixtures/herd"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/step"
 )
 
 // Failures per node and year. Meta counted 419 unexpected interruptions of 2,048 nodes of eight GPUs in 54 days (The Llama 3 Herd of Models, table 5): 1.38 per
@@ -312,11 +313,15 @@ func (s *soak) settle() {
 	for {
 		all := s.nodes()
 		counts := map[fleet.State]int{}
-		open := 0
+		open, waits := 0, 0
 		var wg sync.WaitGroup
 		for _, n := range all {
 			counts[n.State]++
-			if n.State != fleet.Available || len(n.Blocked(fleet.BlocksAllocate)) > 0 {
+			switch {
+			case n.State == fleet.Available && len(n.Blocked(fleet.BlocksAllocate)) == 0:
+			case s.erasing(n):
+				waits++
+			default:
 				open++
 			}
 			if n.State == fleet.Active {
@@ -328,7 +333,7 @@ func (s *soak) settle() {
 		}
 		wg.Wait()
 		if open == 0 {
-			fmt.Printf("soak: %d nodes available again %s after the last failure\n", len(all), time.Since(began).Round(time.Second))
+			fmt.Printf("soak: %d nodes available again %s after the last failure; %d wait out an erase whose machine hung\n", len(all)-waits, time.Since(began).Round(time.Second), waits)
 			return
 		}
 		s.person(all)
@@ -345,6 +350,30 @@ func (s *soak) settle() {
 		}
 		pause(s.t.Context(), time.Second)
 	}
+}
+
+// erasing reports whether the node waits for a machine that hung in a step that destroys: it may still be at it for all that anybody knows, so that it is
+// given all its time, hours, and the node's explanation says so.
+func (s *soak) erasing(n api.Node) bool {
+	if n.Operation == "" {
+		return false
+	}
+	op, err := s.client.Operation(s.t.Context(), n.Operation, 0)
+	if err != nil {
+		s.expect("read the operation of "+n.Name, err)
+		return false
+	}
+	i := op.Current()
+	if i < 0 || op.Steps[i].State != fleet.StepStarted {
+		return false
+	}
+	decl, _ := step.Find(op.Steps[i].Name)
+	for _, m := range s.herd.Machines() {
+		if m.Name() == n.Name {
+			return decl.Destroys && m.Runs() == ""
+		}
+	}
+	return false
 }
 
 // sample is the server's size at a moment of its life.
