@@ -122,3 +122,17 @@ func HintOf(err error) string {
 	}
 	return ""
 }
+
+// HintFor puts a node's name into a hint that says NODE, so that its command can be typed as it stands.
+func HintFor(hint, node string) string {
+	if node == "" {
+		return hint
+	}
+	words := strings.Split(hint, " ")
+	for i, w := range words {
+		if rest, ok := strings.CutPrefix(w, "NODE"); ok && strings.Trim(rest, ",;:.)") == "" {
+			words[i] = node + rest
+		}
+	}
+	return strings.Join(words, " ")
+}

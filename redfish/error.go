@@ -284,7 +284,7 @@ func explain(err error, what string) error {
 	case e.Status == http.StatusConflict || e.Status == http.StatusPreconditionFailed:
 		return fleet.Errorf(fleet.Conflict, "MC-BMC-CONFLICT", "%s: %w", what, err)
 	case e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests || e.Status == http.StatusBadGateway || e.Status == http.StatusGatewayTimeout:
-		return fleet.Errorf(fleet.Unavailable, "MC-BMC-BUSY", "%s: %w", what, err).WithHint("the BMC is starting or busy; metalctl node retry NODE later")
+		return fleet.Errorf(fleet.Unavailable, "MC-BMC-BUSY", "%s: %w", what, err).WithHint("the BMC is starting or busy: give the same command again in some minutes; a plan that failed goes on with metalctl node retry NODE")
 	}
 	return fleet.Errorf(fleet.Broken, "MC-BMC-REFUSED", "%s: %w", what, err).WithHint("metalctl node timeline NODE shows the exchange")
 }

@@ -36,8 +36,38 @@ type bmcs struct {
 	// doubted rings where a node came to be held for want of a witness.
 	doubted chan struct{}
 
-	mu   sync.Mutex // guards open
+	mu   sync.Mutex // guards open and dumb
 	open map[fleet.NodeID]*openBMC
+	dumb map[fleet.NodeID]dumbBMC
+}
+
+// dumbBMC is a BMC that gave no answer when it was last asked for its power.
+type dumbBMC struct {
+	why   error
+	since time.Time
+}
+
+// answered notes whether a BMC answered.
+func (b *bmcs) answered(id fleet.NodeID, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		delete(b.dumb, id)
+		return
+	}
+	d := dumbBMC{err, b.now().UTC()}
+	if old, ok := b.dumb[id]; ok {
+		d.since = old.since
+	}
+	b.dumb[id] = d
+}
+
+// Silent says since when a BMC gives no answer when it is asked for its power, and why it gave none last; nil where it answered.
+func (b *bmcs) Silent(id fleet.NodeID) (since time.Time, why error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.dumb[id]
+	return d.since, d.why
 }
 
 // timelines keeps what is said to BMCs, and drops it with the node.
@@ -60,7 +90,7 @@ type openBMC struct {
 
 func newBMCs(st identified, tl timelines, log *slog.Logger) *bmcs {
 	return &bmcs{store: st, timeline: tl, breakers: redfish.NewBreakers(), log: log, now: time.Now, open: map[fleet.NodeID]*openBMC{},
-		doubted: make(chan struct{}, 1)}
+		dumb: map[fleet.NodeID]dumbBMC{}, doubted: make(chan struct{}, 1)}
 }
 
 func passwordKey(id fleet.NodeID) fleet.Key { return fleet.KeyOf(fleet.KindSecret, "node/"+id+"/bmc") }
@@ -352,6 +382,12 @@ func (b *bmcs) Forgotten(id fleet.NodeID) {
 
 // PowerState implements server.Powerer.
 func (b *bmcs) PowerState(ctx context.Context, id fleet.NodeID) (string, error) {
+	st, err := b.powerState(ctx, id)
+	b.answered(id, err)
+	return st, err
+}
+
+func (b *bmcs) powerState(ctx context.Context, id fleet.NodeID) (string, error) {
 	bmc, err := b.get(ctx, id)
 	if err != nil {
 		return "", err

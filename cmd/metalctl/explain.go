@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,6 +49,12 @@ func showExplain(p *program, e api.Explain, now time.Time) error {
 	if err := showReasons(p, e.Reasons, now); err != nil {
 		return err
 	}
+	if e.Operation != "" && waitsForMachine(e) && !e.AgentHeard.IsZero() {
+		fmt.Fprintf(p.stdout, "the agent is %s: it last spoke %s ago, and does so every half minute\n", printable(e.Agent), span(now.Sub(e.AgentHeard)))
+	}
+	if l := e.Last; l != nil && l.Stage != "" {
+		fmt.Fprintf(p.stdout, "%s last said: %s (%s ago)\n", printable(e.Step), printable(l.Stage), span(now.Sub(l.At)))
+	}
 	var rows [][]string
 	for _, a := range e.Next {
 		if !isReason(e.Reasons, a.Command) {
@@ -59,6 +66,10 @@ func showExplain(p *program, e api.Explain, now time.Time) error {
 	}
 	fmt.Fprintln(p.stdout, "it takes, too:")
 	return printTable(p.stdout, rows)
+}
+
+func waitsForMachine(e api.Explain) bool {
+	return len(e.Reasons) > 0 && e.Reasons[0].On == api.OnMachine
 }
 
 func isReason(reasons []api.Reason, command string) bool {
@@ -91,7 +102,7 @@ func showReasons(p *program, reasons []api.Reason, now time.Time) error {
 }
 
 func showReason(w io.Writer, head string, r api.Reason, now time.Time) error {
-	fmt.Fprintf(w, "%s: %s\n", head, printable(r.Text))
+	fmt.Fprintf(w, "%s: %s\n", head, printable(strings.ReplaceAll(r.Text, "\n  ", "; ")))
 	when := ""
 	if !r.Since.IsZero() {
 		when = fmt.Sprintf("since %s (%s)", r.Since.UTC().Format(time.RFC3339), span(now.Sub(r.Since)))
@@ -132,7 +143,9 @@ func commandWord(r api.Reason) string {
 		return "type"
 	case r.Kind == "backoff":
 		return "to try at once, type"
-	case r.Kind == "agent":
+	case r.Kind == "bmc":
+		return "to ask it now, type"
+	case r.Kind == "agent", r.Kind == "undo":
 		return "to wait no longer, type"
 	case r.Kind == "grace" && r.On == api.OnTime:
 		return "to wait no longer, type"

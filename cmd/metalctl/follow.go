@@ -302,7 +302,10 @@ func verdict(p *program, ops []api.Operation) error {
 		if op.Error != nil {
 			fmt.Fprintf(p.stderr, "%s: %s: %s\n", op.NodeName, op.Use, printable(op.Error.Detail))
 			if op.Error.Hint != "" {
-				fmt.Fprintf(p.stderr, "  try: %s\n", printable(op.Error.Hint))
+				fmt.Fprintf(p.stderr, "  try: %s\n", printable(fleet.HintFor(op.Error.Hint, op.NodeName)))
+			}
+			if op.Error.Code != "" {
+				fmt.Fprintf(p.stderr, "  more: metalctl help %s\n", printable(op.Error.Code))
 			}
 		}
 	}

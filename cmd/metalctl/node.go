@@ -189,7 +189,7 @@ func showNode(p *program, n api.Node) error {
 	for _, f := range n.Faults {
 		add("fault", "%s %s (%s, blocks %s, seen %d): %s", f.Code, f.Component, f.Severity, f.Blocks, f.Seen, f.Evidence)
 		if f.Hint != "" {
-			add("", "try: %s", f.Hint)
+			add("", "try: %s", fleet.HintFor(f.Hint, n.Name))
 		}
 	}
 	verbs := make([]string, len(n.Verbs))

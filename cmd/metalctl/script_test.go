@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,11 +19,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/metalctl/metalctl/fixtures/bmc"
 	"github.com/metalctl/metalctl/fixtures/rack"
 	"github.com/metalctl/metalctl/images/ramdisk"
 )
@@ -84,7 +87,14 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	plan-digest FILE       sets PLAN to the first line of a file
 //	nowhere TEXT           wants TEXT in no answer of the API, not in the server's log, and on no machine's console
 //	until RE metalctl …    repeats a command until its output matches
+//	fault MACHINE JSON     makes the machine's BMC misbehave by a rule (bmc.Fault); with "mended" for JSON: by none any more
 func TestScripts(t *testing.T) {
+	testscript.Run(t, scriptParams(t, "testdata/script"))
+}
+
+// scriptParams are what scripts of a folder run with; the test is skipped where no boot medium can be made.
+func scriptParams(t *testing.T, dir string) testscript.Params {
+	t.Helper()
 	if _, err := os.Stat(ramdisk.DefaultStub); err != nil {
 		t.Skipf("hardware: no systemd-stub to build a boot medium with: %v", err)
 	}
@@ -96,8 +106,8 @@ func TestScripts(t *testing.T) {
 	if err := os.WriteFile(medium, iso, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true,
+	return testscript.Params{
+		Dir: dir, RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MEDIUM", medium)
 			e.Setenv("HOME", e.WorkDir)
@@ -105,6 +115,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			e.Values[digestsKey{}] = map[string]string{}
 			e.Values[runKey{}] = new(*scriptRun)
+			e.Values[rackKey{}] = new(*rack.Rack)
+			e.Values[clockKey{}] = new(atomic.Int64)
+			e.Values[bootsKey{}] = &boots{last: map[string]scriptBoot{}}
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
@@ -117,16 +130,22 @@ func TestScripts(t *testing.T) {
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
 			"no-reset": scriptNoReset, "digest": scriptDigest, "approval": scriptApproval, "until": scriptUntil,
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
-			"nowhere": scriptNowhere, "halt": scriptStop, "here": scriptHere,
+			"nowhere": scriptNowhere, "halt": scriptStop, "here": scriptHere, "fault": scriptFault,
 		},
-	})
+	}
 }
 
 // digestsKey is where a script's digests are.
 type digestsKey struct{}
 
+// rackKey is where the rack is.
+type rackKey struct{}
+
 // runKey is where the server that runs is.
 type runKey struct{}
+
+// clockKey is by how much a script has set the server's clock.
+type clockKey struct{}
 
 // scriptRun is a server in this process.
 type scriptRun struct {
@@ -168,6 +187,8 @@ func scriptServer(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	}
 	cfg.Listen, cfg.DataDir, cfg.RAMDisk, cfg.LogLevel = "127.0.0.1:0", ts.MkAbs("data"), ts.Getenv("MEDIUM"), "debug"
+	step := ts.Value(clockKey{}).(*atomic.Int64)
+	cfg.now = func() time.Time { return time.Now().Add(time.Duration(step.Load())) }
 	ts.Check(cfg.check())
 	ctx, cancel := context.WithCancel(context.Background())
 	out := &said{wake: make(chan struct{}, 1)}
@@ -227,13 +248,38 @@ func scriptRack(ts *testscript.TestScript, neg bool, args []string) {
 	self, err := exec.LookPath("metalctl")
 	ts.Check(err)
 	r, err := rack.Up(context.Background(), lab, rack.Options{Dir: ts.MkAbs("rack"), Plain: true, Log: slog.New(slog.DiscardHandler),
-		Agent: rack.Command(self, "agent", "process")})
+		Agent: ts.Value(bootsKey{}).(*boots).watch(rack.Command(self, "agent", "process"))})
 	ts.Check(err)
+	*ts.Value(rackKey{}).(**rack.Rack) = r
 	ts.Defer(func() { ts.Check(r.Down(context.Background())) })
 	for _, m := range r.Status().Machines {
 		ts.Setenv("BMC_"+m.Name, m.BMC.URL)
 		ts.Setenv("SERIAL_"+m.Name, m.SerialLog)
 	}
+}
+
+// machineOf finds a machine of the script's rack.
+func machineOf(ts *testscript.TestScript, name string) *rack.Machine {
+	m := (*ts.Value(rackKey{}).(**rack.Rack)).Machine(name)
+	if m == nil {
+		ts.Fatalf("the rack has no machine %s", name)
+	}
+	return m
+}
+
+func scriptFault(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: fault MACHINE JSON|mended")
+	}
+	faults := machineOf(ts, args[0]).Faults()
+	if args[1] == "mended" {
+		faults.Clear()
+		return
+	}
+	var rule bmc.Fault
+	ts.Check(json.Unmarshal([]byte(args[1]), &rule))
+	_, err := faults.Add(rule)
+	ts.Check(err)
 }
 
 func scriptExits(ts *testscript.TestScript, neg bool, args []string) {

@@ -161,7 +161,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	}
 
 	controllers := newBMCs(db, db, log)
-	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, logs: logs, now: time.Now, began: time.Now()}
+	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, logs: logs, now: cfg.now, began: cfg.now(), ran: ranSince(time.Now())}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 		defer cancel()
@@ -184,10 +184,10 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	controllers.plain, controllers.firmware = srv.PlainAddress, srv.FirmwareAddress
 	driver := &vmedia.Driver{Dial: controllers.dial, Medium: srv}
 	loop := reconcile.New(&reconcile.Loop{
-		Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
+		Now: cfg.now, Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
 		Console: controllers, Firmware: controllers,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
-		Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker,
+		Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker, Silent: controllers.Silent,
 		// The store is locked by this process, so that whoever held claims under this name before is gone.
 		Worker: "server", Sole: true,
 	})

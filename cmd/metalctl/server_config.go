@@ -52,10 +52,12 @@ type serverConfig struct {
 
 	// trustClock is a flag alone: a person gives it for one start.
 	trustClock bool
+	// now is the clock of what ends by it, and of who looks at it; time.Now but where a test sets it.
+	now func() time.Time
 }
 
 func defaultServerConfig() serverConfig {
-	return serverConfig{Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", ObserveEvery: "1m", BackupEvery: "1h", BackupKeep: 48, LogLevel: "info", LogFormat: "text"}
+	return serverConfig{Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", ObserveEvery: "1m", BackupEvery: "1h", BackupKeep: 48, LogLevel: "info", LogFormat: "text", now: time.Now}
 }
 
 // loadServerConfig reads the file, strictly, over the defaults.

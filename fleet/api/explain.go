@@ -23,7 +23,7 @@ const (
 
 // Reason is one thing that keeps a node or a lease where it is.
 type Reason struct {
-	// Kind is a stable word for scripts: step, backoff, agent, claim, ask, hold, protect, freeze, overdue, breaker, failed, fault, grace, moving, trouble, unfit, rest.
+	// Kind is a stable word for scripts: step, backoff, agent, claim, ask, hold, protect, freeze, overdue, breaker, bmc, clock, undo, approval, failed, fault, grace, moving, trouble, unfit, rest.
 	Kind string `json:"kind"`
 	// On is whom it waits for: nobody, server, machine, time or person.
 	On string `json:"on"`
@@ -51,11 +51,13 @@ type Explain struct {
 	Step      string            `json:"step,omitempty"`
 	Try       int               `json:"try,omitempty"`
 	// Next are the commands that the node takes now, each with its reason; those of Reasons come first.
-	Next   []Advice        `json:"next"`
-	Faults []fleet.Fault   `json:"faults,omitempty"`
-	Hold   *fleet.Hold     `json:"hold,omitempty"`
-	Agent  string          `json:"agent"`
-	Last   *fleet.Progress `json:"progress,omitempty"`
+	Next   []Advice      `json:"next"`
+	Faults []fleet.Fault `json:"faults,omitempty"`
+	Hold   *fleet.Hold   `json:"hold,omitempty"`
+	Agent  string        `json:"agent"`
+	// AgentHeard is when the agent of the newest boot last spoke; it does so at least every half minute.
+	AgentHeard time.Time       `json:"agent_heard,omitzero"`
+	Last       *fleet.Progress `json:"progress,omitempty"`
 }
 
 // Stuck reports whether nothing moves the node but a person.

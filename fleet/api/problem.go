@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -53,7 +54,7 @@ func NewProblem(err error, instance string) Problem {
 	status := StatusOf(err)
 	code := fleet.CodeOf(err)
 	p := Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Instance: instance, Code: code,
-		Hint: fleet.HintOf(err), Kind: fleet.KindOf(err).String()}
+		Hint: fleet.HintFor(fleet.HintOf(err), nodeIn(instance)), Kind: fleet.KindOf(err).String()}
 	if code == "" {
 		p.Code, p.Detail, p.Hint = "MC-API-BROKEN", "the server could not do that", "look into the server's log"
 		return p
@@ -107,4 +108,14 @@ func readProblem(res *http.Response) error {
 			WithHint("look whether --server names a metalctl server")
 	}
 	return p.Err()
+}
+
+// nodeIn is the node that a path of the API names, or "".
+func nodeIn(path string) string {
+	rest, ok := strings.CutPrefix(path, Base+"/nodes/")
+	if !ok {
+		return ""
+	}
+	name, _, _ := strings.Cut(rest, "/")
+	return name
 }

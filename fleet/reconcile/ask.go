@@ -44,9 +44,10 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		return "", l.noPlan(ctx, id, verb)
 	}
 	power := ""
+	var untold error
 	if use != step.Release {
 		// A release does not wait for a BMC that may be dead.
-		power = l.power(ctx, id)
+		power, untold = l.askPower(ctx, id)
 	}
 	inv, err := l.listed(ctx, id, verb)
 	if err != nil {
@@ -87,7 +88,7 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 			f.GraceOver = !f.LeaseExtended
 		}
 		if err := v.askable(verb, f); err != nil {
-			return err
+			return notTold(err, n, untold)
 		}
 		if harms && (verb != fleet.VerbClean || n.State == fleet.Grace) {
 			harm.lease = n.Lease
@@ -275,7 +276,7 @@ func burnable(v *view) error {
 
 // Plan says what would run for a use, and why; it has no side effects. Its digest is that of the verb that is asked with the same settings.
 func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.Plan, error) {
-	power := l.power(ctx, id)
+	power, untold := l.askPower(ctx, id)
 	v, err := l.look(ctx, id)
 	if err != nil {
 		return api.Plan{}, err
@@ -298,7 +299,7 @@ func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.
 	}
 	p, err := step.Compose(step.Use(q.Use), l.planFacts(v, power), step.Request{OutOfBand: q.OutOfBand, AllowReboot: q.AllowReboot})
 	if err != nil {
-		return api.Plan{}, err
+		return api.Plan{}, notTold(err, v.node.v, untold)
 	}
 	out := api.Plan{Use: q.Use, Digest: p.Digest, Reboots: p.Reboots, Destroys: p.Destroys, Erases: p.Erases}
 	for _, s := range p.Steps {

@@ -30,7 +30,13 @@ type Situation struct {
 	// Trouble is why the loop could not make its newest move, since TroubleSince; nil where it could.
 	Trouble      error
 	TroubleSince time.Time
-	Now          time.Time
+	// Silent is why the BMC gave no answer when it was last asked, since SilentSince; nil where it did.
+	Silent      error
+	SilentSince time.Time
+	// Approvals are requests that name the node, whatever became of them.
+	Approvals []fleet.Approval
+	// Late is the later of all clocks, by which grants end.
+	Now, Late time.Time
 }
 
 // Explain says what keeps a node where it is, what counts most first. It is pure and never empty: a node that waits for nothing says so. Where the
@@ -44,7 +50,7 @@ func Explain(s Situation) []api.Reason {
 	switch {
 	case s.Operation != nil:
 		out = append(out, s.running(m)...)
-	case m.Kind == Rest:
+	case m.Kind == Rest, m.Kind == Wait && s.Node.State != fleet.Grace: // for its clean-up, which is told besides
 		out = append(out, s.resting()...)
 	case m.Kind == Wait:
 		out = append(out, s.inGrace(m))
@@ -201,15 +207,6 @@ func (s Situation) held() api.Reason {
 	return api.Reason{Kind: "hold", On: api.OnPerson, Since: h.Since, Code: "MC-NODE-HELD", Text: fmt.Sprintf("held by %s: %s", h.By, h.Reason), Command: s.command("node unhold NODE")}
 }
 
-func (s Situation) frozen() api.Reason {
-	f := s.Freeze
-	if f.ID == "" {
-		return api.Reason{Kind: "freeze", On: api.OnPerson, Since: f.Since, Code: fleet.CodeFrozen, Text: "held, whatever is thawed: " + f.Reason, Command: s.Node.DoubtCommand()}
-	}
-	return api.Reason{Kind: "freeze", On: api.OnPerson, Since: f.Since, Code: fleet.CodeFrozen, Text: fmt.Sprintf("%s was frozen by %s (%s): %s", f.What(), f.By, f.Source, f.Reason),
-		Command: s.command("thaw NODE --reason TEXT")}
-}
-
 func (s Situation) protected(why string) api.Reason {
 	return api.Reason{Kind: "protect", On: api.OnPerson, Code: "MC-NODE-PROTECTED", Text: "protected: " + why, Command: s.command("node unprotect NODE")}
 }
@@ -239,10 +236,22 @@ func (s Situation) beside(out []api.Reason) []api.Reason {
 	if n.Protected && !has("protect") {
 		out = append(out, s.protected("release, rebuild, erase and power-off are refused"))
 	}
+	if n.Undo.Left() {
+		out = append(out, s.undo())
+	}
+	out = append(out, s.approvals()...)
+	if s.Silent != nil && s.Breaker == "" && s.Trouble == nil {
+		r := s.silentBMC()
+		if s.needsBMC(out) || n.State == fleet.Enrolled && len(out) > 0 && out[0].Kind == "rest" {
+			out = slices.Insert(out, 0, r)
+		} else {
+			out = append(out, r)
+		}
+	}
 	if s.Breaker != "" {
 		r := api.Reason{Kind: "breaker", On: api.OnPerson, Text: "the BMC refused the credential, which is not used " + s.Breaker, Code: "MC-BMC-AUTH",
 			Command: s.command("bmc credential set NODE --password-file FILE")}
-		if s.needsBMC(out) {
+		if s.needsBMC(out) || n.State == fleet.Enrolled && len(out) > 0 && out[0].Kind == "rest" {
 			out = slices.Insert(out, 0, r)
 		} else {
 			out = append(out, r)
@@ -259,9 +268,16 @@ func (s Situation) beside(out []api.Reason) []api.Reason {
 		if told(out, f) {
 			continue
 		}
-		r := api.Reason{Kind: "fault", On: api.OnPerson, Since: f.Since, Code: f.Code, Text: fmt.Sprintf("%s on %s: %s", f.Code, f.Component, f.Evidence), Command: commandIn(f.Hint)}
+		r := api.Reason{Kind: "fault", On: api.OnPerson, Since: f.Since, Code: f.Code, Text: fmt.Sprintf("%s on %s: %s", f.Code, f.Component, f.Evidence), Command: commandIn(fleet.HintFor(f.Hint, n.Name))}
+		if hint := fleet.HintFor(f.Hint, n.Name); r.Command != "" && r.Command != hint {
+			r.Text += "; " + hint // there is more to do than one command
+		}
 		if f.Blocks == fleet.BlocksNothing {
 			r.On = api.OnNobody
+		}
+		if f.Blocks == fleet.BlocksEverything && len(out) > 0 && (out[0].Kind == "rest" || out[0].Kind == "unfit") {
+			out = slices.Insert(out, 0, r)
+			continue
 		}
 		out = append(out, r)
 	}
@@ -281,6 +297,7 @@ func (s Situation) needsBMC(out []api.Reason) bool {
 func told(out []api.Reason, f fleet.Fault) bool {
 	return slices.ContainsFunc(out, func(r api.Reason) bool {
 		return r.Kind == "failed" && strings.HasPrefix(f.Component, "plan/") && strings.HasPrefix(r.Text, strings.TrimPrefix(f.Component, "plan/")+" ") ||
+			r.Kind == "undo" && r.Code == f.Code || r.Kind == "freeze" && r.Code == f.Code ||
 			(r.Kind == "fault" || r.Kind == "unfit") && r.Code == f.Code && strings.Contains(r.Text, f.Component)
 	})
 }
@@ -294,8 +311,16 @@ func commandIn(hint string) string {
 	if i := strings.IndexAny(cmd, ",;:()\n"); i >= 0 {
 		cmd = cmd[:i]
 	}
+	// What a command is good for may follow it without a comma.
+	words := strings.Split(cmd, " ")
+	if i := slices.IndexFunc(words, func(w string) bool { return slices.Contains(goodFor, w) }); i >= 0 {
+		cmd = strings.Join(words[:i], " ")
+	}
 	return "metalctl " + strings.TrimRight(strings.TrimSpace(cmd), ".")
 }
+
+// goodFor are the words with which hints go on after a command.
+var goodFor = []string{"shows", "says", "lists", "prints", "compares", "keeps", "agrees", "names", "tells", "each", "and", "to", "or", "which"}
 
 func codeOf(p *fleet.Problem) string {
 	if p == nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/metalctl/metalctl/fixtures/contract"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -158,6 +160,12 @@ func TestExplainEveryScene(t *testing.T) {
 			{", agent silent", func(*fleet.Node) {}, true},
 			{", held", func(n *fleet.Node) { n.Hold = &fleet.Hold{By: "ann", Reason: "fan", Since: w.Clock} }, false},
 			{", protected", func(n *fleet.Node) { n.Protected = true }, false},
+			{", with a clean-up that failed", func(n *fleet.Node) {
+				n.Undo = &fleet.Undo{Power: true, Medium: true, Since: w.Clock, Why: "inspect was given up: power-on failed", NotBefore: w.Clock.Add(time.Minute), Tries: 1}
+			}, false},
+			{", with a clean-up that waits for its agent", func(n *fleet.Node) {
+				n.Undo = &fleet.Undo{Power: true, Since: w.Clock, Why: "inspect was given up: inventory failed", AgentUntil: w.Clock.Add(time.Minute)}
+			}, false},
 			{", held and protected", func(n *fleet.Node) { n.Hold, n.Protected = &fleet.Hold{By: "ann", Reason: "fan"}, true }, true},
 		} {
 			if testing.Short() && beside.silent && s.op == nil {
@@ -278,6 +286,76 @@ func typed(t *testing.T, command string) (verb string, body api.NodeVerb) {
 	return words[2], body
 }
 
+// TestExplainBeside has words for what stands beside the first reason: a clean-up after a plan that was given up, and what waits for a second person.
+func TestExplainBeside(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	undo := func(n *fleet.Node, change func(*fleet.Undo)) {
+		n.Undo = &fleet.Undo{Power: true, Medium: true, Since: now.Add(-time.Minute), Why: "inspect was given up: power-on failed"}
+		change(n.Undo)
+	}
+	ask := fleet.Approval{ID: "a", Harm: fleet.HarmRelease, Act: "node release", Nodes: []fleet.NodeID{"n", "m"}, AskedBy: "ann", AskedAt: now.Add(-time.Minute), Expires: now.Add(time.Hour),
+		State: fleet.ApprovalAsked, Why: "release of 2 nodes in use would make 6 within an hour, and more than 4 need a second person"}
+	const left, asked = "clean-up: inspect was given up: power-on failed; left to put right: power off, boot medium", `ann asked for "node release" on 2 nodes, ` +
+		"release of 2 nodes in use would make 6 within an hour, and more than 4 need a second person"
+	for name, c := range map[string]struct {
+		change func(*reconcile.Situation)
+		want   *api.Reason
+	}{
+		"a clean-up that failed": {func(s *reconcile.Situation) {
+			undo(&s.Node, func(u *fleet.Undo) { u.NotBefore, u.Tries = now.Add(time.Minute), 1 })
+			s.Node.RaiseFault(fleet.Fault{Code: "MC-FAULT-UNDO", Component: "plan/undo", Evidence: "MC-BMC-BUSY: left: power off: 503", Blocks: fleet.BlocksAllocate})
+		}, &api.Reason{Kind: "undo", On: api.OnTime, Since: now.Add(-time.Minute), Until: now.Add(time.Minute), Code: "MC-FAULT-UNDO", Then: "it is tried again", Command: "metalctl node retry n1",
+			Text: left + "; last it failed: left: power off: 503"}},
+		"a clean-up that is due": {func(s *reconcile.Situation) { undo(&s.Node, func(*fleet.Undo) {}) },
+			&api.Reason{Kind: "undo", On: api.OnServer, Since: now.Add(-time.Minute), Text: left}},
+		"one that waits for an agent": {func(s *reconcile.Situation) {
+			undo(&s.Node, func(u *fleet.Undo) { u.Medium, u.AgentUntil = false, now.Add(time.Minute) })
+		}, &api.Reason{Kind: "undo", On: api.OnTime, Since: now.Add(-time.Minute), Until: now.Add(time.Minute), Then: "the machine is switched off", Command: "metalctl node retry n1",
+			Text: "clean-up: inspect was given up: power-on failed; left to put right: power off; its agent answers, so that a retry goes on where the plan stopped"}},
+		"one that is held": {func(s *reconcile.Situation) {
+			s.Node.Hold = &fleet.Hold{By: "bob", Reason: "fan"}
+			undo(&s.Node, func(*fleet.Undo) {})
+		}, &api.Reason{Kind: "undo", On: api.OnPerson, Since: now.Add(-time.Minute), Command: "metalctl node unhold n1", Text: left + "; it waits for the hold to go"}},
+		"one of a protected node": {func(s *reconcile.Situation) {
+			s.Node.Protected = true
+			undo(&s.Node, func(u *fleet.Undo) { u.Medium = false })
+		}, &api.Reason{Kind: "undo", On: api.OnPerson, Since: now.Add(-time.Minute), Command: "metalctl node unprotect n1",
+			Text: "clean-up: inspect was given up: power-on failed; left to put right: power off; protected, so it is not switched off"}},
+		"a request that waits": {func(s *reconcile.Situation) { s.Approvals = []fleet.Approval{ask} },
+			&api.Reason{Kind: "approval", On: api.OnPerson, Since: now.Add(-time.Minute), Until: now.Add(time.Hour), Code: "MC-FENCE", Then: "the request is void",
+				Command: "metalctl approve grant a", Text: asked + "; it waits for a second person"}},
+		"a request that was granted": {func(s *reconcile.Situation) {
+			a := ask
+			a.State, a.DecidedBy, a.DecidedAt = fleet.ApprovalGranted, "bob", now
+			s.Approvals = []fleet.Approval{a}
+		}, &api.Reason{Kind: "approval", On: api.OnPerson, Since: now.Add(-time.Minute), Until: now.Add(time.Hour), Code: "MC-FENCE", Then: "the grant is void",
+			Text: asked + "; bob granted it, and it is done when the same command is given again"}},
+		"a request that is over": {func(s *reconcile.Situation) {
+			a := ask
+			a.Expires = now
+			s.Approvals = []fleet.Approval{a}
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := reconcile.Situation{Now: now, Late: now, Facts: reconcile.Facts{Sure: now, AgentUp: true},
+				Node: fleet.Node{ID: "n", Name: "n1", State: fleet.Managed, StateSince: now.Add(-time.Hour), Inventory: "x"}}
+			c.change(&s)
+			var got *api.Reason
+			for _, r := range reconcile.Explain(s)[1:] {
+				if r.Kind == "undo" || r.Kind == "approval" {
+					got = &r
+				}
+				if r.Kind == "fault" && r.Code == "MC-FAULT-UNDO" {
+					t.Errorf("the clean-up is told twice: %+v", r)
+				}
+			}
+			if d := cmp.Diff(got, c.want); d != "" {
+				t.Errorf("(-got +want)\n%s", d)
+			}
+		})
+	}
+}
+
 // TestExplainStories tells the words of what operators meet most.
 func TestExplainStories(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -313,6 +391,21 @@ func TestExplainStories(t *testing.T) {
 		"a store that is full": {state: fleet.Managed, change: func(s *reconcile.Situation) {
 			s.Trouble, s.TroubleSince = fleet.Errorf(fleet.Unavailable, "MC-STORE-FULL", "no space is left").WithHint("make room, then wait"), now
 		}, want: api.Reason{Kind: "trouble", On: api.OnTime, Text: "the server cannot make its next move: no space is left", Since: now, Then: "it is tried again every second", Code: "MC-STORE-FULL"}},
+		"a store that is older than its witness": {state: fleet.Available, change: func(s *reconcile.Situation) {
+			s.Node.MarkStale(fleet.WitnessTag{}, "the BMC names 1 handovers", now)
+			s.Operation = runOf(step.Clean, step.PowerOn, fleet.StepPending, now)
+			s.Freeze = fleet.FrozenBy(s.Node, nil)
+		}, want: api.Reason{Kind: "freeze", On: api.OnPerson, Since: now, Code: "MC-FAULT-STALE-STORE",
+			Text:    "the store is older than its witness: the BMC names 1 handovers; look at the machine and at metalctl doctor --world, and let it go only if nobody needs what is on it",
+			Command: "metalctl node clear-fault n1 --code MC-FAULT-STALE-STORE --component store"}},
+		"a freeze by a restore": {state: fleet.Enrolled, change: func(s *reconcile.Situation) {
+			s.Freeze = &fleet.Freeze{ID: "f", Scope: fleet.FreezeAll, By: "root", Source: fleet.FrozenByRestore, Reason: "restored from a backup", Since: now}
+		}, want: api.Reason{Kind: "freeze", On: api.OnPerson, Since: now, Code: "MC-FROZEN", Command: "metalctl thaw n1 --reason TEXT",
+			Text: "everything was frozen by root (restore): restored from a backup; compare with the world before you thaw it: metalctl doctor --world"}},
+		"a BMC that does not answer": {state: fleet.Enrolled, change: func(s *reconcile.Situation) {
+			s.Silent, s.SilentSince = fleet.Errorf(fleet.Unavailable, "MC-BMC-BUSY", "503"), now
+		}, want: api.Reason{Kind: "bmc", On: api.OnMachine, Since: now, Code: "MC-BMC-BUSY", Text: "its BMC gives no answer: 503", Then: "it is asked again, ever less often",
+			Command: "metalctl node power status n1"}},
 		"a lease that ends": {state: fleet.Active, change: func(s *reconcile.Situation) {
 			s.Lease = &fleet.Lease{ID: "l", State: fleet.LeaseActive, Request: fleet.LeaseRequest{Until: now.Add(time.Hour)}}
 		}, want: api.Reason{Kind: "rest", On: api.OnNobody, Text: "lease l has it", Since: now.Add(-time.Hour), Until: now.Add(time.Hour), Then: "the lease ends: it is isolated and switched off",

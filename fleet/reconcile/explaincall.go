@@ -65,13 +65,21 @@ func (l *Loop) situation(sn fleet.Snapshot, id fleet.NodeID) (Situation, error) 
 	if err != nil {
 		return Situation{}, err
 	}
-	s := Situation{Node: *v.node.v, Operation: v.op.v, Last: last, Lease: v.lease.v, Class: v.class, Site: v.site, Facts: l.facts(v.node.v), Now: v.now}
+	s := Situation{Node: *v.node.v, Operation: v.op.v, Last: last, Lease: v.lease.v, Class: v.class, Site: v.site, Facts: l.facts(v.node.v), Now: v.now, Late: v.late}
 	s.Facts.Sure, s.Freeze = v.sure, fleet.FrozenBy(s.Node, freezes)
 	if free := l.freeAt(v.claim, v.now); v.now.Before(free) {
 		s.ClaimedBy, s.ClaimedUntil = v.claim.v.Worker, free
 	}
 	if l.Breaker != nil {
 		s.Breaker = l.Breaker(s.Node.ID)
+	}
+	approvals, err := fleet.List[fleet.Approval](sn, fleet.KindApproval)
+	if err != nil {
+		return Situation{}, err
+	}
+	s.Approvals = approvalsOf(approvals, s.Node.ID)
+	if l.Silent != nil {
+		s.SilentSince, s.Silent = l.Silent(s.Node.ID)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -53,7 +53,7 @@ func ExplainLease(l fleet.Lease, nodes map[fleet.NodeID]*Situation, now time.Tim
 		}
 		e.Members = append(e.Members, me)
 	}
-	e.Reasons = append(leaseReasons(l, nodes, waits, now), memberReasons(waits)...)
+	e.Reasons = slices.Concat(leaseReasons(l, nodes, waits, now), leaseApprovals(l, nodes), memberReasons(waits))
 	return e
 }
 
@@ -88,6 +88,10 @@ func leaseReasons(l fleet.Lease, nodes map[fleet.NodeID]*Situation, waits []api.
 			if !now.Before(u) {
 				return []api.Reason{overdue(l, nodes, u)}
 			}
+			if ahead(nodes, u) {
+				return []api.Reason{r, {Kind: "clock", On: api.OnTime, Until: u, Then: "it ends when as much time has really passed",
+					Text: "the server's clock was set forward, beyond the end of the lease; no lease ends on a clock that was set: look at it with metalctl doctor, and set it right"}}
+			}
 		}
 	case fleet.LeaseReleasing:
 		r.Kind, r.On, r.Text = "members", api.OnServer, fmt.Sprintf("%d nodes are still to be isolated and switched off", len(waits))
@@ -105,6 +109,16 @@ func leaseReasons(l fleet.Lease, nodes map[fleet.NodeID]*Situation, waits []api.
 		r.Text, r.Code = "it failed and holds nothing: "+l.Fault, "MC-LEASE-FAILED"
 	}
 	return []api.Reason{r}
+}
+
+// ahead reports whether the server's clock alone says that a time has come.
+func ahead(nodes map[fleet.NodeID]*Situation, t time.Time) bool {
+	for _, s := range nodes {
+		if !s.Now.Before(t) {
+			return true
+		}
+	}
+	return false
 }
 
 // overdue is about a lease whose time is over and that has not begun to end.

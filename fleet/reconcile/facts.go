@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -92,16 +93,33 @@ func (l *Loop) planFacts(v *view, power string) step.PlanFacts {
 
 // power asks the BMC; "" where it does not say within the call deadline.
 func (l *Loop) power(ctx context.Context, id fleet.NodeID) string {
-	if l.Machine == nil {
+	s, err := l.askPower(ctx, id)
+	if err != nil {
 		return ""
+	}
+	return s
+}
+
+// askPower asks the BMC, and says why where it does not say.
+func (l *Loop) askPower(ctx context.Context, id fleet.NodeID) (string, error) {
+	if l.Machine == nil {
+		return "", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.CallDeadline)
 	defer cancel()
 	s, err := l.Machine.PowerState(ctx, id)
 	if err != nil {
-		return ""
+		return "", err
 	}
-	return lowerPower(s)
+	return lowerPower(s), nil
+}
+
+// notTold replaces the refusal to restart a machine that runs where nobody could tell whether it does: why is the error of the one who was asked.
+func notTold(refusal error, n *fleet.Node, why error) error {
+	if why == nil || fleet.CodeOf(refusal) != "MC-NODE-RUNNING" {
+		return refusal
+	}
+	return fmt.Errorf("%s may be running, and an inspection from inside would restart it; its BMC was asked: %w", n.Name, why)
 }
 
 // lowerPower is "on", "off", or "" for what is on its way or not known.

@@ -51,6 +51,8 @@ type Loop struct {
 	UserDataPath string
 	// Breaker says since when and why the credential of a node's BMC is not used, or ""; nil: nobody knows.
 	Breaker func(fleet.NodeID) string
+	// Silent says since when a node's BMC gives no answer when it is asked for its power, and why; a nil error: it answered. nil: nobody knows.
+	Silent func(fleet.NodeID) (time.Time, error)
 	// Layout is how the boot medium of a node's boot is laid out, for the verdict over a boot that did not arrive; nil: nobody knows.
 	Layout func(fleet.Node) MediaLayout
 	// Progress takes the progress of out-of-band steps; nil drops it. It must not block.

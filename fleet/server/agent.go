@@ -226,10 +226,12 @@ func (s *Server) tokenReused(n *fleet.Node, c *fleet.Change, remote string) {
 	}
 	n.Boot.AgentKey, n.Boot.MediaID = keyRevoked, ""
 	s.media.drop(n.ID)
+	s.presence.revoke(n.ID, n.Boot.Generation) // no plan counts on either of them
 	n.RaiseFault(fleet.Fault{
 		Code: FaultTokenReused, Component: "agent", Severity: fleet.Critical, Since: s.Now().UTC(), Blocks: fleet.BlocksEverything,
 		Evidence: fmt.Sprintf("boot generation %d: a second key from %s used the token that was spent at %s", n.Boot.Generation, remote, n.Boot.RegisteredAt.Format(time.RFC3339)),
-		Hint:     "metalctl node timeline " + n.Name,
+		Hint: fmt.Sprintf("metalctl node timeline %s; when nobody else can read the boot medium any more: metalctl node clear-fault %s --code %s --component agent",
+			n.Name, n.Name, FaultTokenReused),
 	})
 	c.Events = append(c.Events, nodeEvent(n, "node.fault", s.Now(), "boot token used twice; both sessions are revoked"))
 	s.Log.Warn("boot token used twice", "node", n.ID, "generation", n.Boot.Generation, "remote", remote)

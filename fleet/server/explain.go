@@ -15,7 +15,7 @@ func (s *Server) explainNode(ctx context.Context, in *Item) (*plain[api.Explain]
 	if err != nil {
 		return nil, err
 	}
-	e.Agent, _ = s.agentWord(&n)
+	e.Agent, e.AgentHeard = s.agentWord(&n)
 	if n.Operation != "" {
 		e.Last = s.progress.of(n.ID, n.Operation)
 	}

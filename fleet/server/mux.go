@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"runtime/debug"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -47,7 +48,7 @@ func (s *Server) safely(next http.Handler) http.Handler {
 				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(p)
 				}
-				s.Log.Error("a request made the server panic", "method", r.Method, "panic", p)
+				s.Log.Error("a request made the server panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 				s.refuse(w, r, fleet.Errorf(fleet.Broken, "MC-API-BROKEN", "the server could not do that").WithHint("look into the server's log"))
 			}
 		}()

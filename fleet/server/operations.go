@@ -72,6 +72,9 @@ func (s *Server) operation(ctx context.Context, id string) (op fleet.Operation, 
 		}
 		op, rev, err = fleet.Get[fleet.Operation](sn, fleet.KeyOf(fleet.KindOperation, fleet.OperationID(id)))
 		if err != nil && fleet.KindOf(err) == fleet.NotFound {
+			if op, rev, err = wishedFor(sn, fleet.OperationID(id)); err != nil || op.ID != "" {
+				return err
+			}
 			return fleet.Errorf(fleet.NotFound, "MC-OPERATION-UNKNOWN", "there is no operation %q", id).WithHint("metalctl operation list")
 		}
 		return err
@@ -141,4 +144,18 @@ func (s *Server) cancelOperation(ctx context.Context, in *cancelOperationIn) (*a
 		}
 	}
 	return &accepted[api.Operation]{Status: http.StatusAccepted, Location: api.Base + "/operations/" + string(op.ID), Body: s.operationView(op, rev)}, nil
+}
+
+// wishedFor is an operation that somebody was promised, and that begins when what runs on its node has ended; without an id where there is none.
+func wishedFor(sn fleet.Snapshot, id fleet.OperationID) (op fleet.Operation, at fleet.Revision, err error) {
+	err = eachRecord(sn, fleet.KindNode, func(n fleet.Node, rev fleet.Revision) {
+		if w := n.Wish; w != nil && w.Operation == id {
+			use := string(w.Verb)
+			if w.Verb == fleet.VerbAccept {
+				use = string(step.Clean)
+			}
+			at, op = rev, fleet.Operation{ID: id, Node: n.ID, NodeName: n.Name, Use: use, Verb: w.Verb, Lease: n.Lease, State: fleet.OperationPending, CreatedAt: w.At, Steps: []fleet.StepRun{}}
+		}
+	})
+	return op, at, err
 }

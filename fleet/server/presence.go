@@ -16,6 +16,7 @@ type presence struct {
 	mu    sync.Mutex // guards the rest
 	seen  map[fleet.NodeID]sighting
 	given map[fleet.NodeID]handed
+	over  map[fleet.NodeID]int64         // the newest boot generation whose agent counts no longer, however long it still asks
 	bells map[fleet.NodeID]chan struct{} // closed to wake the node's long poll
 }
 
@@ -27,13 +28,16 @@ type sighting struct {
 }
 
 func newPresence(now func() time.Time) *presence {
-	return &presence{now: now, seen: map[fleet.NodeID]sighting{}, given: map[fleet.NodeID]handed{}, bells: map[fleet.NodeID]chan struct{}{}}
+	return &presence{now: now, seen: map[fleet.NodeID]sighting{}, given: map[fleet.NodeID]handed{}, over: map[fleet.NodeID]int64{}, bells: map[fleet.NodeID]chan struct{}{}}
 }
 
 // see notes that the agent was heard of and reports whether it had not been before.
 func (p *presence) see(id fleet.NodeID, generation int64, remote string) (first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if over, ok := p.over[id]; ok && generation <= over {
+		return false
+	}
 	now := p.now()
 	old, ok := p.seen[id]
 	if !ok || old.generation != generation {
@@ -71,6 +75,14 @@ func (p *presence) wake(id fleet.NodeID) {
 		close(c)
 		delete(p.bells, id)
 	}
+}
+
+// revoke forgets the agent of a boot generation, for good: its requests that still wait do not bring it back.
+func (p *presence) revoke(id fleet.NodeID, generation int64) {
+	p.forget(id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over[id] = generation
 }
 
 func (p *presence) forget(id fleet.NodeID) {
