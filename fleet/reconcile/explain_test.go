@@ -391,13 +391,6 @@ func TestExplainStories(t *testing.T) {
 		"a store that is full": {state: fleet.Managed, change: func(s *reconcile.Situation) {
 			s.Trouble, s.TroubleSince = fleet.Errorf(fleet.Unavailable, "MC-STORE-FULL", "no space is left").WithHint("make room, then wait"), now
 		}, want: api.Reason{Kind: "trouble", On: api.OnTime, Text: "the server cannot make its next move: no space is left", Since: now, Then: "it is tried again every second", Code: "MC-STORE-FULL"}},
-		"a store that is older than its witness": {state: fleet.Available, change: func(s *reconcile.Situation) {
-			s.Node.MarkStale(fleet.WitnessTag{}, "the BMC names 1 handovers", now)
-			s.Operation = runOf(step.Clean, step.PowerOn, fleet.StepPending, now)
-			s.Freeze = fleet.FrozenBy(s.Node, nil)
-		}, want: api.Reason{Kind: "freeze", On: api.OnPerson, Since: now, Code: "MC-FAULT-STALE-STORE",
-			Text:    "the store is older than its witness: the BMC names 1 handovers; look at the machine and at metalctl doctor --world, and let it go only if nobody needs what is on it",
-			Command: "metalctl node clear-fault n1 --code MC-FAULT-STALE-STORE --component store"}},
 		"a freeze by a restore": {state: fleet.Enrolled, change: func(s *reconcile.Situation) {
 			s.Freeze = &fleet.Freeze{ID: "f", Scope: fleet.FreezeAll, By: "root", Source: fleet.FrozenByRestore, Reason: "restored from a backup", Since: now}
 		}, want: api.Reason{Kind: "freeze", On: api.OnPerson, Since: now, Code: "MC-FROZEN", Command: "metalctl thaw n1 --reason TEXT",

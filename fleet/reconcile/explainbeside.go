@@ -17,7 +17,7 @@ func (s Situation) frozen() api.Reason {
 		Command: s.command("thaw NODE --reason TEXT")}
 	switch {
 	case f.ID == "": // what stands in the way is a fault, and no thaw helps
-		r.Text, r.Command = "held, whatever is thawed: "+f.Reason+"; look at the machine and at metalctl doctor --world", s.Node.DoubtCommand()
+		r.Text, r.Command = "held, whatever is thawed: "+f.Reason, s.Node.DoubtCommand()
 	case f.Source != fleet.FrozenByPerson:
 		r.Text += "; compare with the world before you thaw it: metalctl doctor --world"
 	}
