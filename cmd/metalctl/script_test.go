@@ -355,7 +355,7 @@ func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	for end := time.Now().Add(10 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		runErr := ts.Exec(args[1], args[2:]...)
-		if re.MatchString(ts.ReadFile("stdout")) {
+		if re.MatchString(ts.ReadFile("stdout")) || re.MatchString(ts.ReadFile("stderr")) {
 			return
 		}
 		if time.Now().After(end) {
