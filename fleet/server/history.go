@@ -45,7 +45,7 @@ func (s *Server) getHistory(ctx context.Context, in *historyIn) (*plain[api.Hist
 		}
 		if some, err = s.Store.Events(ctx, after, 1000); fleet.CodeOf(err) == "MC-EVENTS-GONE" { // dropped while these were read
 			out.Complete = false
-			after, some, err = s.oldestEvents(ctx, 1000)
+			_, some, err = s.oldestEvents(ctx, 1000)
 		}
 		if err != nil {
 			return nil, err
