@@ -42,8 +42,8 @@ func ranSince(began time.Time) func() time.Duration {
 func (p *physician) Examine(ctx context.Context) []api.Finding {
 	var out []api.Finding
 	seen := map[string]bool{}
-	for what, dir := range map[string]string{"data folder": p.cfg.DataDir, "backup folder": p.cfg.BackupDir} {
-		if f, fs := diskFinding(what, dir); !seen[fs] {
+	for _, at := range []struct{ what, dir string }{{"data folder", p.cfg.DataDir}, {"backup folder", p.cfg.BackupDir}} {
+		if f, fs := diskFinding(at.what, at.dir); !seen[fs] {
 			seen[fs] = true
 			out = append(out, f)
 		}
