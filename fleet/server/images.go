@@ -82,9 +82,21 @@ func (s *Server) addImage(ctx context.Context, in *addImageIn) (*accepted[fleet.
 	_, err := s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: img}},
 		Events: []fleet.Event{{Type: "image.added", At: img.CreatedAt, Subject: key, Text: "image " + img.Name + " added by " + callerOf(ctx)}}})
 	if fleet.CodeOf(err) == "MC-STORE-STALE" {
+		if old, _, gerr := s.image(ctx, img.Name); gerr == nil && s.awaits(old, img) {
+			return &accepted[fleet.Image]{Status: http.StatusCreated, Location: api.Base + "/images/" + img.Name, Body: old.Shown()}, nil
+		}
 		err = fleet.Errorf(fleet.Conflict, "MC-IMAGE-TWICE", "there is an image %s already", img.Name).WithHint("metalctl image show %s; names are not reused while an image has them", img.Name)
 	}
 	return &accepted[fleet.Image]{Status: http.StatusCreated, Location: api.Base + "/images/" + img.Name, Body: img.Shown()}, err
+}
+
+// awaits reports whether old still waits for just the bytes that img is about: an upload that broke off is taken up by the same command.
+func (s *Server) awaits(old, img fleet.Image) bool {
+	if old.URL != "" || img.URL != "" || old.SHA256 != img.SHA256 || old.Format != img.Format {
+		return false
+	}
+	_, err := os.Stat(s.imageFile(old.SHA256))
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // verifyLimit bounds the reading of one image.

@@ -35,7 +35,11 @@ func TestUploadVerifyServeRemove(t *testing.T) {
 	content := bytes.Repeat([]byte("disk image "), 100_000)
 	_, err := w.client.AddImage(ctx, api.ImageCreate{Image: fleet.Image{Name: "debian", Format: "raw", SHA256: digestOf(content)}})
 	must(t, err)
-	_, err = w.client.AddImage(ctx, api.ImageCreate{Image: fleet.Image{Name: "debian", Format: "raw", SHA256: digestOf(content)}})
+	// Its bytes have not come yet: who names the same image takes it up, and who names another one does not.
+	same, other := fleet.Image{Name: "debian", Format: "raw", SHA256: digestOf(content)}, fleet.Image{Name: "debian", Format: "raw", SHA256: digestOf([]byte("other"))}
+	_, err = w.client.AddImage(ctx, api.ImageCreate{Image: same})
+	must(t, err)
+	_, err = w.client.AddImage(ctx, api.ImageCreate{Image: other})
 	wantCode(t, err, fleet.Conflict, "MC-IMAGE-TWICE")
 	_, err = w.client.VerifyImage(ctx, "debian")
 	wantCode(t, err, fleet.Conflict, "MC-IMAGE-CONTENT")
@@ -53,6 +57,8 @@ func TestUploadVerifyServeRemove(t *testing.T) {
 	if img.SizeBytes != int64(len(content)) || img.VirtualSizeBytes != int64(len(content)) || sent != int64(len(content)) {
 		t.Errorf("got %s, %d sent", asJSON(t, img), sent)
 	}
+	_, err = w.client.AddImage(ctx, api.ImageCreate{Image: same})
+	wantCode(t, err, fleet.Conflict, "MC-IMAGE-TWICE")
 	v, err := w.client.VerifyImage(ctx, "debian")
 	must(t, err)
 	if v.Read != int64(len(content)) {
