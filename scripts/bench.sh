@@ -5,14 +5,14 @@ cd "$(dirname "$0")/.."
 go=${GO:-go}
 export METALCTL_BENCH=1
 
-# What else runs on the machine should disturb nobody's figures: both sides of every comparison run in this session, before everything else.
+# What else runs on the machine should disturb nobody's figures: both sides of every comparison run with the same priority, before everything else.
 group=/proc/self/autogroup
 if [ "$(id -u)" = 0 ] && [ -w $group ] && [ "$(cat /proc/sys/kernel/sched_autogroup_enabled)" = 1 ]; then
 	before=$(sed -n 's/.* nice //p' $group)
 	trap 'echo "$before" > /proc/self/autogroup' EXIT
 	trap 'exit 130' INT TERM
 	echo -20 > $group
-	priority="this session before all others"
+	priority="the bench before all others"
 else
 	priority="no priority over what else runs here"
 fi
