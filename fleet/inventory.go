@@ -8,16 +8,24 @@ type Inventory struct {
 	Version int       `json:"version"`
 	TakenAt time.Time `json:"taken_at"`
 	// OutOfBand marks an inventory that was read through the BMC alone.
-	OutOfBand bool       `json:"out_of_band,omitempty"`
-	System    System     `json:"system"`
-	CPUs      []CPU      `json:"cpus"`
-	NUMANodes []NUMANode `json:"numa_nodes"`
-	Memory    Memory     `json:"memory"`
-	PCI       []PCI      `json:"pci"`
-	NICs      []NIC      `json:"nics"`
-	Disks     []Disk     `json:"disks"`
-	TPM       *TPM       `json:"tpm,omitempty"`
-	Missing   []Missing  `json:"missing"`
+	OutOfBand  bool       `json:"out_of_band,omitempty"`
+	System     System     `json:"system"`
+	CPUs       []CPU      `json:"cpus"`
+	NUMANodes  []NUMANode `json:"numa_nodes"`
+	Memory     Memory     `json:"memory"`
+	PCI        []PCI      `json:"pci"`
+	GPUDriver  *GPUDriver `json:"gpu_driver,omitempty"`
+	GPUs       []GPU      `json:"gpus,omitempty"`
+	NVSwitches []NVSwitch `json:"nvswitches,omitempty"`
+	HCAs       []HCA      `json:"hcas,omitempty"`
+	NICs       []NIC      `json:"nics"`
+	Disks      []Disk     `json:"disks"`
+	TPM        *TPM       `json:"tpm,omitempty"`
+	// BMC is the controller as the host sees it.
+	BMC            *HostBMC        `json:"bmc,omitempty"`
+	Rails          []Rail          `json:"rails,omitempty"`
+	KernelFindings []KernelFinding `json:"kernel_findings,omitempty"`
+	Missing        []Missing       `json:"missing"`
 }
 
 // WouldErase lists the disks that accept would agree to: all that could hold data, but not the boot medium, nor what is removable or read-only, nor
@@ -80,6 +88,9 @@ type DIMM struct {
 	Serial    string `json:"serial,omitempty"`
 	Part      string `json:"part,omitempty"`
 	Vendor    string `json:"vendor,omitempty"`
+	// Corrected and Uncorrected are the errors that EDAC counted since boot; nil where no EDAC driver knows the module.
+	Corrected   *int64 `json:"corrected,omitempty"`
+	Uncorrected *int64 `json:"uncorrected,omitempty"`
 }
 
 // PCI is one function. Widths are lanes; speeds are GT/s as the kernel prints them.
@@ -95,6 +106,13 @@ type PCI struct {
 	Width    int    `json:"width,omitempty"`
 	MaxSpeed string `json:"max_speed,omitempty"`
 	MaxWidth int    `json:"max_width,omitempty"`
+	// Subsystem is vendor:device of the board, 4 hex digits each.
+	Subsystem string `json:"subsystem,omitempty"`
+	// ACS lists the access control services that a bridge enforces (source-validation, request-redirect, ...): they turn traffic between GPU and NIC
+	// up to the root. nil where the function has no such capability, empty where all are off.
+	ACS []string `json:"acs,omitempty"`
+	// AER counts errors that are not zero, by severity and name, such as nonfatal/TLP.
+	AER map[string]int64 `json:"aer,omitempty"`
 }
 
 // NIC is one Ethernet interface.
@@ -138,8 +156,37 @@ type Disk struct {
 	NUMANode   int    `json:"numa_node"`
 	// Sanitize lists what the device says it can do to erase itself: sanitize-crypto, sanitize-block, sanitize-overwrite, format-crypto, format, discard.
 	Sanitize []string `json:"sanitize,omitempty"`
+	Smart    *Smart   `json:"smart,omitempty"`
+	// PCIe is the link of a drive that has one of its own.
+	PCIe *PCIeLink `json:"pcie,omitempty"`
 	// BootMedium marks the medium this agent was booted from: it is never written or erased.
 	BootMedium bool `json:"boot_medium,omitempty"`
+}
+
+// Smart is a drive's own account of its health (NVMe log page 02h; NVM Express Base Specification 2.0c, figure 207).
+type Smart struct {
+	// CriticalWarning has a word per bit that is set: spare-low, temperature, degraded, read-only, backup-failed, pmr-unreliable.
+	CriticalWarning []string `json:"critical_warning,omitempty"`
+	TemperatureC    int      `json:"temperature_c"`
+	SparePercent    int      `json:"spare_percent"`
+	SpareThreshold  int      `json:"spare_threshold_percent"`
+	UsedPercent     int      `json:"used_percent"`
+	MediaErrors     int64    `json:"media_errors"`
+	ErrorLogEntries int64    `json:"error_log_entries"`
+	UnsafeShutdowns int64    `json:"unsafe_shutdowns"`
+	PowerOnHours    int64    `json:"power_on_hours"`
+	WrittenBytes    int64    `json:"written_bytes"`
+	ReadBytes       int64    `json:"read_bytes"`
+}
+
+// HostBMC is the management controller by SMBIOS type 38 and 42, and IPMI's device id where the kernel has a driver.
+type HostBMC struct {
+	Interface string `json:"interface,omitempty"` // KCS, SSIF, ...
+	// HostInterface is the network interface that leads to it, and Address what it says its address there is.
+	HostInterface string `json:"host_interface,omitempty"`
+	Address       string `json:"address,omitempty"`
+	Firmware      string `json:"firmware,omitempty"`
+	Manufacturer  string `json:"manufacturer,omitempty"`
 }
 
 // TPM is the machine's trusted platform module.
