@@ -69,7 +69,8 @@ func (a *asking) ids(collection string) (out []string) {
 	return out
 }
 
-// scriptNowhere reads every answer that the API's own description names, of every item, and what was logged, for a text that must be in none of them.
+// scriptNowhere reads every answer that the API's own description names, of every item, the support bundle, and what was logged, for a
+// text that must be in none of them.
 func scriptNowhere(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: nowhere TEXT")
@@ -119,6 +120,21 @@ func scriptNowhere(ts *testscript.TestScript, neg bool, args []string) {
 	if asked < 20 {
 		ts.Fatalf("only %d answers were read", asked)
 	}
+	bundle := ts.MkAbs("nowhere.tar.gz")
+	ts.Check(ts.Exec("metalctl", "support-bundle", "--file", bundle))
+	f, err := os.Open(bundle)
+	ts.Check(err)
+	defer f.Close()
+	parts := 0
+	ts.Check(readBundle(f, func(name string, content []byte) {
+		parts++
+		look(name+" of the support bundle", string(content))
+		look(name+" of the support bundle, decoded", string(unwrapped(content)))
+	}))
+	if parts < 20 {
+		ts.Fatalf("the support bundle has only %d parts", parts)
+	}
+	ts.Check(os.Remove(bundle))
 	look("the server's log", (*ts.Value(runKey{}).(**scriptRun)).out.String())
 	consoles, err := filepath.Glob(ts.MkAbs("rack/*/serial.log"))
 	ts.Check(err)

@@ -85,7 +85,7 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	fill FILE SIZE         makes a file of that many bytes, or writes them to the beginning of one
 //	cut FILE SIZE          drops that many bytes from a file's end
 //	plan-digest FILE       sets PLAN to the first line of a file
-//	nowhere TEXT           wants TEXT in no answer of the API, not in the server's log, and on no machine's console
+//	nowhere TEXT           wants TEXT in no answer of the API, not in the support bundle or the server's log, and on no machine's console
 //	until RE metalctl …    repeats a command until its output matches
 //	fault MACHINE JSON     makes the machine's BMC misbehave by a rule (bmc.Fault); with "mended" for JSON: by none any more
 func TestScripts(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -90,16 +91,19 @@ func (o serverConfig) onto(c *cobra.Command, cfg *serverConfig) {
 	}
 }
 
-func newLogger(p *program, cfg serverConfig) (*slog.Logger, error) {
+// newLogger logs to the program's stderr and keeps the end of it for who helps.
+func newLogger(p *program, cfg serverConfig) (*slog.Logger, *logRing, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		return nil, usageError("log_level %q: want debug, info, warn or error", cfg.LogLevel)
+		return nil, nil, usageError("log_level %q: want debug, info, warn or error", cfg.LogLevel)
 	}
 	o := &slog.HandlerOptions{Level: level}
+	ring := &logRing{}
+	out := io.MultiWriter(ring, p.stderr) // the ring first: it never fails
 	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(p.stderr, o)), nil
+		return slog.New(slog.NewJSONHandler(out, o)), ring, nil
 	}
-	return slog.New(slog.NewTextHandler(p.stderr, o)), nil
+	return slog.New(slog.NewTextHandler(out, o)), ring, nil
 }
 
 func openStore(cfg serverConfig, log *slog.Logger) (*store.DB, error) {
@@ -119,7 +123,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 		// What a large fleet keeps changes little: collecting twice as often costs less than keeping as much again in garbage.
 		debug.SetGCPercent(50)
 	}
-	log, err := newLogger(p, cfg)
+	log, ring, err := newLogger(p, cfg)
 	if err != nil {
 		return err
 	}
@@ -161,7 +165,7 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
 	}
 
 	controllers := newBMCs(db, db, log)
-	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, logs: logs, now: cfg.now, began: cfg.now(), ran: ranSince(time.Now())}
+	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, logs: logs, ring: ring, now: cfg.now, began: cfg.now(), ran: ranSince(time.Now())}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 		defer cancel()

@@ -26,6 +26,7 @@ type physician struct {
 	bmcs   *bmcs
 	kept   *backups
 	logs   []witness.Log
+	ring   *logRing
 	agents agentsUp
 	now    func() time.Time
 	// began is when the process began by the clock, ran how long ago that was by one that nobody sets.

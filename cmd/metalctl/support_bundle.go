@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -34,9 +33,10 @@ func supportBundle(p *program) *cobra.Command {
 	var nodes []string
 	c := &cobra.Command{
 		Use: "support-bundle", Short: "Write what somebody who helps needs to see into one file, without secrets", Args: exactly(),
-		Long: `Support-bundle writes a tar.gz with the versions, the site, classes, images, leases and operations, the newest events and the metrics, and for each node its
-record, what it waits for, its history and its timeline. It reads the API alone and changes nothing. Passwords, tokens, keys, user-data and the
-signatures of addresses are left out; what cannot be read is named in errors.txt. The file is complete or not there.`,
+		Long: `Support-bundle writes a tar.gz with what is known of the server (versions, configuration, the end of its log, its goroutines, store statistics, doctor's
+findings, metrics), the site, classes, images, leases and operations, the newest events, and for each node its record, what it waits for, its history
+and its timeline. It reads the API alone, calls no BMC and changes nothing. Passwords, tokens, keys, user-data and the signatures of addresses are left
+out; what cannot be read is named in errors.txt. The file is complete or not there.`,
 		Example: "  metalctl support-bundle --node hgx-001",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := p.client()
@@ -135,6 +135,7 @@ func part[T any](b *bundle, name string, read func() (T, error)) T {
 
 func (b *bundle) fill(ctx context.Context, cl *api.Client, names []string) {
 	b.add("version.txt", fmt.Appendf(nil, "metalctl %s %s\ntaken at %s\n", version, commit(), b.now.UTC().Format(time.RFC3339)))
+	b.server(ctx, cl)
 	part(b, "capabilities.json", func() (api.Capabilities, error) { return cl.Capabilities(ctx) })
 	part(b, "site.json", func() (fleet.Site, error) { return cl.Site(ctx) })
 	part(b, "classes.json", func() ([]fleet.Class, error) { return cl.Classes(ctx) })
@@ -169,32 +170,21 @@ func (b *bundle) fill(ctx context.Context, cl *api.Client, names []string) {
 	}
 }
 
-var secretTexts = []*regexp.Regexp{
-	// Members of JSON whose name says what they are.
-	regexp.MustCompile(`(?i)("[a-z0-9_.-]*(?:password|passwd|secret|token|user_?data|private_?key|api_?key|authorization|cookie|credential)[a-z0-9_.-]*"\s*:\s*)"(?:[^"\\]|\\.)*"`),
-	// The same in plain text, as console lines have it.
-	regexp.MustCompile(`(?i)((?:password|passwd|secret|token|api[_-]?key|x-auth-token)\s*[=:]\s*)[^\s"',;&\\]+`),
-	regexp.MustCompile(`(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{6,}`),
-	// Users and passwords in addresses, and their queries, which may sign them.
-	regexp.MustCompile(`([a-z][a-z0-9+.-]*://)[^/\s"@]+@`),
-	regexp.MustCompile(`([a-z][a-z0-9+.-]*://[^\s"?]+\?)[^\s"]+`),
-	// What makes an address of media or images unguessable.
-	regexp.MustCompile(`(/(?:boot|images)/)[A-Za-z0-9_-]{16,}`),
-}
-
-var privateKey = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]|-[^-])*-----END [A-Z ]*PRIVATE KEY-----`)
-
-// redact takes out what looks like a secret, wherever it stands: too much rather than too little.
-func redact(b []byte) []byte {
-	b = privateKey.ReplaceAll(b, []byte("***"))
-	for i, re := range secretTexts {
-		with := "${1}***"
-		if i == 0 {
-			with = `${1}"***"`
-		} else if i == 3 {
-			with = "${1}***@"
-		}
-		b = re.ReplaceAll(b, []byte(with))
+// server adds what is known of the server's process.
+func (b *bundle) server(ctx context.Context, cl *api.Client) {
+	part(b, "server/doctor.json", func() (api.Doctor, error) { return examine(ctx, cl) })
+	d, err := cl.Diagnostics(ctx)
+	if err != nil {
+		b.errs = append(b.errs, "server: "+err.Error())
+		return
 	}
-	return b
+	if d.LogDropped > 0 {
+		d.Log = fmt.Sprintf("(%d bytes before this are not kept)\n%s", d.LogDropped, d.Log)
+	}
+	b.add("server/config.yaml", []byte(d.Config))
+	b.add("server/log.txt", []byte(d.Log))
+	b.add("server/goroutines.txt", []byte(d.Goroutines))
+	part(b, "server/versions.json", func() (api.Versions, error) { return d.Versions, nil })
+	part(b, "server/process.json", func() (api.ProcessStats, error) { return d.Process, nil })
+	part(b, "server/store.json", func() (api.StoreStats, error) { return d.Store, nil })
 }

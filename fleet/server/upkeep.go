@@ -28,6 +28,8 @@ type Physician interface {
 	Examine(ctx context.Context) []api.Finding
 	// World compares the store with what is outside. It only reads.
 	World(ctx context.Context) (api.World, error)
+	// Diagnose tells what somebody who helps needs to know of this process, without secrets.
+	Diagnose(ctx context.Context) (api.Diagnostics, error)
 }
 
 func (r *routes) upkeep() {
@@ -36,6 +38,7 @@ func (r *routes) upkeep() {
 	route(r, http.MethodPost, "/backups", "make-backup", "Make a backup, restore it into a temporary place and check it", http.StatusCreated, s.makeBackup)
 	route(r, http.MethodGet, "/backups/{id}/content", "get-backup-content", "Read a backup as a tar archive", http.StatusOK, s.backupContent)
 	route(r, http.MethodGet, "/doctor", "get-doctor", "How the server does: disk, clock, certificate, backups, witness, BMCs", http.StatusOK, s.getDoctor)
+	route(r, http.MethodGet, "/diagnostics", "get-diagnostics", "The end of the log, the configuration, versions, goroutines and store statistics, without secrets", http.StatusOK, s.getDiagnostics)
 	route(r, http.MethodGet, "/world", "get-world", "What the store believes against what BMCs, agents and the witness show; only reads", http.StatusOK, s.getWorld)
 }
 
@@ -97,6 +100,14 @@ func (s *Server) getWorld(ctx context.Context, _ *struct{}) (*plain[api.World], 
 	}
 	w, err := s.Physician.World(ctx)
 	return &plain[api.World]{w}, err
+}
+
+func (s *Server) getDiagnostics(ctx context.Context, _ *struct{}) (*plain[api.Diagnostics], error) {
+	if s.Physician == nil {
+		return nil, errUnbound("diagnostics")
+	}
+	d, err := s.Physician.Diagnose(ctx)
+	return &plain[api.Diagnostics]{d}, err
 }
 
 // backupCollector shows the state of the backups, when asked.
