@@ -21,6 +21,7 @@ setup: go-version
 # The ramdisk's program is built first and embedded, so that one file is the whole product and server and agent always match.
 build: go-version
 	@mkdir -p bin
+	@$(GO) run ./fixtures/nvml/build fixtures/nvml/built
 	CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS),ramdisk -ldflags '$(LDFLAGS)' -o bin/metalctl-agent ./cmd/metalctl
 	@$(GO) run ./scripts/pack-agent bin/metalctl-agent cmd/metalctl/payload/agent.zst
 	CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/metalctl ./cmd/metalctl

@@ -51,6 +51,8 @@ var arrows = []struct {
 	{"fixtures/rack", "fixtures/bmc images/ramdisk", "a rack is made of emulated BMCs that read real media"},
 	{"fixtures/herd", "agent fleet/api", "many light machines that run the real agent's protocol"},
 	{"fixtures/contract", "...", "contract tests drive what they test"},
+	{"fixtures/nvml", "", "a library and its file stand alone"},
+	{"fixtures/nvml/build", "fixtures/nvml", "compiles the library for embedding"},
 	{"fixtures/virtual", "fleet/api fleet/reconcile provision/vmedia", "the real engine and boot driver in a simulated world"},
 	{"scripts/...", "", "build helpers stand alone"},
 	{"test/...", "", "stories run the built program from outside"},
