@@ -65,6 +65,8 @@ type Precondition struct {
 type Write struct {
 	Key   Key
 	Value any
+	// Encoded is what json.Marshal made of Value, where the writer knows it already; else nil. No secret has it.
+	Encoded json.RawMessage
 }
 
 // Change is what one commit does: all of it or nothing. At most 64 keys and 512 KiB, so that it fits etcd from the start.
@@ -128,6 +130,13 @@ type Timeline interface {
 // Get reads and decodes one record; its revision is the precondition for writing it back.
 func Get[T any](s Snapshot, key Key) (T, Revision, error) {
 	var v T
+	k, ok, err := Peek[T](s, key)
+	if err != nil {
+		return v, 0, err
+	}
+	if ok {
+		return *k.Value.Keep().(*T), k.Revision, nil
+	}
 	r, err := s.Get(key)
 	if err != nil {
 		return v, 0, err
@@ -136,6 +145,26 @@ func Get[T any](s Snapshot, key Key) (T, Revision, error) {
 		return v, 0, Errorf(Broken, "MC-STORE-DECODE", "decode record %s: %w", key, err)
 	}
 	return v, r.Revision, nil
+}
+
+// Peek returns the record as the snapshot keeps it, its value a *T that is shared and only looked at; false where the snapshot keeps none of that type.
+func Peek[T any](s Snapshot, key Key) (Kept, bool, error) {
+	shelf, ok := s.(Shelf)
+	if !ok {
+		return Kept{}, false, nil
+	}
+	if _, ok := any((*T)(nil)).(Keeper); !ok {
+		return Kept{}, false, nil
+	}
+	k, err := shelf.Kept(key, func(data json.RawMessage) (Keeper, error) {
+		v := new(T)
+		return any(v).(Keeper), json.Unmarshal(data, v)
+	})
+	if err != nil {
+		return k, false, err
+	}
+	_, ok = any(k.Value).(*T)
+	return k, ok, nil
 }
 
 // List reads and decodes every record of a kind, in key order.

@@ -150,10 +150,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 			opID = v.op.v.ID
 			return v.nudge(by)
 		}
-		last, err := v.lastRun()
-		if err != nil {
-			return err
-		}
+		last := v.last
 		if last == nil || last.State != fleet.OperationFailed && last.State != fleet.OperationAborted {
 			return fleet.Errorf(fleet.Conflict, "MC-NODE-RETRY", "nothing on %s failed that could be tried again", n.Name).WithHint("metalctl node show %s", n.Name)
 		}

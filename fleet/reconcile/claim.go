@@ -20,6 +20,12 @@ type Claim struct {
 	Expires   time.Time         `json:"expires"`
 }
 
+// Keep implements fleet.Keeper.
+func (c Claim) Keep() any {
+	c.Expires = c.Expires.Round(0)
+	return &c
+}
+
 // errFenced ends a step whose claim could not be kept: a successor may act from now on.
 var errFenced = errors.New("the claim on the node could not be renewed in time")
 

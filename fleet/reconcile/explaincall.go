@@ -57,15 +57,11 @@ func (l *Loop) situation(sn fleet.Snapshot, id fleet.NodeID) (Situation, error) 
 	if err != nil {
 		return Situation{}, err
 	}
-	last, err := v.lastRun()
-	if err != nil {
-		return Situation{}, err
-	}
 	freezes, err := fleet.Freezes(sn)
 	if err != nil {
 		return Situation{}, err
 	}
-	s := Situation{Node: *v.node.v, Operation: v.op.v, Last: last, Lease: v.lease.v, Class: v.class, Site: v.site, Facts: l.facts(v.node.v), Now: v.now, Late: v.late}
+	s := Situation{Node: *v.node.v, Operation: v.op.v, Last: v.last, Lease: v.lease.v, Class: v.class, Site: v.site, Facts: l.facts(v.node.v), Now: v.now, Late: v.late}
 	s.Facts.Sure, s.Freeze = v.sure, fleet.FrozenBy(s.Node, freezes)
 	if free := l.freeAt(v.claim, v.now); v.now.Before(free) {
 		s.ClaimedBy, s.ClaimedUntil = v.claim.v.Worker, free

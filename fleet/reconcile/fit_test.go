@@ -15,10 +15,11 @@ func TestNodeRecordFits(t *testing.T) {
 	for i := range 12 {
 		n.RaiseFault(fleet.Fault{Code: fmt.Sprintf("MC-X-%d", i), Component: "c", Evidence: strings.Repeat("e", 300), Hint: strings.Repeat("h", 200), Blocks: fleet.BlocksAllocate})
 	}
-	if err := fit(n); err != nil {
+	b, err := fit(n)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err := json.Marshal(n); err != nil || len(b) > maxNode || len(n.Faults) != 12 {
+	if want, err := json.Marshal(n); err != nil || len(b) > maxNode || len(n.Faults) != 12 || string(b) != string(want) {
 		t.Errorf("%d bytes, %d faults, %v", len(b), len(n.Faults), err)
 	}
 }

@@ -158,10 +158,7 @@ func (l *Loop) plan(ctx context.Context, id fleet.NodeID, use step.Use, w *fleet
 		request := step.Request{}
 		if n.Wish != nil {
 			verb, by, op = n.Wish.Verb, n.Wish.By, n.Wish.Operation
-			last, err := v.lastRun()
-			if err != nil {
-				return err
-			}
+			last := v.last
 			if r := n.Wish.Resume; r != "" && last != nil && last.ID == r && l.continues(v, power) {
 				again := step.Again(*last, op, by, v.now)
 				again.From, again.Verb = n.State, verb

@@ -25,9 +25,18 @@ type doc[T any] struct {
 	before []byte
 	v      *T
 	drop   bool // delete it
+	// fit encodes v, and may shorten it first; nil: as it is.
+	fit func() (json.RawMessage, error)
 }
 
 func load[T any](s fleet.Snapshot, key fleet.Key) (doc[T], error) {
+	k, ok, err := fleet.Peek[T](s, key)
+	if err != nil {
+		return doc[T]{key: key}, err
+	}
+	if ok {
+		return doc[T]{key: key, rev: k.Revision, v: k.Value.Keep().(*T), before: k.Data}, nil
+	}
 	r, err := s.Get(key)
 	if err != nil {
 		return doc[T]{key: key}, err
@@ -60,7 +69,11 @@ func (d doc[T]) put(c *fleet.Change) error {
 		c.Writes = append(c.Writes, fleet.Write{Key: d.key})
 		return nil
 	}
-	after, err := json.Marshal(d.v)
+	encode := d.fit
+	if encode == nil {
+		encode = func() (json.RawMessage, error) { return json.Marshal(d.v) }
+	}
+	after, err := encode()
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", d.key, err)
 	}
@@ -68,8 +81,24 @@ func (d doc[T]) put(c *fleet.Change) error {
 		return nil
 	}
 	c.If = append(c.If, fleet.Precondition{Key: d.key, Revision: d.rev})
-	c.Writes = append(c.Writes, fleet.Write{Key: d.key, Value: d.v})
+	c.Writes = append(c.Writes, fleet.Write{Key: d.key, Value: d.v, Encoded: after})
 	return nil
+}
+
+// seen is what there is under key, to be looked at and not changed; nil where there is nothing.
+func seen[T any](s fleet.Snapshot, key fleet.Key) (*T, error) {
+	k, ok, err := fleet.Peek[T](s, key)
+	if err != nil && fleet.KindOf(err) == fleet.NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		return any(k.Value).(*T), nil
+	}
+	d, err := maybe[T](s, key)
+	return d.v, err
 }
 
 // view is everything about one node at one revision, and what a move makes of it.
@@ -78,16 +107,14 @@ type view struct {
 	// sure is the time that has passed for certain, and late the later of the clocks: ends are judged by the one and counted from the other.
 	sure, late time.Time
 
-	node doc[fleet.Node]
-	op   doc[fleet.Operation] // the node's operation
-	last *fleet.Operation     // the newest that has ended, once lastRun has decoded it
-	// lastData is the same as it is stored.
-	lastData json.RawMessage
-	lease    doc[fleet.Lease]
-	claim    doc[Claim]
-	class    fleet.Class
-	site     fleet.Site
-	packs    []fleet.Pack // all there are, where the class wants any
+	node  doc[fleet.Node]
+	op    doc[fleet.Operation] // the node's operation
+	last  *fleet.Operation     // the newest that has ended; only looked at
+	lease doc[fleet.Lease]
+	claim doc[Claim]
+	class fleet.Class
+	site  fleet.Site
+	packs []fleet.Pack // all there are, where the class wants any
 	// frozen is the freeze that covers the node, or nil.
 	frozen *fleet.Freeze
 	// book is the fence's, where the change may do harm; else nil.
@@ -122,11 +149,9 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 		}
 	}
 	if n.LastOperation != "" {
-		r, err := s.Get(fleet.KeyOf(fleet.KindOperation, n.LastOperation))
-		if err != nil && fleet.KindOf(err) != fleet.NotFound {
+		if v.last, err = seen[fleet.Operation](s, fleet.KeyOf(fleet.KindOperation, n.LastOperation)); err != nil {
 			return nil, err
 		}
-		v.lastData = bytes.Clone(r.Data)
 	}
 	if n.Lease != "" {
 		if v.lease, err = maybe[fleet.Lease](s, fleet.KeyOf(fleet.KindLease, n.Lease)); err != nil {
@@ -134,12 +159,12 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 		}
 	}
 	if n.Class != "" {
-		d, err := maybe[fleet.Class](s, fleet.KeyOf(fleet.KindClass, n.Class))
+		class, err := seen[fleet.Class](s, fleet.KeyOf(fleet.KindClass, n.Class))
 		if err != nil {
 			return nil, err
 		}
-		if d.v != nil {
-			v.class = *d.v
+		if class != nil {
+			v.class = *class
 		}
 		if len(v.class.Packs) > 0 {
 			if v.packs, err = fleet.List[fleet.Pack](s, fleet.KindPack); err != nil {
@@ -155,34 +180,19 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 	if v.claim, err = maybe[Claim](s, fleet.KeyOf(fleet.KindClaim, id)); err != nil {
 		return nil, err
 	}
-	site, err := maybe[fleet.Site](s, SiteKey)
+	site, err := seen[fleet.Site](s, SiteKey)
 	if err != nil {
 		return nil, err
 	}
-	if site.v != nil {
-		v.site = *site.v
+	if site != nil {
+		v.site = *site
 	}
 	if v.lease.v != nil {
-		d, err := maybe[fleet.Image](s, fleet.KeyOf(fleet.KindImage, v.lease.v.Request.Image))
-		if err != nil {
+		if v.image, err = seen[fleet.Image](s, fleet.KeyOf(fleet.KindImage, v.lease.v.Request.Image)); err != nil {
 			return nil, err
 		}
-		v.image = d.v
 	}
 	return v, nil
-}
-
-// lastRun is the newest operation that has ended, nil where there is none. Only a retry looks at it, so that no other move has to decode it.
-func (v *view) lastRun() (*fleet.Operation, error) {
-	if v.last != nil || len(v.lastData) == 0 {
-		return v.last, nil
-	}
-	op := new(fleet.Operation)
-	if err := json.Unmarshal(v.lastData, op); err != nil {
-		return nil, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode the last operation of %s: %w", v.node.v.Name, err)
-	}
-	v.last = op
-	return op, nil
 }
 
 // look reads a node without changing it.
@@ -248,9 +258,7 @@ func (v *view) change() (fleet.Change, error) {
 		c.Writes = append(c.Writes, fleet.Write{Key: v.node.key})
 		return c, nil
 	}
-	if err := fit(v.node.v); err != nil {
-		return c, err
-	}
+	v.node.fit = func() (json.RawMessage, error) { return fit(v.node.v) }
 	for _, err := range []error{v.node.put(&c), v.op.put(&c), v.lease.put(&c), v.claim.put(&c)} {
 		if err != nil {
 			return c, err
@@ -274,21 +282,23 @@ func (v *view) change() (fleet.Change, error) {
 // maxNode is what a node's record may have, in bytes.
 const maxNode = 4 << 10
 
-// fit shortens what the faults of a node show until its record fits; what they block stays.
-func fit(n *fleet.Node) error {
+// fit encodes a node, and shortens what its faults show until its record fits; what they block stays.
+func fit(n *fleet.Node) (b json.RawMessage, err error) {
+	if b, err = json.Marshal(n); err != nil {
+		return nil, err
+	}
 	for _, most := range []int{300, 120, 40} {
-		b, err := json.Marshal(n)
-		if err != nil {
-			return fmt.Errorf("encode node %s: %w", n.Name, err)
-		}
 		if len(b) <= maxNode {
-			return nil
+			break
 		}
 		for i := range n.Faults {
 			n.Faults[i].Evidence, n.Faults[i].Hint = cut(n.Faults[i].Evidence, most), cut(n.Faults[i].Hint, most)
 		}
+		if b, err = json.Marshal(n); err != nil {
+			return nil, err
+		}
 	}
-	return nil
+	return b, nil
 }
 
 // event records a change for watchers and for the node's timeline.

@@ -28,6 +28,8 @@ type put struct {
 	version int
 	// data is nil to delete.
 	data []byte
+	// value is the same decoded, for the shelf; nil where it is not kept.
+	value fleet.Keeper
 }
 
 type answer struct {
@@ -110,6 +112,9 @@ func (db *DB) request(c fleet.Change) (*request, error) {
 			var err error
 			if p.data, err = db.encodeValue(w); err != nil {
 				fault(w.Key, err.Error())
+			}
+			if k, ok := w.Value.(fleet.Keeper); ok {
+				p.value, _ = k.Keep().(fleet.Keeper)
 			}
 		}
 		size += len(p.key) + len(p.data)
@@ -231,8 +236,22 @@ func (db *DB) commitBatch(batch []*request, broken error) ([]answer, error) {
 	if err := tx.Commit(); err != nil {
 		return answers, storeError("commit", err)
 	}
+	for i, r := range batch {
+		if answers[i].err == nil {
+			db.keep(r, answers[i].revision)
+		}
+	}
 	db.ring()
 	return answers, nil
+}
+
+// keep puts what was committed on the shelf, so that nobody has to decode it.
+func (db *DB) keep(r *request, rev fleet.Revision) {
+	for _, p := range r.puts {
+		if p.value != nil {
+			db.shelf.add(fleet.Key(p.key), fleet.Kept{Value: p.value, Data: p.data, Revision: rev})
+		}
+	}
 }
 
 func checkConditions(records *bbolt.Bucket, conditions []fleet.Precondition) error {

@@ -95,6 +95,9 @@ func (db *DB) encodeValue(w fleet.Write) ([]byte, error) {
 		}
 		return db.seal.seal([]byte(w.Key), text)
 	}
+	if w.Encoded != nil {
+		return w.Encoded, nil
+	}
 	return json.Marshal(w.Value)
 }
 

@@ -11,8 +11,9 @@ import (
 
 // snapshot is one read transaction. What it hands out is copied: a slice of bbolt's mapping would be a trap after View returns.
 type snapshot struct {
-	tx   *bbolt.Tx
-	seal *sealer
+	tx    *bbolt.Tx
+	seal  *sealer
+	shelf *shelf
 }
 
 func (s *snapshot) Revision() fleet.Revision {
@@ -25,6 +26,27 @@ func (s *snapshot) Get(key fleet.Key) (fleet.Record, error) {
 		return fleet.Record{}, fleet.Errorf(fleet.NotFound, "MC-STORE-ABSENT", "there is no %s", key)
 	}
 	return s.record([]byte(key), v)
+}
+
+// Kept implements fleet.Shelf.
+func (s *snapshot) Kept(key fleet.Key, decode func(json.RawMessage) (fleet.Keeper, error)) (fleet.Kept, error) {
+	v := s.tx.Bucket(bucketRecords).Get([]byte(key))
+	if v == nil {
+		return fleet.Kept{}, fleet.Errorf(fleet.NotFound, "MC-STORE-ABSENT", "there is no %s", key)
+	}
+	if k, ok := s.shelf.get(key, recordRevision(v)); ok {
+		return k, nil
+	}
+	r, err := s.record([]byte(key), v)
+	if err != nil {
+		return fleet.Kept{}, err
+	}
+	k := fleet.Kept{Data: r.Data, Revision: r.Revision}
+	if k.Value, err = decode(r.Data); err != nil {
+		return k, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode record %s: %w", key, err)
+	}
+	s.shelf.add(key, k)
+	return k, nil
 }
 
 func (s *snapshot) List(kind string, yield func(fleet.Record) bool) error {

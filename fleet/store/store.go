@@ -75,6 +75,7 @@ type DB struct {
 	limits Limits
 
 	timeline *timeline
+	shelf    shelf
 
 	queue   chan *request
 	closing chan struct{}
@@ -235,7 +236,8 @@ func (db *DB) View(ctx context.Context, f func(fleet.Snapshot) error) error {
 		return storeError("read the store", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // a read transaction has nothing to lose
-	return f(&snapshot{tx: tx, seal: db.seal})
+	db.shelf.age(time.Now())
+	return f(&snapshot{tx: tx, seal: db.seal, shelf: &db.shelf})
 }
 
 // Changed implements fleet.Store.
