@@ -72,6 +72,10 @@ var Codes = map[string]Page{
 	"MC-IMAGE-INVALID":       {"the image is not described well enough", "The digest is mandatory, and format and sizes must agree. metalctl image add NAME --file FILE computes all of it."},
 	"MC-IMAGE-ORIGIN":        {"the image's address is not allowed", "Only origins on the allow-list are fetched from, and never BMCs, link-local, loopback or management addresses, also not by a redirect or by what a name resolves to. An administrator adds an origin to image_origins of the Site: metalctl site apply -f FILE"},
 	"MC-IMAGE-TRUNCATED":     {"the image is cut short", "The file ends too early: an upload or download broke off. Fetch or upload it again."},
+	// profiles
+	"MC-PROFILE-FAULT":   {"the fault file is not valid", "It has an unknown key, a wrong type, or names a part that the machine does not have; each place is named. Nothing was read. docs/inventory.md has the format; metalctl sim profile NAME DIR writes a machine whose components.yaml lists its parts."},
+	"MC-PROFILE-FILE":    {"the machine's description is not valid", "machine.yaml has an unknown key, a wrong type, or describes a machine that cannot be; each place is named. Nothing was written. docs/inventory.md has the format; the profiles in fixtures/profiles/data are examples."},
+	"MC-PROFILE-UNKNOWN": {"there is no such machine", "It is neither a profile that is built in nor a folder that holds a machine. metalctl sim profile lists the profiles; docs/inventory.md says how a folder is laid out."},
 	// rack
 	"MC-SIM-BUSY":    {"a rack runs in this folder already", "One simulated rack at a time lives in a folder. See it with metalctl sim status, end it with metalctl sim down, or give the new one another folder."},
 	"MC-SIM-CONSOLE": {"the console cannot be opened", "A QEMU machine has a console while it is powered on. metalctl sim status shows its state and the file with all that it printed."},

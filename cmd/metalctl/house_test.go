@@ -49,6 +49,7 @@ var arrows = []struct {
 	{"fixtures/bmc", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/bmc/...", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/rack", "fixtures/bmc images/ramdisk", "a rack is made of emulated BMCs that read real media"},
+	{"fixtures/profiles", "", "machines that are not there, as data"},
 	{"fixtures/herd", "agent fleet/api", "many light machines that run the real agent's protocol"},
 	{"fixtures/contract", "...", "contract tests drive what they test"},
 	{"fixtures/nvml", "", "a library and its file stand alone"},
