@@ -77,7 +77,14 @@ func (m *machine) writeImage(ctx context.Context, c step.Call) (step.Outcome, er
 	var failed []error
 	for _, s := range p.Sources {
 		c.Progress("opening "+shownSource(s), 0, img.VirtualSizeBytes)
-		res, took, err := m.writeFrom(ctx, c, s, p, img, dev)
+		var res disk.WriteResult
+		var took time.Duration
+		write := func() (err error) { res, took, err = m.writeFrom(ctx, c, s, p, img, dev); return err }
+		if s.Ours {
+			err = m.Home.persist(ctx, write)
+		} else {
+			err = write()
+		}
 		if err == nil {
 			m.mu.Lock()
 			m.written[c.Operation] = written{dev, res}

@@ -46,10 +46,6 @@ func (m *machine) fetchPacks(ctx context.Context, c step.Call) (step.Outcome, er
 	if err != nil {
 		return step.Outcome{}, err
 	}
-	client, base, err := m.Home.Client()
-	if err != nil {
-		return step.Outcome{}, err
-	}
 	var total, done int64
 	for _, k := range p.Packs {
 		total += k.SizeBytes
@@ -60,9 +56,16 @@ func (m *machine) fetchPacks(ctx context.Context, c step.Call) (step.Outcome, er
 		names[k.Name] = true
 		c.Progress("fetching "+k.Name+" "+k.Version, done, total)
 		trust.SHA256 = k.SHA256
-		from := pack.Source{Client: client, URL: base + api.AgentPackPath + k.SHA256,
-			Progress: func(n int64) { c.Progress("fetching "+k.Name+" "+k.Version, done+n, total) }}
-		ev, err := m.putPack(ctx, k, trust, from)
+		var ev packEvidence
+		err := m.Home.persist(ctx, func() error {
+			client, base, err := m.Home.Client()
+			if err != nil {
+				return err
+			}
+			ev, err = m.putPack(ctx, k, trust, pack.Source{Client: client, URL: base + api.AgentPackPath + k.SHA256,
+				Progress: func(n int64) { c.Progress("fetching "+k.Name+" "+k.Version, done+n, total) }})
+			return err
+		})
 		if err != nil {
 			err = packError(k, err)
 			return step.Outcome{Faults: []fleet.Fault{m.packFault(k, err)}}, err

@@ -72,7 +72,8 @@ func (m *machine) userData(ctx context.Context, path, digest string) ([]byte, er
 	if path == "" || err != nil || len(want) != sha256.Size {
 		return nil, fleet.Errorf(fleet.Invalid, "MC-AGENT-TASK", "user-data needs a path and a SHA-256")
 	}
-	b, err := m.Home.Fetch(ctx, path, maxUserData)
+	var b []byte
+	err = m.Home.persist(ctx, func() (err error) { b, err = m.Home.Fetch(ctx, path, maxUserData); return err })
 	if err != nil {
 		return nil, err
 	}

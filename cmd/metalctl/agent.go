@@ -18,7 +18,6 @@ import (
 	"github.com/metalctl/metalctl/agent/inspect"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
-	"github.com/metalctl/metalctl/fleet/step"
 )
 
 // pid1 is the agent of a booted machine. It does not return while the machine runs.
@@ -188,18 +187,31 @@ func runProcessAgent(ctx context.Context, p *program) error {
 	if err != nil {
 		return fmt.Errorf("read the machine's description: %w", err)
 	}
-	cred, err := fleet.ParseCredential(spec.Credential)
-	if err != nil {
-		return err
-	}
 	if spec.Packs == "" {
 		if spec.Packs, err = os.MkdirTemp("", "metalctl-packs-"); err != nil {
 			return fmt.Errorf("make a folder for packs: %w", err)
 		}
 		defer os.RemoveAll(spec.Packs)
 	}
+	cfg, err := spec.agent(slog.NewTextHandler(p.stderr, nil))
+	if err != nil {
+		return err
+	}
+	err = agent.Run(ctx, cfg)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// agent is the agent of the machine that spec describes; it logs to console and to its server.
+func (spec *processSpec) agent(console slog.Handler) (agent.Config, error) {
+	cred, err := fleet.ParseCredential(spec.Credential)
+	if err != nil {
+		return agent.Config{}, err
+	}
 	home := &agent.Home{}
-	log := slog.New(home.Handler(slog.NewTextHandler(p.stderr, nil)))
+	log := slog.New(home.Handler(console))
 	opts := inspect.Options{System: &spec.System, Disks: spec.Disks, NICs: spec.NICs, Log: log}
 	if opts.Disks == nil {
 		opts.Disks = []fleet.Disk{}
@@ -207,14 +219,9 @@ func runProcessAgent(ctx context.Context, p *program) error {
 	if opts.NICs == nil {
 		opts.NICs = []fleet.NIC{}
 	}
-	inv := fleet.Inventory{System: spec.System, NICs: spec.NICs}
-	var funcs step.Funcs = agent.Steps(agent.Deps{Home: home, Inspect: opts, Vars: spec.EFIVars, Packs: spec.Packs})
-	err = agent.Run(ctx, agent.Config{
-		Credential: *cred, Home: home, Log: log, Identity: identityOf(inv, nil), Funcs: funcs,
+	return agent.Config{
+		Credential: *cred, Home: home, Log: log, Identity: identityOf(fleet.Inventory{System: spec.System, NICs: spec.NICs}, nil),
+		Funcs:    agent.Steps(agent.Deps{Home: home, Inspect: opts, Vars: spec.EFIVars, Packs: spec.Packs}),
 		PowerOff: func(context.Context) error { return nil },
-	})
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/metalctl/metalctl/fixtures/contract"
+	"github.com/metalctl/metalctl/fleet/step"
 )
 
 func TestPlans(t *testing.T) { contract.Plan(t) }
@@ -28,5 +29,10 @@ func TestFaultsDocs(t *testing.T) {
 	}
 	if diff := cmp.Diff(strings.Split(string(got), "\n"), strings.Split(want, "\n")); diff != "" {
 		t.Errorf("docs/faults.md is not what the contract of plans holds; make generate\n%s", diff)
+	}
+	for _, decl := range step.Catalogue {
+		if !strings.Contains(want, "\n| `"+decl.Name+"` |") {
+			t.Errorf("no plan of the contract has the step %s", decl.Name)
+		}
 	}
 }

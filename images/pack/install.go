@@ -49,6 +49,9 @@ func Install(ctx context.Context, from Source, t Trust, dir string) (*Manifest, 
 		return nil, noRoom(v.m, err)
 	}
 	if err := unpack(v, tmp); err != nil {
+		if body.broke != nil {
+			err = body.broke // what was made of half a pack says nothing
+		}
 		return nil, errors.Join(err, os.RemoveAll(tmp))
 	}
 	if err := os.Rename(tmp, dir); err != nil {
