@@ -92,6 +92,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	anonymous := cfg.Log
+	cfg.Log = anonymous.With(fleet.LogNode, cfg.Credential.Node)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -109,7 +111,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	clock.follow(reg.Now, cfg.Credential.IssuedAt)
-	cfg.Log.Info("registered", "node", reg.Name, "server", c.server().ref.URL, "generation", cfg.Credential.Generation)
+	// From here on by the name that people use.
+	cfg.Log = anonymous.With(fleet.LogNode, reg.Name)
+	c.cfg.Log, clock.log = cfg.Log, cfg.Log
+	ctx = fleet.WithLog(ctx, slog.String(fleet.LogNode, reg.Name))
+	cfg.Log.Info("registered", "server", c.server().ref.URL, "generation", cfg.Credential.Generation)
 	cfg.Home.begin(c, clock)
 	if cfg.OnRegistered != nil {
 		cfg.OnRegistered(reg)

@@ -407,6 +407,8 @@ func (p panicOnce) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
+func (p panicOnce) WithAttrs([]slog.Attr) slog.Handler { return p }
+
 func TestALoopThatPanicsBeginsAgain(t *testing.T) {
 	for _, message := range []string{"result not delivered yet", "answering a repeated task from memory"} {
 		t.Run(message, func(t *testing.T) {

@@ -41,7 +41,7 @@ func (w *worker) deliver(ctx context.Context, c *client) error {
 		case code == http.StatusBadRequest || code == http.StatusRequestEntityTooLarge || code == http.StatusUnprocessableEntity:
 			w.rejected(r, err)
 		default:
-			w.cfg.Log.Warn("result not delivered yet", "operation", r.Operation, "step", r.Step, "try", r.Try, "err", err)
+			w.cfg.Log.Warn("result not delivered yet", fleet.LogOperation, r.Operation, fleet.LogStep, r.Step, fleet.LogTry, r.Try, "err", err)
 			w.undelivered()
 			if err := pause.wait(ctx); err != nil {
 				return err
@@ -77,7 +77,7 @@ func (w *worker) undelivered() {
 
 // rejected replaces a result that the server can never take by a short one that says so; if that is refused as well, there is nothing left to say.
 func (w *worker) rejected(r api.Result, cause error) {
-	w.cfg.Log.Error("the server refuses the result", "operation", r.Operation, "step", r.Step, "try", r.Try, "err", cause)
+	w.cfg.Log.Error("the server refuses the result", fleet.LogOperation, r.Operation, fleet.LogStep, r.Step, fleet.LogTry, r.Try, "err", cause)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r.Error != nil && r.Error.Code == "MC-AGENT-RESULT" {

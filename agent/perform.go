@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -49,7 +50,8 @@ func (w *worker) do(ctx context.Context, r *running, fn step.Func, limit time.Du
 // outcome runs the step and makes its result.
 func (w *worker) outcome(ctx context.Context, r *running, fn step.Func, limit time.Duration) api.Result {
 	t := r.task
-	w.cfg.Log.Info("step begins", "operation", t.Operation, "step", t.Step, "try", t.Try)
+	ctx = w.about(ctx, t)
+	w.cfg.Log.InfoContext(ctx, "step begins")
 	began := w.cfg.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -63,15 +65,20 @@ func (w *worker) outcome(ctx context.Context, r *running, fn step.Func, limit ti
 	if end, ended := w.await(ctx, back); ended {
 		result = w.judge(ctx, t, end, limit)
 	} else {
-		result = w.abandon(t, back)
+		result = w.abandon(ctx, t, back)
 	}
-	attrs := []any{"operation", t.Operation, "step", t.Step, "try", t.Try, "took", w.cfg.Now().Sub(began)}
+	took := w.cfg.Now().Sub(began)
 	if result.Error != nil {
-		w.cfg.Log.Error("step failed", append(attrs, "err", result.Error.Detail)...)
+		w.cfg.Log.ErrorContext(ctx, "step failed", "took", took, "code", result.Error.Code, "err", result.Error.Detail)
 	} else {
-		w.cfg.Log.Info("step done", attrs...)
+		w.cfg.Log.InfoContext(ctx, "step done", "took", took)
 	}
 	return result
+}
+
+// about says in each log line of ctx which task it is about.
+func (w *worker) about(ctx context.Context, t api.Task) context.Context {
+	return fleet.WithLog(ctx, slog.String(fleet.LogOperation, string(t.Operation)), slog.String(fleet.LogStep, t.Step), slog.Int(fleet.LogTry, t.Try))
 }
 
 // await waits for the step, and after the end of its context for as long as a step may take to end.
@@ -92,7 +99,7 @@ func (w *worker) await(ctx context.Context, back <-chan ending) (ending, bool) {
 }
 
 // abandon fails a step that does not end. No other step starts while it may still write (invariant A2).
-func (w *worker) abandon(t api.Task, back <-chan ending) api.Result {
+func (w *worker) abandon(ctx context.Context, t api.Task, back <-chan ending) api.Result {
 	w.mu.Lock()
 	w.stuck[t.Step] = keyOf(t)
 	err := w.stuckErrorLocked()
@@ -102,7 +109,7 @@ func (w *worker) abandon(t api.Task, back <-chan ending) api.Result {
 		w.mu.Lock()
 		delete(w.stuck, t.Step)
 		w.mu.Unlock()
-		_ = w.cfg.caught("logging", func() error { w.cfg.Log.Warn("a stuck step has ended after all", "step", t.Step); return nil }) // nothing is left to do
+		_ = w.cfg.caught("logging", func() error { w.cfg.Log.WarnContext(ctx, "a stuck step has ended after all"); return nil }) // nothing is left to do
 	}()
 	return problem(err)
 }

@@ -84,7 +84,7 @@ func (w *worker) offer(t api.Task) (repeat bool) {
 	defer w.mu.Unlock()
 	key := keyOf(t)
 	if r, ok := w.rememberedLocked(key); ok {
-		w.cfg.Log.Info("answering a repeated task from memory", "operation", t.Operation, "step", t.Step, "try", t.Try)
+		w.cfg.Log.InfoContext(w.about(w.base, t), "answering a repeated task from memory")
 		w.enqueueLocked(r)
 		return true
 	}

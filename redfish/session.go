@@ -137,7 +137,7 @@ func (b *BMC) drop(ctx context.Context, s SavedSession) {
 	}
 	r, err := b.wire.roundTrip(ctx, request{method: http.MethodDelete, uri: s.URI, token: s.Token.Reveal(), session: true})
 	if err != nil || !gone(r.status) {
-		b.log.Debug("an old session stays on the BMC until it expires", "err", err)
+		b.log.DebugContext(ctx, "an old session stays on the BMC until it expires", "err", err)
 	}
 }
 

@@ -101,7 +101,7 @@ func setLinks(ctx context.Context, cfg *fleet.BootNetwork, log *slog.Logger) (to
 	for _, o := range ops {
 		err := do(o)
 		if err != nil && cfg.Interface == "" && cfg.Bond == nil {
-			log.Warn("network card left out", "operation", o.String(), "err", err)
+			log.Warn("network card left out", "card", o.String(), "err", err)
 			continue
 		}
 		if err != nil {

@@ -106,7 +106,7 @@ func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
 		if opts.Progress != nil {
 			opts.Progress(part.name)
 		}
-		r.guard(part.name, func() { part.read(ctx) })
+		r.guard(ctx, part.name, func() { part.read(ctx) })
 	}
 	if err := ctx.Err(); err != nil {
 		return *inv, fmt.Errorf("inspect: %w", err)
@@ -116,11 +116,11 @@ func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
 }
 
 // guard keeps a reader that trips over odd firmware from taking the others along: one part is then missing, with the reason.
-func (r *reading) guard(part string, read func()) {
+func (r *reading) guard(ctx context.Context, part string, read func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.missingf(part, "the reader tripped: %v", p)
-			r.opts.Log.Error("a reader tripped", "part", part, "panic", fmt.Sprint(p))
+			r.opts.Log.ErrorContext(ctx, "a reader tripped", "part", part, "panic", fmt.Sprint(p))
 		}
 	}()
 	read()

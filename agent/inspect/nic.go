@@ -34,7 +34,7 @@ func (r *reading) readNICs(ctx context.Context) {
 	var heard map[string]fleet.Neighbor
 	var restore func()
 	if r.opts.LLDPWait > 0 && r.fs.live() {
-		restore = r.raise(wired)
+		restore = r.raise(ctx, wired)
 		var errs map[string]error
 		heard, errs = Listen(ctx, wired, r.opts.LLDPWait)
 		for name, err := range errs {

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 
@@ -9,7 +10,7 @@ import (
 
 // raise brings up interfaces that are down, so that they have a carrier and hear their neighbours, and returns what takes them down again. They get no
 // addresses: IPv6 is switched off on them first.
-func (r *reading) raise(names []string) (restore func()) {
+func (r *reading) raise(ctx context.Context, names []string) (restore func()) {
 	var undo []func()
 	for _, name := range names {
 		link, err := netlink.LinkByName(name)
@@ -29,7 +30,7 @@ func (r *reading) raise(names []string) (restore func()) {
 			}
 			undo = append(undo, func() {
 				if err := os.WriteFile(conf, old, 0); err != nil {
-					r.opts.Log.Warn("cannot restore IPv6 on an interface", "nic", name, "err", err)
+					r.opts.Log.WarnContext(ctx, "cannot restore IPv6 on an interface", "nic", name, "err", err)
 				}
 			})
 		}
@@ -39,7 +40,7 @@ func (r *reading) raise(names []string) (restore func()) {
 		}
 		undo = append(undo, func() {
 			if err := netlink.LinkSetDown(link); err != nil {
-				r.opts.Log.Warn("cannot take an interface down again", "nic", name, "err", err)
+				r.opts.Log.WarnContext(ctx, "cannot take an interface down again", "nic", name, "err", err)
 			}
 		})
 	}

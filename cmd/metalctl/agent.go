@@ -34,7 +34,7 @@ func pid1() {
 	}
 	stages["devices"] = boot.Uptime()
 	home := &agent.Home{}
-	log := slog.New(home.Handler(m.Log.Handler()))
+	log := slog.New(fleet.LogHandler(home.Handler(m.Log.Handler())))
 	guarded := boot.Guarded{Console: m.Console, Now: time.Now, Send: func(_ context.Context, r boot.Report) error {
 		home.Report("panic", append([]string{r.Reason}, strings.Split(r.Stack, "\n")...)...)
 		return nil
@@ -68,6 +68,8 @@ func pid1() {
 
 // machineAgent connects the machine and works for its server until the session is over. stages are when those of the boot ended so far.
 func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, home *agent.Home, log *slog.Logger, stages map[string]float64) {
+	anonymous := log // the agent says who it is by itself: by its name, once it knows it
+	log = log.With(fleet.LogNode, cred.Node)
 	for {
 		net, err := boot.Network(ctx, cred.Network, log)
 		if err != nil {
@@ -93,8 +95,8 @@ func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, 
 	}
 	stages["identity"] = boot.Uptime()
 	err = agent.Run(ctx, agent.Config{
-		Credential: *cred, Home: home, Log: log, Identity: identityOf(inv, stages), Uptime: boot.Uptime, Clock: boot.SetClock, PowerOff: boot.PowerOff,
-		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: log, LLDPWait: lldpWait(inv.NICs)}}),
+		Credential: *cred, Home: home, Log: anonymous, Identity: identityOf(inv, stages), Uptime: boot.Uptime, Clock: boot.SetClock, PowerOff: boot.PowerOff,
+		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs)}}),
 	})
 	if err != nil {
 		log.Error("this boot's work is over", "err", err)
@@ -211,7 +213,7 @@ func (spec *processSpec) agent(console slog.Handler) (agent.Config, error) {
 		return agent.Config{}, err
 	}
 	home := &agent.Home{}
-	log := slog.New(home.Handler(console))
+	log := slog.New(fleet.LogHandler(home.Handler(console)))
 	opts := inspect.Options{System: &spec.System, Disks: spec.Disks, NICs: spec.NICs, Log: log}
 	if opts.Disks == nil {
 		opts.Disks = []fleet.Disk{}

@@ -136,6 +136,7 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 		return nil, fmt.Errorf("look up the BMC of node %s: %w", id, err)
 	}
 	opts := b.options(node.BMC, fleet.NewSecret(password))
+	opts.Log = b.log.With(fleet.LogNode, node.Name)
 	opts.Auth, opts.Quirk, opts.Session = redfish.ParseAuthMode(node.BMC.Auth), node.BMC.Quirk, decodeSession(session)
 	opts.Learned = redfish.Learned{Slot: node.BMC.MediaSlot, Parameters: node.BMC.MediaParameters}
 	opts.Before = func(ctx context.Context) error { return b.writable(ctx, id) }
@@ -195,7 +196,7 @@ func (b *bmcs) saveSession(id fleet.NodeID, s redfish.SavedSession) {
 	if s.URI != "" {
 		j, err := json.Marshal(savedSession{URI: s.URI, Token: s.Token.Reveal()})
 		if err != nil {
-			b.log.Warn("session not recorded", "node", id, "err", err)
+			b.log.Warn("session not recorded", fleet.LogNode, b.nameOf(ctx, id), "err", err)
 			return
 		}
 		w.Value = fleet.NewSecret(string(j))
@@ -206,8 +207,24 @@ func (b *bmcs) saveSession(id fleet.NodeID, s redfish.SavedSession) {
 		return err
 	})
 	if err != nil && fleet.KindOf(err) != fleet.NotFound {
-		b.log.Warn("session not recorded; a crash now would leave it on the BMC until it times out", "node", id, "err", err)
+		b.log.Warn("session not recorded; a crash now would leave it on the BMC until it times out", fleet.LogNode, b.nameOf(ctx, id), "err", err)
 	}
+}
+
+// nameOf is the node's name for the log; its id where there is no such node any more.
+func (b *bmcs) nameOf(ctx context.Context, id fleet.NodeID) string {
+	name := string(id)
+	err := b.store.View(ctx, func(s fleet.Snapshot) error {
+		n, _, err := fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id))
+		if err == nil {
+			name = n.Name
+		}
+		return err
+	})
+	if err != nil {
+		return string(id)
+	}
+	return name
 }
 
 // withNode calls commit with the revision of the node's record, again where the record changed meanwhile; NotFound where there is none.
@@ -277,7 +294,7 @@ func (b *bmcs) drop(ctx context.Context, id fleet.NodeID) {
 	defer o.mu.Unlock()
 	if o.bmc != nil {
 		if err := o.bmc.Close(ctx); err != nil {
-			b.log.Debug("session not deleted; it will time out", "node", id, "err", err)
+			b.log.Debug("session not deleted; it will time out", fleet.LogNode, b.nameOf(ctx, id), "err", err)
 		}
 		o.bmc = nil
 	}
@@ -376,7 +393,7 @@ func (b *bmcs) Forgotten(id fleet.NodeID) {
 	defer cancel()
 	b.drop(ctx, id) // its calls still go to the timeline
 	if err := b.timeline.ForgetTimeline(id); err != nil {
-		b.log.Warn("the timeline of a forgotten node is left", "node", id, "err", err)
+		b.log.Warn("the timeline of a forgotten node is left", fleet.LogNode, id, "err", err)
 	}
 }
 

@@ -86,6 +86,7 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	cut FILE SIZE          drops that many bytes from a file's end
 //	plan-digest FILE       sets PLAN to the first line of a file
 //	nowhere TEXT           wants TEXT in no answer of the API, not in the support bundle or the server's log, and on no machine's console
+//	logged                 wants each line that server and agents logged about a node to carry node, operation and step
 //	until RE metalctl …    repeats a command until its output matches
 //	fault MACHINE JSON     makes the machine's BMC misbehave by a rule (bmc.Fault); with "mended" for JSON: by none any more
 func TestScripts(t *testing.T) {
@@ -130,7 +131,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
 			"no-reset": scriptNoReset, "digest": scriptDigest, "approval": scriptApproval, "until": scriptUntil,
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
-			"nowhere": scriptNowhere, "halt": scriptStop, "here": scriptHere, "fault": scriptFault,
+			"nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault,
 		},
 	}
 }

@@ -101,9 +101,9 @@ func newLogger(p *program, cfg serverConfig) (*slog.Logger, *logRing, error) {
 	ring := &logRing{}
 	out := io.MultiWriter(ring, p.stderr) // the ring first: it never fails
 	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(out, o)), ring, nil
+		return slog.New(fleet.LogHandler(slog.NewJSONHandler(out, o))), ring, nil
 	}
-	return slog.New(slog.NewTextHandler(out, o)), ring, nil
+	return slog.New(fleet.LogHandler(slog.NewTextHandler(out, o))), ring, nil
 }
 
 func openStore(cfg serverConfig, log *slog.Logger) (*store.DB, error) {

@@ -241,6 +241,6 @@ func (v *view) nudge(by string) error {
 	default:
 		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "%s of %s runs on %s", r.Name, op.Use, n.Name).WithHint("metalctl operation show %s", op.ID)
 	}
-	v.stepEvent(fmt.Sprintf("%s: %s goes on, asked by %s", n.Name, r.Name, by))
+	v.stepEvent(i, fmt.Sprintf("%s: %s goes on, asked by %s", n.Name, r.Name, by))
 	return nil
 }

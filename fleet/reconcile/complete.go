@@ -286,7 +286,7 @@ func (v *view) finished(i int, evidence []byte) {
 	r := v.op.v.Steps[i]
 	v.putRight(r.Name)
 	v.powerSet(r.Name)
-	v.stepEvent(fmt.Sprintf("%s: %s finished in %s", v.node.v.Name, r.Name, v.now.Sub(r.StartedAt).Round(1e6)))
+	v.stepEvent(i, fmt.Sprintf("%s: %s finished in %s", v.node.v.Name, r.Name, v.now.Sub(r.StartedAt).Round(1e6)))
 }
 
 func cut(s string, most int) string {

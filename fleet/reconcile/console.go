@@ -38,7 +38,7 @@ func (l *Loop) markConsole(f step.Func) step.Func {
 		_, end, err := l.Console.ConsoleLines(ask, c.Node, -1)
 		cancel()
 		if err != nil {
-			l.Log.Debug("the console is not read", "node", c.Node, "err", err) // the boot goes on without its lines
+			l.Log.DebugContext(ctx, "the console is not read", fleet.LogNode, l.nameOf(ctx, c.Node), "err", err) // the boot goes on without its lines
 		} else {
 			l.setConsole(c.Node, end)
 		}
@@ -75,7 +75,7 @@ func (l *Loop) followConsole(ctx context.Context, n *fleet.Node) {
 	defer cancel()
 	lines, end, err := l.Console.ConsoleLines(ask, n.ID, after)
 	if err != nil {
-		l.Log.Debug("the console is not read", "node", n.ID, "err", err)
+		l.Log.DebugContext(ctx, "the console is not read", fleet.LogNode, n.Name, "err", err)
 		return
 	}
 	l.setConsole(n.ID, end)
@@ -102,7 +102,7 @@ func (l *Loop) secureBoot(ctx context.Context, id fleet.NodeID) string {
 	defer cancel()
 	s, err := l.Firmware.SecureBoot(ask, id)
 	if err != nil {
-		l.Log.Debug("the Secure Boot state is not known", "node", id, "err", err)
+		l.Log.DebugContext(ctx, "the Secure Boot state is not known", fleet.LogNode, l.nameOf(ctx, id), "err", err)
 	}
 	return s
 }

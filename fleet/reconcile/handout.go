@@ -83,5 +83,5 @@ func (l *Loop) spare(ctx context.Context, id fleet.NodeID, m Move, v *view) erro
 // spared journals that a freeze cut a step's try short.
 func (v *view) spared(i int, why string) {
 	*v.op.v = step.Spared(*v.op.v, i, v.now)
-	v.stepEvent(fmt.Sprintf("%s: %s waits for the thaw: %s", v.node.v.Name, v.op.v.Steps[i].Name, cut(why, 300)))
+	v.stepEvent(i, fmt.Sprintf("%s: %s waits for the thaw: %s", v.node.v.Name, v.op.v.Steps[i].Name, cut(why, 300)))
 }

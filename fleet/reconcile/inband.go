@@ -111,7 +111,7 @@ func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, re
 		return err
 	}
 	if !awaited(v, generation, res) {
-		l.Log.Info("late result ignored", "node", v.node.v.Name, "step", res.Step, "try", res.Try)
+		l.Log.Info("late result ignored", fleet.LogNode, v.node.v.Name, fleet.LogOperation, res.Operation, fleet.LogStep, res.Step, fleet.LogTry, res.Try)
 		return nil
 	}
 	if len(r.Evidence) > step.MaxEvidence {

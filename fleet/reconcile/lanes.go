@@ -35,7 +35,7 @@ func (l *Loop) admit(ctx context.Context, id fleet.NodeID, name string) (leave f
 		_, _, err := l.glance(ctx, id)
 		<-l.lanes.eyes
 		if err != nil {
-			l.Log.Debug("look before the first write", "node", id, "err", err) // the step says it in its own words
+			l.Log.DebugContext(ctx, "look before the first write", fleet.LogNode, l.nameOf(ctx, id), "err", err) // the step says it in its own words
 		}
 	}
 	lane := l.lanes.work

@@ -2,6 +2,8 @@ package reconcile
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -68,7 +70,7 @@ func (l *Loop) updateLeaseBraked(ctx context.Context, id fleet.LeaseID, h fleet.
 		}
 		if _, err = l.Store.Commit(ctx, c); err == nil {
 			for _, e := range c.Events {
-				l.Log.Info("lease moved", "lease", id, "type", e.Type, "text", e.Text)
+				l.Log.Info("lease moved", fleet.LogLease, id, fleet.LogNodes, memberNames(*d.v, nodes), "type", e.Type, "text", e.Text)
 				for _, m := range d.v.Members {
 					if l.Timeline != nil {
 						l.Timeline.AppendTimeline(m.Node, fleet.TimelineEntry{At: e.At, Source: "lease", Text: e.Text})
@@ -111,6 +113,22 @@ func membersOf(s fleet.Snapshot, x *fleet.Lease, into map[fleet.NodeID]*fleet.No
 		}
 	}
 	return nil
+}
+
+// memberNames are the names of a lease's nodes for the log: ten at most, as a lease may have hundreds.
+func memberNames(x fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) string {
+	var names []string
+	for _, m := range x.Members {
+		switch n := nodes[m.Node]; {
+		case len(names) == 10:
+			return strings.Join(names, ",") + fmt.Sprintf(" and %d more", len(x.Members)-10)
+		case n != nil:
+			names = append(names, n.Name)
+		default:
+			names = append(names, string(m.Node))
+		}
+	}
+	return strings.Join(names, ",")
 }
 
 // ReleaseLease gives all nodes of a lease back. It is legal everywhere and idempotent.

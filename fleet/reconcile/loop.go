@@ -263,7 +263,7 @@ func (l *Loop) work(ctx context.Context, id fleet.NodeID) {
 			}
 			if err != nil {
 				if ctx.Err() == nil && !errors.Is(err, errGone) {
-					l.Log.Error("move node", "node", id, "err", err)
+					l.Log.Error("move node", fleet.LogNode, l.nameOf(ctx, id), "err", err)
 				}
 				until = l.Now().Add(l.Tick)
 				break
@@ -277,6 +277,22 @@ func (l *Loop) work(ctx context.Context, id fleet.NodeID) {
 			return
 		}
 	}
+}
+
+// nameOf is the node's name for the log; its id where it cannot be read.
+func (l *Loop) nameOf(ctx context.Context, id fleet.NodeID) string {
+	name := string(id)
+	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+		n, _, err := fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id))
+		if err == nil {
+			name = n.Name
+		}
+		return err
+	})
+	if err != nil {
+		return string(id)
+	}
+	return name
 }
 
 // alarm rings for a node that waits for a time sooner than the next period.

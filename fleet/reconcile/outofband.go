@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -39,7 +40,7 @@ func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move) (Move, er
 		}
 		if m.Kind == Recover {
 			*v.op.v = step.Recovered(*v.op.v, m.Index, v.now)
-			v.stepEvent(fmt.Sprintf("%s: %s was cut short and is taken up again", v.node.v.Name, v.op.v.Steps[m.Index].Name))
+			v.stepEvent(m.Index, fmt.Sprintf("%s: %s was cut short and is taken up again", v.node.v.Name, v.op.v.Steps[m.Index].Name))
 			v.dropClaim()
 			return nil
 		}
@@ -56,6 +57,7 @@ func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move) (Move, er
 		return move, err
 	}
 	l.setWaits(id, op.Steps[move.Index].Name+" runs")
+	ctx = fleet.WithLog(ctx, slog.String(fleet.LogNode, v.node.v.Name), slog.String(fleet.LogOperation, string(op.ID)), slog.String(fleet.LogStep, op.Steps[mine.Index].Name), slog.Int(fleet.LogTry, mine.Try))
 	r := l.runStep(ctx, id, op, mine)
 	l.heard(id, op.Steps[mine.Index].Name, r)
 	return move, l.ended(ctx, id, mine, r)
@@ -170,7 +172,7 @@ func (v *view) result(i int, r step.Result) error {
 		if next := v.op.v.Steps[i]; next.State == fleet.StepPending {
 			text += fmt.Sprintf(" (again at %s)", next.NotBefore.UTC().Format(time.TimeOnly))
 		}
-		v.stepEvent(text)
+		v.stepEvent(i, text)
 		return nil
 	}
 	v.finished(i, r.Evidence)

@@ -291,11 +291,16 @@ func (v *view) started(i int) error {
 	if r.Try > 1 {
 		text += fmt.Sprintf(" (try %d)", r.Try)
 	}
-	v.stepEvent(text)
+	v.stepEvent(i, text)
 	return nil
 }
 
-func (v *view) stepEvent(text string) {
+// stepEvent records a change of the operation's step i.
+func (v *view) stepEvent(i int, text string) {
 	v.event("operation.step", "%s", text)
 	v.events[len(v.events)-1].Subject = v.op.key
+	if v.steps == nil {
+		v.steps = map[int]fleet.StepRun{}
+	}
+	v.steps[len(v.events)-1] = v.op.v.Steps[i]
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -123,6 +124,8 @@ type view struct {
 
 	// keepAgent is how long an agent is left up after its plan was given up.
 	keepAgent time.Duration
+	// steps are those that events tell of, by the event's index.
+	steps map[int]fleet.StepRun
 
 	dropped  bool // the node's record goes
 	pinLease bool // the move must not overtake a change of the lease
@@ -310,8 +313,18 @@ func (v *view) event(kind, format string, args ...any) {
 
 // tell writes committed events to the timeline and the log.
 func (l *Loop) tell(v *view) {
-	for _, e := range v.events {
-		l.Log.Info("node moved", "node", v.node.v.Name, "type", e.Type, "text", e.Text)
+	for i, e := range v.events {
+		about := []any{fleet.LogNode, v.node.v.Name}
+		if op := v.op.v; op != nil && (strings.HasPrefix(e.Type, "operation.") || !op.State.Over() || op.EndedAt.Equal(v.now)) {
+			about = append(about, fleet.LogOperation, op.ID)
+		}
+		if run, ok := v.steps[i]; ok {
+			about = append(about, fleet.LogStep, run.Name, fleet.LogTry, run.Try)
+		}
+		if e.Lease != "" {
+			about = append(about, fleet.LogLease, e.Lease)
+		}
+		l.Log.Info("node moved", append(about, "type", e.Type, "text", e.Text)...)
 		if l.Timeline == nil || e.Node == "" {
 			continue
 		}

@@ -99,7 +99,7 @@ func (l *Loop) watch(ctx context.Context) {
 			wg.Go(func() {
 				defer func() { <-lane }()
 				if err := l.Observe(ctx, id); err != nil && ctx.Err() == nil {
-					l.Log.Debug("look at a node's power", "node", id, "err", err)
+					l.Log.DebugContext(ctx, "look at a node's power", fleet.LogNode, l.nameOf(ctx, id), "err", err)
 				}
 			})
 		}

@@ -195,7 +195,7 @@ func (s *Server) register(ctx context.Context, reg *api.Register, remote string)
 	}
 	s.presence.see(node.ID, reg.Generation, remote)
 	if first {
-		s.Log.Info("agent registered", "node", node.ID, "generation", reg.Generation, "remote", remote)
+		s.Log.Info("agent registered", fleet.LogNode, node.Name, "generation", reg.Generation, "remote", remote)
 		s.note(node.ID, reg.Generation, "agent", fmt.Sprintf("registered from %s, %.1f s after its kernel started; secure boot %s", remote, reg.Boot.Uptime, word(reg.Boot.SecureBoot)))
 	}
 	if first && len(node.Boot.Stages) > 0 {
@@ -234,7 +234,7 @@ func (s *Server) tokenReused(n *fleet.Node, c *fleet.Change, remote string) {
 			n.Name, n.Name, FaultTokenReused),
 	})
 	c.Events = append(c.Events, nodeEvent(n, "node.fault", s.Now(), "boot token used twice; both sessions are revoked"))
-	s.Log.Warn("boot token used twice", "node", n.ID, "generation", n.Boot.Generation, "remote", remote)
+	s.Log.Warn("boot token used twice", fleet.LogNode, n.Name, "generation", n.Boot.Generation, "remote", remote)
 }
 
 // sameMachine compares what the agent read from its machine with enrolment. Nothing may differ, and where enrolment knows a UUID that tells machines

@@ -77,7 +77,7 @@ func (s *Server) turnAway(n *fleet.Node, c *fleet.Change, version int, program, 
 	n.Boot.Protocol, n.Boot.Program, n.Boot.Refused = version, printable(cutTo(program, 40)), why
 	c.Events = append(c.Events, nodeEvent(n, "node.agent", s.Now(), fmt.Sprintf("MC-AGENT-VERSION: the agent of boot generation %d is refused: %s", n.Boot.Generation, why)))
 	s.note(n.ID, n.Boot.Generation, "agent", fmt.Sprintf("refused, from %s: MC-AGENT-VERSION: %s", remote, why))
-	s.Log.Warn("an agent of another version is refused", "node", n.ID, "generation", n.Boot.Generation, "version", version, "remote", remote)
+	s.Log.Warn("an agent of another version is refused", fleet.LogNode, n.Name, "generation", n.Boot.Generation, "version", version, "remote", remote)
 }
 
 // unspoken says in words which side is behind.

@@ -73,7 +73,7 @@ func (s *Server) createNode(ctx context.Context, in *createNodeIn) (*createNodeO
 	if err := s.commitNode(ctx, &n, fleet.NewSecret(req.Password), ca); err != nil {
 		return nil, err
 	}
-	s.Log.Info("node enrolled", "node", n.ID, "name", n.Name, "bmc", n.BMC.Address)
+	s.Log.Info("node enrolled", fleet.LogNode, n.Name, "bmc", n.BMC.Address)
 	v, err := s.readNode(ctx, string(n.ID))
 	if err != nil {
 		return nil, err

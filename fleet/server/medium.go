@@ -33,13 +33,13 @@ func mediumClaim(hash string) fleet.Key { return fleet.Key("unique/medium/" + ha
 // issued before is void. It returns the address, the authority that a BMC must trust for it, and the generation.
 func (s *Server) Issue(ctx context.Context, id fleet.NodeID) (address string, caPEM []byte, generation int64, err error) {
 	token, medium := newToken(), newToken()
-	var old string
+	var old, name string
 	sum, why, err := s.ramdiskOf(ctx, id)
 	if err != nil {
 		return "", nil, 0, fmt.Errorf("issue a boot medium: %w", err)
 	}
 	err = s.updateNode(ctx, id, func(n *fleet.Node, c *fleet.Change) error {
-		old = n.Boot.MediaID
+		old, name = n.Boot.MediaID, n.Name
 		generation = max(n.Boot.Generation, n.Boot.Witnessed) + 1
 		issued := s.Now().UTC().Truncate(time.Second)
 		cred := fleet.Credential{
@@ -69,7 +69,7 @@ func (s *Server) Issue(ctx context.Context, id fleet.NodeID) (address string, ca
 	}
 	s.media.drop(id)
 	s.presence.forget(id)
-	s.Log.Info("boot medium issued", "node", id, "generation", generation, "ramdisk", fleet.Ramdisk{SHA256: sum}.Name())
+	s.Log.InfoContext(ctx, "boot medium issued", fleet.LogNode, name, "generation", generation, "ramdisk", fleet.Ramdisk{SHA256: sum}.Name())
 	return s.advertise.JoinPath("boot", medium, "metalctl.iso").String(), s.ca.caPEM, generation, nil
 }
 

@@ -48,7 +48,7 @@ func (s *Server) safely(next http.Handler) http.Handler {
 				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(p)
 				}
-				s.Log.Error("a request made the server panic", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				s.Log.Error("a request made the server panic", append(s.whose(r.URL.Path), "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))...)
 				s.refuse(w, r, fleet.Errorf(fleet.Broken, "MC-API-BROKEN", "the server could not do that").WithHint("look into the server's log"))
 			}
 		}()
@@ -96,10 +96,30 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 // logProblem tells of the server's own failures; what callers did wrong is theirs to read.
 func (s *Server) logProblem(method string, p api.Problem, err error) {
 	if p.Status >= 500 && !errors.Is(err, context.Canceled) { // that is a caller who went away
-		s.Log.Error("request failed", "method", method, "path", p.Instance, "code", p.Code, "err", err)
+		s.Log.Error("request failed", append(s.whose(p.Instance), "method", method, "path", p.Instance, "code", p.Code, "err", err)...)
 		return
 	}
 	s.Log.Debug("request refused", "method", method, "path", p.Instance, "code", p.Code, "err", err)
+}
+
+// whose says for the log which node, operation or lease a path is about.
+func (s *Server) whose(path string) []any {
+	rest, ok := strings.CutPrefix(path, api.Base+"/")
+	kind, rest, deeper := strings.Cut(rest, "/")
+	id, _, _ := strings.Cut(rest, "/")
+	switch {
+	case !ok || !deeper || id == "":
+	case kind == "nodes":
+		if n, _, err := s.node(s.ctx, id); err == nil {
+			id = n.Name
+		}
+		return []any{fleet.LogNode, id}
+	case kind == "operations":
+		return []any{fleet.LogOperation, id}
+	case kind == "leases":
+		return []any{fleet.LogLease, id}
+	}
+	return nil
 }
 
 // answer sends v as JSON.

@@ -204,7 +204,7 @@ func (s *Server) agentReport(w http.ResponseWriter, r *http.Request, who caller)
 		s.note(who.id, who.generation, "agent", rep.Kind+": "+printable(line))
 	}
 	if rep.Kind == "panic" {
-		s.Log.Warn("an agent panicked", "node", who.id, "generation", who.generation)
+		s.Log.Warn("an agent panicked", fleet.LogNode, who.name, fleet.LogOperation, who.operation, "generation", who.generation)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
