@@ -24,6 +24,13 @@ type Shelf interface {
 	Kept(key Key, decode func(json.RawMessage) (Keeper, error)) (Kept, error)
 }
 
+// Feed is a Snapshot that knows what changed lately.
+type Feed interface {
+	// Since returns the keys of the records of a kind that were written or deleted after rev, up to this snapshot, each once or more; false where that is
+	// too long ago to know.
+	Since(kind string, rev Revision) ([]Key, bool)
+}
+
 // Keep implements Keeper.
 func (n Node) Keep() any {
 	n.Labels = keepMap(n.Labels)

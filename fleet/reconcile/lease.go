@@ -196,10 +196,6 @@ func (d *draft) checkRequest(r api.LeaseCreate, now time.Time) {
 
 // draftMembers finds the nodes, names their hosts, and asks the table for every one of them before any is claimed.
 func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, refusal *error) error {
-	taken, err := l.claimed(s)
-	if err != nil {
-		return err
-	}
 	seen, hosts := map[fleet.NodeID]bool{}, map[string]bool{}
 	for i, name := range d.lease.Request.Nodes {
 		at := fmt.Sprintf("nodes[%d]", i)
@@ -233,7 +229,11 @@ func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, refusal *error) error {
 		if v.frozen != nil && *refusal == nil {
 			*refusal = v.frozen.Refuse(*n, "lease")
 		}
-		if other := taken[id]; other != "" {
+		other, err := l.leasebook.holder(s, id)
+		if err != nil {
+			return err
+		}
+		if other != "" {
 			*refusal = fleet.Errorf(fleet.Conflict, "MC-LEASE-TAKEN", "%s belongs to lease %s", n.Name, other).WithHint("metalctl node list --state available")
 		} else if err := v.allocatable(f); err != nil && *refusal == nil {
 			*refusal = err
@@ -308,50 +308,6 @@ func named(s fleet.Snapshot, name string) (fleet.NodeID, bool, error) {
 	all, err := namesOf(s)
 	id, ok := all[name]
 	return id, ok, err
-}
-
-// openLeases lists the leases that are not over. Those that are gather for ever, so that none is decoded twice: what was over at a revision is so
-// until the record changes.
-func (l *Loop) openLeases(s fleet.Snapshot) (open []fleet.Lease, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	over := make(map[fleet.Key]fleet.Revision, len(l.over))
-	var look []fleet.Key
-	err = s.Revisions(fleet.KindLease, func(k fleet.Key, rev fleet.Revision) bool {
-		if at, ok := l.over[k]; ok && at == rev {
-			over[k] = rev
-		} else {
-			look = append(look, k)
-		}
-		return true
-	})
-	for _, k := range look {
-		x, rev, err := fleet.Get[fleet.Lease](s, k)
-		if err != nil {
-			return nil, err
-		}
-		if x.State.Over() {
-			over[k] = rev
-		} else {
-			open = append(open, x)
-		}
-	}
-	l.over = over
-	return open, err
-}
-
-// claimed says which lease holds each node, by the leases' own lists.
-func (l *Loop) claimed(s fleet.Snapshot) (map[fleet.NodeID]fleet.LeaseID, error) {
-	out := map[fleet.NodeID]fleet.LeaseID{}
-	leases, err := l.openLeases(s)
-	for _, x := range leases {
-		for _, m := range x.Members {
-			if m.State != fleet.MemberReplaced && m.State != fleet.MemberReleased {
-				out[m.Node] = x.ID
-			}
-		}
-	}
-	return out, err
 }
 
 // validHost is RFC 1123 section 2.1 for one label or more, in lower case.

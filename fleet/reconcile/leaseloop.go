@@ -4,19 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// leases moves leases until ctx ends: at every commit, and by period.
+// leaseMovers is how many leases are moved at once: each move waits for its commit.
+const leaseMovers = 64
+
+// leases moves leases until ctx ends: by period all of them, and at every commit those that it may concern.
 func (l *Loop) leases(ctx context.Context) {
 	period := time.NewTicker(l.Period)
 	defer period.Stop()
+	all, seen := true, fleet.Revision(0)
+	var failed []fleet.LeaseID
 	for ctx.Err() == nil {
 		changed := l.Store.Changed()
-		if err := l.TickLeases(ctx); err != nil && ctx.Err() == nil {
+		ids, at, err := l.leasesToMove(ctx, all, seen)
+		if err == nil {
+			ids = append(ids, failed...)
+			slices.Sort(ids)
+			failed, err = l.moveLeases(ctx, slices.Compact(ids), leaseMovers)
+			all, seen = false, at
+		}
+		if err != nil && ctx.Err() == nil {
 			l.Log.Error("move leases", "err", err)
 		}
 		select {
@@ -29,43 +44,73 @@ func (l *Loop) leases(ctx context.Context) {
 			}
 		case <-l.bells.leases:
 		case <-period.C:
+			all = true
 		}
 	}
 }
 
-// TickLeases makes every move that leases are due, until each of them rests. One that fails stops no other.
+// TickLeases makes every move that leases are due, until each of them rests, one lease after the other. One that fails stops no other.
 func (l *Loop) TickLeases(ctx context.Context) error {
-	var ids []fleet.LeaseID
-	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
-		if err := l.anchor(s); err != nil {
+	ids, _, err := l.leasesToMove(ctx, true, 0)
+	if err == nil {
+		_, err = l.moveLeases(ctx, ids, 1)
+	}
+	return err
+}
+
+// leasesToMove lists the leases that are not over: all, or those that a commit after seen may concern; at is up to where it looked.
+func (l *Loop) leasesToMove(ctx context.Context, all bool, seen fleet.Revision) (ids []fleet.LeaseID, at fleet.Revision, err error) {
+	err = l.Store.View(ctx, func(s fleet.Snapshot) (err error) {
+		if err = l.anchor(s); err != nil {
 			return err
 		}
-		leases, err := l.openLeases(s)
-		for _, x := range leases {
-			ids = append(ids, x.ID)
+		at = s.Revision()
+		if !all {
+			known := false
+			if ids, known, err = l.leasebook.stirred(s, seen); known || err != nil {
+				return err
+			}
 		}
+		ids, err = l.leasebook.all(s)
 		return err
 	})
-	if err != nil {
-		return err
-	}
+	return ids, at, err
+}
+
+// moveLeases moves leases until each of them rests, so many at once, and returns those that failed.
+func (l *Loop) moveLeases(ctx context.Context, ids []fleet.LeaseID, atOnce int) (failed []fleet.LeaseID, err error) {
 	now, stepped := l.clock.earlier(l.Now(), l.Mono())
 	if stepped != 0 {
 		l.Log.Warn("the clock was set; no lease ends before both clocks say so", "by", stepped)
 	}
 	if err := l.keepClock(ctx, stepped != 0); err != nil {
-		return fmt.Errorf("record the time: %w", err)
+		return ids, fmt.Errorf("record the time: %w", err)
 	}
-	var failed []error
-	for _, id := range ids {
-		for moved := true; moved && ctx.Err() == nil; {
-			if moved, err = l.moveLeaseOnce(ctx, id, now); err != nil {
-				failed = append(failed, fmt.Errorf("lease %s: %w", id, err))
-				break
-			}
+	errs := make([]error, len(ids))
+	move := func(i int) {
+		for moved := true; moved && ctx.Err() == nil && errs[i] == nil; {
+			moved, errs[i] = l.moveLeaseOnce(ctx, ids[i], now)
 		}
 	}
-	return errors.Join(failed...)
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range min(atOnce, len(ids)) - 1 {
+		group.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(ids); i = int(next.Add(1)) - 1 {
+				move(i)
+			}
+		})
+	}
+	for i := int(next.Add(1)) - 1; i < len(ids); i = int(next.Add(1)) - 1 {
+		move(i)
+	}
+	group.Wait()
+	for i, e := range errs {
+		if e != nil {
+			failed, errs[i] = append(failed, ids[i]), fmt.Errorf("lease %s: %w", ids[i], e)
+		}
+	}
+	return failed, errors.Join(errs...)
 }
 
 // moveLeaseOnce makes the one next move of a lease and reports whether there was one.

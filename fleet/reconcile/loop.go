@@ -99,6 +99,8 @@ type Loop struct {
 	sights sights
 	lanes  lanes
 	began  time.Time
+
+	leasebook leasebook
 	// harms and claiming have room for one each: who enters something into the fence's books, and who makes a lease.
 	harms, claiming chan struct{}
 
@@ -106,8 +108,6 @@ type Loop struct {
 	waits    map[fleet.NodeID]string  // guarded by mu: what each node waits for, as last decided
 	troubles map[fleet.NodeID]trouble // guarded by mu: why a node's newest move failed
 	quiet    map[fleet.NodeID]quiet   // guarded by mu: the nodes whose record was settled
-	// over is at which revision a lease's record was over; guarded by mu.
-	over map[fleet.Key]fleet.Revision
 	// consoles is how far each node's console was read; guarded by mu.
 	consoles map[fleet.NodeID]int64
 	// interrupts end the abortable steps that run here; guarded by mu.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -41,6 +42,17 @@ func (db *DB) PutBlob(ctx context.Context, kind string, r io.Reader) (string, er
 	if !blobKind.MatchString(kind) {
 		return "", fleet.Errorf(fleet.Invalid, "MC-STORE-VALUE", "%q is no kind of blob", kind)
 	}
+	r, digest, err := peekBlob(ctx, r)
+	if err != nil {
+		return "", storeError("store a blob", err)
+	}
+	if db.durable.has(kind, digest) {
+		// It is young again: nobody sweeps what was just stored.
+		now := db.now()
+		if err := os.Chtimes(db.blobPath(kind, digest), now, now); err == nil {
+			return digest, nil
+		}
+	}
 	dir := filepath.Join(db.blobDir(), kind)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", storeError("store a blob", err)
@@ -55,8 +67,7 @@ func (db *DB) PutBlob(ctx context.Context, kind string, r io.Reader) (string, er
 	if kind == BlobUserData {
 		limit, write = min(limit, maxSealedBlob), db.sealBlob
 	}
-	digest, err := write(ctx, tmp, r, limit)
-	if err == nil {
+	if digest, err = write(ctx, tmp, r, limit); err == nil {
 		err = tmp.Sync()
 	}
 	if err = errors.Join(err, tmp.Close()); err != nil {
@@ -75,7 +86,49 @@ func (db *DB) PutBlob(ctx context.Context, kind string, r io.Reader) (string, er
 			return "", storeError("store a blob", err)
 		}
 	}
+	db.durable.add(kind, digest)
 	return digest, nil
+}
+
+// peekBytes is how much of a blob is read before anything is written: machines send the same inventory again and again.
+const peekBytes = 1 << 20
+
+// peekBlob returns the digest of a small blob, or "" of a larger one, and a reader of the whole.
+func peekBlob(ctx context.Context, r io.Reader) (io.Reader, string, error) {
+	var head bytes.Buffer
+	n, err := io.Copy(&head, io.LimitReader(contextReader{ctx, r}, peekBytes+1))
+	if err != nil {
+		return nil, "", err
+	}
+	if n > peekBytes {
+		return io.MultiReader(&head, r), "", nil
+	}
+	sum := sha256.Sum256(head.Bytes())
+	return &head, "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+// durable are blobs that this process has stored, down to the names of their folders.
+type durable struct {
+	mu  sync.Mutex
+	all map[[2]string]bool // guarded by mu
+}
+
+// durableMost is how many are remembered; beyond, all are forgotten.
+const durableMost = 4096
+
+func (d *durable) has(kind, digest string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return digest != "" && d.all[[2]string{kind, digest}]
+}
+
+func (d *durable) add(kind, digest string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.all == nil || len(d.all) >= durableMost {
+		d.all = map[[2]string]bool{}
+	}
+	d.all[[2]string{kind, digest}] = true
 }
 
 func copyBlob(ctx context.Context, w io.Writer, r io.Reader, limit int64) (string, error) {

@@ -210,7 +210,12 @@ func (db *DB) commitBatch(batch []*request, broken error) ([]answer, error) {
 	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing, before it there is nothing to lose
 	records, meta, events := tx.Bucket(bucketRecords), tx.Bucket(bucketMeta), tx.Bucket(bucketEvents)
 	before := fleet.Revision(getUint(meta, metaRevision))
-	rev := before
+	rev, done := before, false
+	defer func() {
+		if !done {
+			db.feed.forget(before)
+		}
+	}()
 	for i, r := range batch {
 		if err := checkConditions(records, r.conditions); err != nil {
 			answers[i].err = err
@@ -218,6 +223,7 @@ func (db *DB) commitBatch(batch []*request, broken error) ([]answer, error) {
 		}
 		if len(r.puts) > 0 || len(r.events) > 0 {
 			rev++
+			db.feed.enter(rev, r.puts)
 			if err := r.apply(records, events, rev); err != nil {
 				return answers, storeError("write a commit", err)
 			}
@@ -236,6 +242,7 @@ func (db *DB) commitBatch(batch []*request, broken error) ([]answer, error) {
 	if err := tx.Commit(); err != nil {
 		return answers, storeError("commit", err)
 	}
+	done = true
 	for i, r := range batch {
 		if answers[i].err == nil {
 			db.keep(r, answers[i].revision)

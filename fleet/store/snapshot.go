@@ -14,6 +14,7 @@ type snapshot struct {
 	tx    *bbolt.Tx
 	seal  *sealer
 	shelf *shelf
+	feed  *feed
 }
 
 func (s *snapshot) Revision() fleet.Revision {
@@ -26,6 +27,11 @@ func (s *snapshot) Get(key fleet.Key) (fleet.Record, error) {
 		return fleet.Record{}, fleet.Errorf(fleet.NotFound, "MC-STORE-ABSENT", "there is no %s", key)
 	}
 	return s.record([]byte(key), v)
+}
+
+// Since implements fleet.Feed.
+func (s *snapshot) Since(kind string, rev fleet.Revision) ([]fleet.Key, bool) {
+	return s.feed.since(kind, rev, s.Revision())
 }
 
 // Kept implements fleet.Shelf.

@@ -76,6 +76,8 @@ type DB struct {
 
 	timeline *timeline
 	shelf    shelf
+	feed     feed
+	durable  durable
 
 	queue   chan *request
 	closing chan struct{}
@@ -127,6 +129,13 @@ func Open(dir string, o Options) (*DB, error) {
 	}
 	if err := db.ensureLife(); err != nil {
 		return nil, errors.Join(err, bolt.Close())
+	}
+	err = bolt.View(func(tx *bbolt.Tx) error {
+		db.feed.begin(fleet.Revision(getUint(tx.Bucket(bucketMeta), metaRevision)))
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(openError(dir, err), bolt.Close())
 	}
 	if db.timeline, err = openTimeline(filepath.Join(dir, "timeline"), db.limits.TimelineBytes, db.log); err != nil {
 		return nil, errors.Join(openError(dir, err), bolt.Close())
@@ -237,7 +246,7 @@ func (db *DB) View(ctx context.Context, f func(fleet.Snapshot) error) error {
 	}
 	defer tx.Rollback() //nolint:errcheck // a read transaction has nothing to lose
 	db.shelf.age(time.Now())
-	return f(&snapshot{tx: tx, seal: db.seal, shelf: &db.shelf})
+	return f(&snapshot{tx: tx, seal: db.seal, shelf: &db.shelf, feed: &db.feed})
 }
 
 // Changed implements fleet.Store.
