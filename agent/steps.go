@@ -100,7 +100,7 @@ func (m *machine) inventory(ctx context.Context, c step.Call) (step.Outcome, err
 	if live := opts.Root == "" || opts.Root == "/"; opts.Sanitize == nil && (live || m.Admin != nil) {
 		opts.Sanitize = m.abilities
 	}
-	const parts = 8
+	const parts = 9
 	done := int64(0)
 	opts.Progress = func(part string) {
 		c.Progress(part, done, parts)

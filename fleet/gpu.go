@@ -24,6 +24,10 @@ type GPU struct {
 	MemoryBytes  int64  `json:"memory_bytes,omitempty"`
 	// MemoryUsedBytes is what is taken while nobody should use it; the driver's own reserve is not in it.
 	MemoryUsedBytes *int64 `json:"memory_used_bytes,omitempty"`
+	// BAR1Bytes is the window through which others on PCIe reach the memory: GPUDirect wants it as large as the memory.
+	BAR1Bytes int64 `json:"bar1_bytes,omitempty"`
+	// Virtualization is none on bare metal; passthrough or vgpu say that this machine is a guest.
+	Virtualization string `json:"virtualization,omitempty"`
 	// ComputeCapability is such as "9.0".
 	ComputeCapability string `json:"compute_capability,omitempty"`
 
@@ -34,25 +38,36 @@ type GPU struct {
 	InfoROMValid *bool  `json:"inforom_valid,omitempty"`
 	GSP          string `json:"gsp,omitempty"` // firmware of the GPU's system processor, or "disabled"
 
-	PCIe         *PCIeLink         `json:"pcie,omitempty"`
-	NVLinks      []NVLink          `json:"nvlinks,omitempty"`
-	ECC          *ECC              `json:"ecc,omitempty"`
-	RemappedRows *RemappedRows     `json:"remapped_rows,omitempty"`
-	MIG          *Pending          `json:"mig,omitempty"` // on, off
-	Confidential string            `json:"confidential_compute,omitempty"`
-	Persistence  string            `json:"persistence,omitempty"`     // on, off
-	ComputeMode  string            `json:"compute_mode,omitempty"`    // default, exclusive-process, prohibited
-	Clocks       *GPUClocks        `json:"clocks,omitempty"`          // now and at most
-	Power        *GPUPower         `json:"power,omitempty"`           // limits and draw
-	Temperatures *Temperatures     `json:"temperatures,omitempty"`    // now and where it slows down
-	ClockReasons []string          `json:"clock_reasons,omitempty"`   // why the clocks are below their maximum now, such as hw-thermal-slowdown
-	Fabric       *GPUFabric        `json:"fabric,omitempty"`          // its place in the NVLink fabric
-	Recovery     string            `json:"recovery_action,omitempty"` // what the driver asks for: none, reset, reboot, drain-p2p, drain-and-reset
-	Processes    []GPUProcess      `json:"processes,omitempty"`       // who uses it
-	P2P          map[string]string `json:"p2p,omitempty"`             // by peer's index: ok, or why not
-	// Lost says why the driver cannot speak to it: lost, hung, or the driver's words.
+	PCIe         *PCIeLink     `json:"pcie,omitempty"`
+	NVLinks      []NVLink      `json:"nvlinks,omitempty"`
+	ECC          *ECC          `json:"ecc,omitempty"`
+	RemappedRows *RemappedRows `json:"remapped_rows,omitempty"`
+	MIG          *Pending      `json:"mig,omitempty"` // on, off
+	Confidential string        `json:"confidential_compute,omitempty"`
+	Persistence  string        `json:"persistence,omitempty"`   // on, off
+	ComputeMode  string        `json:"compute_mode,omitempty"`  // default, exclusive-process, prohibited
+	Clocks       *GPUClocks    `json:"clocks,omitempty"`        // now and at most
+	Power        *GPUPower     `json:"power,omitempty"`         // limits and draw
+	Temperatures *Temperatures `json:"temperatures,omitempty"`  // now and where it slows down
+	ClockReasons []string      `json:"clock_reasons,omitempty"` // why the clocks are below their maximum now, such as hw-thermal-slowdown
+	// ThrottledNS is for how long in all, in nanoseconds since the driver was loaded, by reason; a reason that is not there was not told.
+	ThrottledNS map[string]int64  `json:"throttled_ns,omitempty"`
+	Fabric      *GPUFabric        `json:"fabric,omitempty"`          // its place in the NVLink fabric
+	Recovery    string            `json:"recovery_action,omitempty"` // what the driver asks for: none, reset, reboot, drain-p2p, drain-and-reset, recover-imex
+	Processes   []GPUProcess      `json:"processes,omitempty"`       // who uses it
+	P2P         map[string]string `json:"p2p,omitempty"`             // by peer's index: ok, or why not
+	// Lost says why the driver cannot speak to it; it begins with one of the words of GPULost and has the driver's after a colon. "" is not lost.
 	Lost string `json:"lost,omitempty"`
 }
+
+// What GPU.Lost begins with: they call for different repairs.
+const (
+	GPULostBus     = "lost"    // fallen off the bus: the driver says so
+	GPULostHung    = "hung"    // a call for it did not come back in time
+	GPULostCrashed = "crashed" // a call for it took its process along
+	GPULostUnknown = "unknown" // PCI shows it, the driver does not have it
+	GPULostFailed  = "failed"  // the driver has it and refuses to open it
+)
 
 // PCIeLink is a link's state. Generation 0 and width 0 are unknown. A link may idle below its maximum: a judgement needs load.
 type PCIeLink struct {
@@ -79,7 +94,8 @@ type NVLink struct {
 	SpeedGBps float64 `json:"speed_gbps,omitempty"`
 	// Remote is the other end; nil where the driver does not tell (Blackwell answers all ones).
 	Remote *NVLinkEnd `json:"remote,omitempty"`
-	// Errors has counters by name that are not zero: replay, recovery, crc-flit, crc-data, and on NVLink 5 malformed, overrun, rcv, remote and others.
+	// Errors has counters by name that are not zero: replay, recovery, crc; on NVLink 5 malformed, overrun, rcv, rcv-remote, rcv-general, local-integrity,
+	// xmit-discards, recovery-ok, recovery-failed, recovery-events, effective, symbol.
 	Errors map[string]int64 `json:"errors,omitempty"`
 	// EffectiveBER is NVLink 5's bit error rate after correction.
 	EffectiveBER *float64 `json:"effective_ber,omitempty"`
@@ -147,7 +163,8 @@ type GPUPower struct {
 	MaxLimit int64 `json:"max_mw,omitempty"`
 }
 
-// Temperatures are in degrees Celsius; nil was not told. Margin is how far the GPU is from slowing down.
+// Temperatures are in degrees Celsius; nil was not told. Margin is how far the GPU is below its own limit (T.Limit). Drivers for Hopper and later tell
+// the others as distance from that limit (negative: above it), older ones as temperatures.
 type Temperatures struct {
 	GPU       *int `json:"gpu_c,omitempty"`
 	Memory    *int `json:"memory_c,omitempty"`
@@ -155,6 +172,10 @@ type Temperatures struct {
 	Slowdown  *int `json:"slowdown_c,omitempty"`
 	Shutdown  *int `json:"shutdown_c,omitempty"`
 	MemoryMax *int `json:"memory_max_c,omitempty"`
+
+	SlowdownLimit *int `json:"slowdown_limit_c,omitempty"`
+	ShutdownLimit *int `json:"shutdown_limit_c,omitempty"`
+	MemoryLimit   *int `json:"memory_limit_c,omitempty"`
 }
 
 // GPUFabric is the state of registration with the fabric manager: unsupported, not-started, in-progress, completed. Unhealthy names the bits of the

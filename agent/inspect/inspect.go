@@ -22,6 +22,7 @@ const (
 	PartNUMA   = "numa"
 	PartMemory = "memory"
 	PartPCI    = "pci"
+	PartGPU    = "gpu"
 	PartDisk   = "disk"
 	PartNIC    = "nic"
 	PartTPM    = "tpm"
@@ -48,6 +49,8 @@ type Options struct {
 
 	// Sanitize asks a disk how it can erase itself; nil leaves that out. Its errors go into Missing.
 	Sanitize func(context.Context, fleet.Disk) ([]string, error)
+	// GPUs reads the accelerators among the functions of PCI, with root as above: opening a vendor's library is another room's business. nil leaves them out.
+	GPUs func(ctx context.Context, root string, pci []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing)
 	// Progress is told what is being read; may be nil.
 	Progress func(part string)
 }
@@ -95,7 +98,7 @@ func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
 		read func(context.Context)
 	}{
 		{PartSystem, r.readSystem}, {PartCPU, r.readCPUs}, {PartNUMA, r.readNUMA}, {PartMemory, r.readMemory},
-		{PartPCI, r.readPCI}, {PartDisk, r.readDisks}, {PartNIC, r.readNICs}, {PartTPM, r.readTPM},
+		{PartPCI, r.readPCI}, {PartGPU, r.readGPUs}, {PartDisk, r.readDisks}, {PartNIC, r.readNICs}, {PartTPM, r.readTPM},
 	} {
 		if opts.Only != nil && !slices.Contains(opts.Only, part.name) {
 			continue

@@ -37,6 +37,7 @@ var arrows = []struct {
 	{"agent", "fleet/api agent/disk agent/efi agent/inspect agent/boot images images/configdrive images/pack", "the agent's steps are done by its rooms; one decoder for server and agent"},
 	{"agent/boot", "", ""},
 	{"agent/inspect", "", ""},
+	{"agent/gpu", "", "alone with the vendors' libraries; main hands it to the readers"},
 	{"agent/disk", "images", "one decoder of images for server and agent"},
 	{"agent/efi", "", ""},
 	{"redfish", "redfish/quirk", "the client reads its table"},
@@ -70,6 +71,7 @@ var technologies = []struct{ pkg, rooms string }{
 	{"github.com/prometheus/client_golang", "fleet/server"},
 	{"github.com/foxboron/go-uefi", "images/ramdisk"},
 	{"github.com/lima-vm/go-qcow2reader", "images"},
+	{"github.com/NVIDIA/go-nvml", "agent/gpu"},
 	{"github.com/mdlayher/packet", "agent/inspect agent/boot"},
 }
 
@@ -77,6 +79,7 @@ var technologies = []struct{ pkg, rooms string }{
 var runsPrograms = []struct{ room, why string }{
 	{"cmd/metalctl", "sim and demo start a server and process agents"},
 	{"fixtures/...", "QEMU, process agents and network namespaces"},
+	{"agent/gpu", "a child of this program opens NVIDIA's library, as it may hang or crash"},
 	{"agent/boot", "a shell on the serial console after a panic, where the node's policy allows it"},
 	{"scripts/...", "build helpers"},
 	{"test/...", "stories run the built program from outside"},

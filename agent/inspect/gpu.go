@@ -1,0 +1,36 @@
+package inspect
+
+import (
+	"context"
+	"slices"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// readGPUs has the accelerators read by whoever knows their drivers, and enters at the NVSwitches which link meets which port.
+func (r *reading) readGPUs(ctx context.Context) {
+	if r.opts.GPUs == nil {
+		return
+	}
+	pci := r.inv.PCI
+	if r.opts.Only != nil && !slices.Contains(r.opts.Only, PartPCI) {
+		alone := &reading{opts: r.opts, fs: r.fs, inv: &fleet.Inventory{}}
+		alone.readPCI(ctx)
+		pci = alone.inv.PCI
+		r.inv.Missing = append(r.inv.Missing, alone.inv.Missing...)
+	}
+	var missing []fleet.Missing
+	r.inv.GPUDriver, r.inv.GPUs, missing = r.opts.GPUs(ctx, r.fs.root, pci)
+	r.inv.Missing = append(r.inv.Missing, missing...)
+	for i := range r.inv.NVSwitches {
+		s := &r.inv.NVSwitches[i]
+		for _, g := range r.inv.GPUs {
+			for _, l := range g.NVLinks {
+				if l.Remote != nil && l.Remote.Port != nil && l.Remote.PCIAddress == s.PCIAddress {
+					s.Ports = append(s.Ports, fleet.SwitchPort{Port: *l.Remote.Port, Module: g.ModuleID, Link: l.Link})
+				}
+			}
+		}
+		slices.SortFunc(s.Ports, func(a, b fleet.SwitchPort) int { return a.Port - b.Port })
+	}
+}
