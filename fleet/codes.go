@@ -274,7 +274,7 @@ var Codes = map[string]Page{
 	"MC-NET-NO-DRIVER":      {"no network driver is bound", "The site requires isolation, and nothing in this server can move ports between networks. Bind a network driver, or say in the fleet file that there is no isolation: kind: Site, isolation: none"},
 	"MC-PLAN-ABORTED":       {"a plan was aborted", "Somebody asked for it. What had been done stays done; the node is out of its working state and not handed out. Go on with: metalctl node retry NODE"},
 	"MC-PLAN-DEVICES":       {"no device was accepted", "Only devices that somebody accepted are written or erased: metalctl node accept NODE"},
-	"MC-PLAN-DIGEST":        {"the plan has changed since it was shown", "With --plan exactly what was shown runs, or nothing. Something about the node is different by now. Look again: metalctl node plan NODE --use USE"},
+	"MC-PLAN-DIGEST":        {"the plan has changed since it was shown", "With --plan exactly what was shown runs, or nothing. Something about the node is different by now: the error names the steps and parameters, where this server has shown the plan within the hour. Look again: metalctl node plan NODE --use USE"},
 	"MC-PLAN-INVENTORY":     {"nothing is known of the machine", "Erasing needs the list of devices that an inspection makes: metalctl node inspect NODE"},
 	"MC-PLAN-LEASE":         {"the node belongs to no lease", "Deploying and rebuilding need a lease with an image: metalctl lease create --node NODE --image IMAGE"},
 	"MC-PLAN-PARAMS":        {"a step's parameters are too large", "The journal takes 32 KiB for a step. Shorten network data, SSH keys or metadata; user-data may have 1 MiB."},

@@ -241,7 +241,8 @@ func leaseExtend(p *program) *cobra.Command {
 }
 
 func leaseRelease(p *program) *cobra.Command {
-	var yes, noWait bool
+	var yes, noWait, dryRun bool
+	var plan string
 	c := &cobra.Command{
 		Use: "release LEASE", Short: "End a lease: isolate its nodes, power them off, keep the disks for the grace time", Args: exactly("LEASE"),
 		Example: "  metalctl lease release training-a --yes",
@@ -249,6 +250,13 @@ func leaseRelease(p *program) *cobra.Command {
 			cl, err := p.client()
 			if err != nil {
 				return err
+			}
+			if dryRun {
+				pl, err := cl.ReleasePlan(c.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return printRelease(p, pl)
 			}
 			if !yes {
 				l, err := cl.Lease(c.Context(), args[0])
@@ -259,7 +267,11 @@ func leaseRelease(p *program) *cobra.Command {
 					return err
 				}
 			}
-			l, err := cl.ReleaseLease(c.Context(), args[0])
+			release := cl.ReleaseLease
+			if plan != "" {
+				release = func(ctx context.Context, lease string) (api.Lease, error) { return cl.ReleaseLeaseAs(ctx, lease, plan) }
+			}
+			l, err := release(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -273,5 +285,33 @@ func leaseRelease(p *program) *cobra.Command {
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "do not follow the release")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would run on each node, with the digest of all, and change nothing")
+	c.Flags().StringVar(&plan, "plan", "", "release exactly as --dry-run printed with this digest, or not at all")
 	return c
+}
+
+// printRelease prints the plan of each node, then what all of it comes to.
+func printRelease(p *program, pl api.LeasePlan) error {
+	if p.flags.output != "" && p.flags.output != "table" && p.flags.output != "wide" {
+		v := view[api.LeasePlan]{name: func(pl api.LeasePlan) string { return pl.Digest }}
+		return v.print(p, []api.LeasePlan{pl}, true)
+	}
+	for _, n := range pl.Nodes {
+		if err := printPlan(p, n.Node, n.Plan); err != nil {
+			return err
+		}
+	}
+	name := pl.Name
+	if name == "" {
+		name = string(pl.Lease)
+	}
+	then := "the disks are erased at once"
+	if pl.GraceSeconds > 0 {
+		then = fmt.Sprintf("the disks stay untouched for %s, then they are erased", time.Duration(pl.GraceSeconds)*time.Second)
+	}
+	if len(pl.Nodes) == 0 {
+		then = fmt.Sprintf("it is %s, nothing would run", pl.State)
+	}
+	_, err := fmt.Fprintf(p.stdout, "lease %s: release of %d nodes; %s; plan %s\n", name, len(pl.Nodes), then, pl.Digest)
+	return err
 }

@@ -62,6 +62,43 @@ func (c *Client) ExtendLease(ctx context.Context, idOrName string, until time.Ti
 	return out, err
 }
 
+// LeaseRelease is the body of POST leases/{id}/release; it may be left out.
+type LeaseRelease struct {
+	// Plan is the digest of a release that was shown: exactly that runs, or nothing.
+	Plan string `json:"plan,omitempty"`
+}
+
+// LeasePlan is what the release of a lease would run.
+type LeasePlan struct {
+	Lease  fleet.LeaseID    `json:"lease"`
+	Name   string           `json:"name,omitempty"`
+	State  fleet.LeaseState `json:"state"`
+	Digest string           `json:"digest"`
+	// GraceSeconds is how long the disks stay untouched after the release; then they are erased.
+	GraceSeconds int64 `json:"grace_seconds"`
+	// Nodes are the lease's nodes with their plans; none where the lease is being released or over.
+	Nodes []NodePlan `json:"nodes"`
+}
+
+// NodePlan is the plan of one node of several.
+type NodePlan struct {
+	Node string `json:"node"`
+	Plan Plan   `json:"plan"`
+}
+
+// ReleasePlan says what the release of a lease would run, and changes nothing.
+func (c *Client) ReleasePlan(ctx context.Context, idOrName string) (LeasePlan, error) {
+	var p LeasePlan
+	return p, c.get(ctx, itemPath("leases", idOrName, "plan"), nil, &p)
+}
+
+// ReleaseLeaseAs is ReleaseLease where the plan with that digest is what would run, and else changes nothing: MC-PLAN-DIGEST.
+func (c *Client) ReleaseLeaseAs(ctx context.Context, idOrName, plan string) (Lease, error) {
+	var out Lease
+	_, err := c.do(ctx, request{method: http.MethodPost, path: itemPath("leases", idOrName, "release"), body: LeaseRelease{Plan: plan}}, &out)
+	return out, err
+}
+
 // ReleaseLease ends the lease: its nodes are isolated, then cleaned. It is idempotent.
 func (c *Client) ReleaseLease(ctx context.Context, idOrName string) (Lease, error) {
 	var out Lease

@@ -110,7 +110,7 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 			return err
 		}
 		if p.Plan != "" && p.Plan != plan.Digest {
-			return otherPlan(n, p.Plan, plan)
+			return l.otherPlan(n, p.Plan, plan)
 		}
 		n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID}
 		l.take(v, step.Begin(plan, opID, *n, verb, by, n.Lease, v.now))
@@ -120,11 +120,6 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		return "", l.fenced(ctx, err)
 	}
 	return opID, nil
-}
-
-func otherPlan(n *fleet.Node, asked string, p step.Plan) error {
-	return fleet.Errorf(fleet.Conflict, "MC-PLAN-DIGEST", "the plan has become another: %s was asked for, %s is what would run now", asked, p.Digest).
-		WithHint("metalctl node plan %s --use %s", n.Name, p.Use)
 }
 
 // askable asks the table, and refuses a second wish beside one that waits or runs; a release comes through all the same.
@@ -301,6 +296,7 @@ func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.
 	if err != nil {
 		return api.Plan{}, notTold(err, v.node.v, untold)
 	}
+	l.shown.keep(shownPlan{of: v.node.v.Name, plan: p, at: l.Now()})
 	out := api.Plan{Use: q.Use, Digest: p.Digest, Reboots: p.Reboots, Destroys: p.Destroys, Erases: p.Erases}
 	for _, s := range p.Steps {
 		out.Steps = append(out.Steps, api.PlannedStep{Name: s.Name, Side: s.Side, Why: s.Why, Destroys: s.Destroys, Params: step.Shown(s.Name, s.Params)})

@@ -98,6 +98,7 @@ type Loop struct {
 	clock  trusted
 	sights sights
 	lanes  lanes
+	shown  shownPlans
 	began  time.Time
 
 	leasebook leasebook

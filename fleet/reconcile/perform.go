@@ -183,7 +183,7 @@ func (l *Loop) plan(ctx context.Context, id fleet.NodeID, use step.Use, w *fleet
 			return l.unplannable(v, m.Use, err)
 		}
 		if n.Wish != nil && n.Wish.Plan != "" && n.Wish.Plan != p.Digest {
-			return l.unplannable(v, m.Use, otherPlan(n, n.Wish.Plan, p))
+			return l.unplannable(v, m.Use, l.otherPlan(n, n.Wish.Plan, p))
 		}
 		l.take(v, step.Begin(p, op, *n, verb, by, n.Lease, v.now))
 		return nil

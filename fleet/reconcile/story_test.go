@@ -134,6 +134,10 @@ func TestAcceptRunsWhatWasShown(t *testing.T) {
 				t.Fatal("showing a plan accepted devices")
 			}
 			refused(t, w, "accept", api.NodeVerb{Devices: []string{"DATA-1"}, Plan: p.Digest}, "MC-PLAN-DIGEST")
+			_, err = w.Loop.Ask(t.Context(), w.Node, "accept", api.NodeVerb{Devices: []string{"DATA-1"}, Plan: p.Digest}, "tester")
+			if err == nil || !strings.Contains(err.Error(), "erases: ROOT-1") {
+				t.Errorf("the refusal does not name the disk that differs: %v", err)
+			}
 			ask(t, w, "accept", api.NodeVerb{Devices: c.devices, Plan: p.Digest})
 			if _, op := w.Read(); op.Plan != p.Digest {
 				t.Errorf("ran %s, shown was %s", op.Plan, p.Digest)

@@ -36,6 +36,8 @@ type Work interface {
 // Plans says what would run and what is waited for. It has no side effects.
 type Plans interface {
 	Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.Plan, error)
+	// ReleasePlan refuses with MC-PLAN-DIGEST where asked, unless "", is not the digest of what would run now.
+	ReleasePlan(ctx context.Context, id fleet.LeaseID, asked string) (api.LeasePlan, error)
 	// Waits says in words what the node waits for, or "".
 	Waits(id fleet.NodeID) string
 }

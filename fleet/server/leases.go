@@ -19,6 +19,7 @@ func (r *routes) leases() {
 	route(r, http.MethodPost, "/leases/{id}/extend", "extend-lease", "Move the end of a lease", http.StatusOK, s.extendLease)
 	route(r, http.MethodPost, "/leases/{id}/protect", "protect-lease", "Make the lease refuse its release, also by time", http.StatusOK, s.protectLease)
 	route(r, http.MethodPost, "/leases/{id}/unprotect", "unprotect-lease", "End the protection", http.StatusOK, s.unprotectLease)
+	route(r, http.MethodGet, "/leases/{id}/plan", "plan-lease-release", "What the release of a lease would run on each of its nodes; changes nothing", http.StatusOK, s.planRelease)
 	route(r, http.MethodPost, "/leases/{id}/release", "release-lease", "End a lease; idempotent", http.StatusAccepted, s.releaseLease)
 }
 
@@ -187,10 +188,29 @@ func (s *Server) extendLease(ctx context.Context, in *extendLeaseIn) (*tagged[ap
 	return s.getLease(ctx, &Item{string(l.ID)})
 }
 
-func (s *Server) releaseLease(ctx context.Context, in *Item) (*accepted[api.Lease], error) {
+func (s *Server) planRelease(ctx context.Context, in *Item) (*plain[api.LeasePlan], error) {
 	l, err := s.lease(ctx, in.ID)
 	if err != nil {
 		return nil, err
+	}
+	p, err := s.engine.Plans.ReleasePlan(ctx, l.ID, "")
+	return &plain[api.LeasePlan]{p}, err
+}
+
+type releaseLeaseIn struct {
+	Item
+	Body *api.LeaseRelease
+}
+
+func (s *Server) releaseLease(ctx context.Context, in *releaseLeaseIn) (*accepted[api.Lease], error) {
+	l, err := s.lease(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if in.Body != nil && in.Body.Plan != "" {
+		if _, err := s.engine.Plans.ReleasePlan(ctx, l.ID, in.Body.Plan); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := s.engine.Leases.ReleaseLease(ctx, l.ID, callerOf(ctx)); err != nil {
 		return nil, err

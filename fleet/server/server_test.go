@@ -417,6 +417,13 @@ func (e *fakeEngine) ReleaseLease(ctx context.Context, id fleet.LeaseID, _ strin
 	return e.changeLease(ctx, id, func(l *fleet.Lease) { l.State = fleet.LeaseReleased })
 }
 
+func (e *fakeEngine) ReleasePlan(_ context.Context, id fleet.LeaseID, asked string) (api.LeasePlan, error) {
+	if asked != "" && asked != "sha256:shown" {
+		return api.LeasePlan{}, fleet.Errorf(fleet.Conflict, "MC-PLAN-DIGEST", "the release has become another")
+	}
+	return api.LeasePlan{Lease: id, Digest: "sha256:shown"}, nil
+}
+
 // give hands the agent a task.
 func (e *fakeEngine) give(id fleet.NodeID, t *api.Task) {
 	e.mu.Lock()

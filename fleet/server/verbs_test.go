@@ -170,6 +170,16 @@ func TestLeases(t *testing.T) {
 	}
 	_, err = w.client.ExtendLease(ctx, "train", time.Now().Add(-time.Hour))
 	wantCode(t, err, fleet.Invalid, "MC-API-INVALID")
+	shown, err := w.client.ReleasePlan(ctx, "train")
+	must(t, err)
+	_, err = w.client.ReleaseLeaseAs(ctx, "train", "sha256:other")
+	wantCode(t, err, fleet.Conflict, "MC-PLAN-DIGEST")
+	if l, err = w.client.Lease(ctx, "train"); err != nil || l.State == fleet.LeaseReleased {
+		t.Errorf("a release as another plan: %+v, %v", l, err)
+	}
+	if l, err = w.client.ReleaseLeaseAs(ctx, "train", shown.Digest); err != nil || l.State != fleet.LeaseReleased {
+		t.Errorf("release as shown: %+v, %v", l, err)
+	}
 	if l, err = w.client.ReleaseLease(ctx, "train"); err != nil || l.State != fleet.LeaseReleased {
 		t.Errorf("got %s, %v", asJSON(t, l), err)
 	}
