@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -119,7 +120,7 @@ func (r *Reading) readRAS(root, what string, g *fleet.GPU) {
 func clean(s string) string {
 	s, _, _ = strings.Cut(s, "\x00")
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0xfffd {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
 			return ' '
 		}
 		return r

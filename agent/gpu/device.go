@@ -65,7 +65,9 @@ func (d *device) identity() {
 		if d.g.PCIAddress == "" {
 			d.g.PCIAddress = fmt.Sprintf("%04x:%02x:%02x.0", p.Domain, p.Bus, p.Device)
 		}
-		d.g.PCIDevice = fmt.Sprintf("%04x:%04x", p.PciDeviceId&0xffff, p.PciDeviceId>>16)
+		if p.PciDeviceId != 0 {
+			d.g.PCIDevice = fmt.Sprintf("%04x:%04x", p.PciDeviceId&0xffff, p.PciDeviceId>>16)
+		}
 		if p.PciSubSystemId != 0 {
 			d.g.PCISubsystem = fmt.Sprintf("%04x:%04x", p.PciSubSystemId&0xffff, p.PciSubSystemId>>16)
 		}
@@ -120,8 +122,9 @@ func (d *device) firmware() {
 		enabled, _, ret = d.dev.GetGspFirmwareMode()
 		return ret
 	}) {
-		d.g.GSP = "disabled"
-		if enabled {
+		if !enabled {
+			d.g.GSP = "disabled"
+		} else {
 			d.text(&d.g.GSP, "gsp", "nvmlDeviceGetGspFirmwareVersion", d.dev.GetGspFirmwareVersion)
 		}
 	}

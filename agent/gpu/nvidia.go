@@ -24,7 +24,7 @@ func (r *Reading) readNVIDIA(ctx context.Context, opts Options) {
 		}
 	}
 	loaded := kernelDriver(opts.Root)
-	if len(mine) == 0 && loaded == "" && opts.Library == "" {
+	if len(mine) == 0 && loaded == "" {
 		return // nothing of NVIDIA's here
 	}
 	if loaded != "" {

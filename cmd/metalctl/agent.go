@@ -96,7 +96,7 @@ func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, 
 	stages["identity"] = boot.Uptime()
 	err = agent.Run(ctx, agent.Config{
 		Credential: *cred, Home: home, Log: anonymous, Identity: identityOf(inv, stages), Uptime: boot.Uptime, Clock: boot.SetClock, PowerOff: boot.PowerOff,
-		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs("")}}),
+		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs}}),
 	})
 	if err != nil {
 		log.Error("this boot's work is over", "err", err)
@@ -148,7 +148,7 @@ func agentNoun(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			inv, err := inspect.Read(c.Context(), inspect.Options{Root: root, LLDPWait: wait, GPUs: readGPUs("")})
+			inv, err := inspect.Read(c.Context(), inspect.Options{Root: root, LLDPWait: wait, GPUs: readGPUs})
 			if err != nil {
 				return err
 			}
@@ -214,7 +214,7 @@ func (spec *processSpec) agent(console slog.Handler) (agent.Config, error) {
 	}
 	home := &agent.Home{}
 	log := slog.New(fleet.LogHandler(home.Handler(console)))
-	opts := inspect.Options{System: &spec.System, Disks: spec.Disks, NICs: spec.NICs, Log: log, GPUs: readGPUs("")}
+	opts := inspect.Options{System: &spec.System, Disks: spec.Disks, NICs: spec.NICs, Log: log, GPUs: readGPUs}
 	if opts.Disks == nil {
 		opts.Disks = []fleet.Disk{}
 	}

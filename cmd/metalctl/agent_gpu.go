@@ -20,20 +20,27 @@ func gpuHelper(p *program) *cobra.Command {
 	}
 }
 
-// readGPUs reads GPUs with NVIDIA's library: the given one, else one that a pack brought, else the system's.
-func readGPUs(library string) func(context.Context, string, []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing) {
-	return func(ctx context.Context, root string, pci []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing) {
-		opts := gpu.Options{Root: root, Library: library}
-		if live := root == "" || root == "/"; live && library == "" {
-			opts.Library = packLibrary(agent.DefaultPacks)
+// readGPUs reads GPUs: on this machine with the library that a pack brought, else the system's; in a recording with one that answers as its nvml.conf says.
+func readGPUs(ctx context.Context, root string, pci []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing) {
+	opts := gpu.Options{Root: root}
+	live := root == "" || root == "/"
+	var missing []fleet.Missing
+	if live {
+		opts.Library = packLibrary(agent.DefaultPacks)
+	} else {
+		library, done, err := fixtureLibrary(ctx, root)
+		defer func() { _ = done() }() // a folder that stays behind is no finding about a machine
+		if err != nil {
+			missing = append(missing, fleet.Missing{What: "gpus nvml.conf", Why: err.Error()})
 		}
-		// A recording without a library must not be answered for by this machine's GPUs.
-		if gpu.WithNVIDIA && (root == "" || root == "/" || library != "") {
-			opts.Helper = []string{"/proc/self/exe", "agent", "gpu-helper"}
-		}
-		r := gpu.Read(ctx, opts, pci)
-		return r.Driver, r.GPUs, r.Missing
+		opts.Library = library
 	}
+	// A recording without a library must not be answered for by this machine's GPUs.
+	if gpu.WithNVIDIA && (live || opts.Library != "") {
+		opts.Helper = []string{"/proc/self/exe", "agent", "gpu-helper"}
+	}
+	r := gpu.Read(ctx, opts, pci)
+	return r.Driver, r.GPUs, append(r.Missing, missing...)
 }
 
 // packLibrary finds NVIDIA's library in the packs, at their root or where distributions have it, or "".

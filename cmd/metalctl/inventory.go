@@ -33,6 +33,9 @@ func printInventory(p *program, inv fleet.Inventory) error {
 		add("numa", fmt.Sprint(n.ID), bytesText(n.MemoryBytes), "cpus "+n.CPUs, fmt.Sprint(n.Distances))
 	}
 	add("memory", bytesText(inv.Memory.TotalBytes), fmt.Sprintf("%d modules", len(inv.Memory.DIMMs)))
+	for _, g := range inv.GPUs {
+		add("gpu", gpuName(g), orDash(g.Serial), bytesText(g.MemoryBytes), g.Model+" ("+gpuNote(g)+")")
+	}
 	for _, d := range inv.Disks {
 		note := d.Transport
 		if d.BootMedium {
@@ -51,6 +54,32 @@ func printInventory(p *program, inv fleet.Inventory) error {
 		add("missing", m.What, m.Why)
 	}
 	return printTable(p.stdout, rows)
+}
+
+// gpuName is a GPU's place on the board, or else its address.
+func gpuName(g fleet.GPU) string {
+	if g.ModuleID > 0 {
+		return fmt.Sprintf("module %d", g.ModuleID)
+	}
+	return g.PCIAddress
+}
+
+// gpuNote is what is wrong with a GPU, or how it is connected.
+func gpuNote(g fleet.GPU) string {
+	if g.Lost != "" {
+		return g.Lost
+	}
+	up := 0
+	for _, l := range g.NVLinks {
+		if l.State == fleet.LinkUp {
+			up++
+		}
+	}
+	note := "at " + g.PCIAddress
+	if len(g.NVLinks) > 0 {
+		note += fmt.Sprintf(", %d of %d NVLinks up", up, len(g.NVLinks))
+	}
+	return note
 }
 
 // bytesText prints a size with three digits and a decimal unit.
