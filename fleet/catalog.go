@@ -51,18 +51,6 @@ func (c Class) Erases(level string) bool {
 	return level == "clear" && c.EraseLevel != "purge"
 }
 
-// ClassExpect is what an inventory is compared with; zero fields are not compared.
-type ClassExpect struct {
-	CPUs        int   `json:"cpus,omitempty"`
-	NUMANodes   int   `json:"numa_nodes,omitempty"`
-	MemoryBytes int64 `json:"memory_bytes,omitempty"`
-	Disks       int   `json:"disks,omitempty"`
-	NVMe        int   `json:"nvme,omitempty"`
-	NICs        int   `json:"nics,omitempty"`
-	GPUs        int   `json:"gpus,omitempty"`
-	InfiniBand  int   `json:"infiniband,omitempty"`
-}
-
 // Site is the one record of settings that hold for all nodes of a place.
 type Site struct {
 	// Isolation is "required" (default) or "none": with none, nodes are handed out without a network driver, and `node show` repeats it.

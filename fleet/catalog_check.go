@@ -34,10 +34,7 @@ func (c Class) Validate() []FieldError {
 	f.check(c.BurnIn != "", "burnin", "is missing; say none if nothing is to run")
 	f.check(c.EraseLevel == "clear" || c.EraseLevel == "purge", "erase_level", "must be clear or purge: what cleaning has to reach (NIST SP 800-88)")
 	f.check(!c.AcceptFormat || c.EraseLevel == "purge", "accept_format", "says what counts as a purge, and erase_level is not purge")
-	for field, n := range map[string]int64{"cpus": int64(c.Expect.CPUs), "numa_nodes": int64(c.Expect.NUMANodes), "memory_bytes": c.Expect.MemoryBytes, "disks": int64(c.Expect.Disks),
-		"nvme": int64(c.Expect.NVMe), "nics": int64(c.Expect.NICs), "gpus": int64(c.Expect.GPUs), "infiniband": int64(c.Expect.InfiniBand)} {
-		f.check(n >= 0, "expect."+field, "is negative")
-	}
+	f = append(f, c.Expect.validate()...)
 	f.check(len(c.Ramdisk) <= 80, "ramdisk", "is no name of a ramdisk")
 	f.check(len(c.Packs) <= MaxPacks, "packs", "are more than "+strconv.Itoa(MaxPacks))
 	for i, ref := range c.Packs {

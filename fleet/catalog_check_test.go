@@ -20,7 +20,7 @@ func TestCatalogValues(t *testing.T) {
 		{"a site", site.Validate(), nil},
 		{"an image", image.Validate(), nil},
 		{"a class that says nothing", Class{}.Validate(), []string{"burnin", "erase_level", "name"}},
-		{"a class with less than none", Class{Name: "x", BurnIn: "none", EraseLevel: "clear", Expect: ClassExpect{GPUs: -1, CPUs: -1}}.Validate(), []string{"expect.cpus", "expect.gpus"}},
+		{"a class with less than none", Class{Name: "x", BurnIn: "none", EraseLevel: "clear", Expect: ClassExpect{GPUs: ExpectGPUs{Count: -1}, CPUs: -1}}.Validate(), []string{"expect.cpus", "expect.gpus"}},
 		{"a site that says nothing", Site{}.Validate(), []string{"isolation"}},
 		{"origins that are none", Site{Isolation: "required", Origins: []string{"ftp://a", "https://u:p@a", "https://a/path", "https://a:0", "https://a_b"}}.Validate(),
 			[]string{"origins[0]", "origins[1]", "origins[2]", "origins[3]", "origins[4]"}},

@@ -56,6 +56,8 @@ type Node struct {
 	// Inventory is the digest of the newest inventory blob, "" before the first.
 	Inventory   string    `json:"inventory,omitempty"`
 	InventoryAt time.Time `json:"inventory_at,omitzero"`
+	// LastInventory is the digest of the one before, so that a part that was swapped is seen; "" where there was none.
+	LastInventory string `json:"last_inventory,omitempty"`
 	// Compared is the mark of the last comparison with the class, as Class.Compared makes it; "" where there was none.
 	Compared string `json:"compared,omitempty"`
 	// Erased is the level that the last cleaning reached, "clear", "purge" or ErasedByFormat; "" from the moment on that a tenant may write.

@@ -18,8 +18,8 @@ var classView = view[fleet.Class]{
 		{"NAME", false, func(c fleet.Class) string { return c.Name }},
 		{"BURN-IN", false, func(c fleet.Class) string { return c.BurnIn }},
 		{"ERASE", false, func(c fleet.Class) string { return orDash(c.EraseLevel) }},
-		{"GPUS", false, func(c fleet.Class) string { return fmt.Sprint(c.Expect.GPUs) }},
-		{"NVME", false, func(c fleet.Class) string { return fmt.Sprint(c.Expect.NVMe) }},
+		{"GPUS", false, func(c fleet.Class) string { return fmt.Sprint(c.Expect.GPUs.Count) }},
+		{"NVME", false, func(c fleet.Class) string { return fmt.Sprint(c.Expect.NVMe.Count) }},
 	},
 }
 

@@ -72,25 +72,10 @@ type nodeFile struct {
 
 // classFile is kind Class of a fleet file. `burnin` is a profile with its follow-up, or the word none.
 type classFile struct {
-	Kind   string `yaml:"kind"`
-	Name   string `yaml:"name"`
-	Expect struct {
-		CPUs        int   `yaml:"cpus"`
-		NUMANodes   int   `yaml:"numa_nodes"`
-		MemoryBytes int64 `yaml:"memory_bytes"`
-		Disks       int   `yaml:"disks"`
-		NICs        int   `yaml:"nics"`
-		GPUs        struct {
-			Count int `yaml:"count"`
-		} `yaml:"gpus"`
-		InfiniBand struct {
-			Count int `yaml:"count"`
-		} `yaml:"infiniband"`
-		NVMe struct {
-			Count int `yaml:"count"`
-		} `yaml:"nvme"`
-	} `yaml:"expect"`
-	BurnIn string `yaml:"burnin"`
+	Kind   string            `yaml:"kind"`
+	Name   string            `yaml:"name"`
+	Expect fleet.ClassExpect `yaml:"expect"`
+	BurnIn string            `yaml:"burnin"`
 	Erase  struct {
 		Level        string `yaml:"level"`
 		AcceptFormat bool   `yaml:"accept_format"`
@@ -250,11 +235,7 @@ func beside(dir, path string) string {
 
 func (c classFile) class() fleet.Class {
 	return fleet.Class{
-		Name: c.Name,
-		Expect: fleet.ClassExpect{
-			CPUs: c.Expect.CPUs, NUMANodes: c.Expect.NUMANodes, MemoryBytes: c.Expect.MemoryBytes, Disks: c.Expect.Disks,
-			NVMe: c.Expect.NVMe.Count, NICs: c.Expect.NICs, GPUs: c.Expect.GPUs.Count, InfiniBand: c.Expect.InfiniBand.Count,
-		},
+		Name: c.Name, Expect: c.Expect,
 		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk,
 	}
 }

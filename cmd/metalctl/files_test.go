@@ -54,7 +54,7 @@ func TestFleetFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.sites) != 1 || f.sites[0].Isolation != "none" || len(f.classes) != 1 || f.classes[0].Expect.GPUs != 8 || len(f.nodes) != 1 {
+	if len(f.sites) != 1 || f.sites[0].Isolation != "none" || len(f.classes) != 1 || f.classes[0].Expect.GPUs.Count != 8 || len(f.nodes) != 1 {
 		t.Fatalf("got %+v", f)
 	}
 	if c := f.classes[0]; c.EraseLevel != "purge" || !c.AcceptFormat {

@@ -21,24 +21,6 @@ func isTerminalReader(r io.Reader) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-func nodeInventory(p *program) *cobra.Command {
-	return &cobra.Command{
-		Use: "inventory NODE", Short: "Print what the newest inspection found", Args: exactly("NODE"),
-		Example: "  metalctl node inventory hgx-001 -o json",
-		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := p.client()
-			if err != nil {
-				return err
-			}
-			inv, err := cl.Inventory(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return printInventory(p, inv)
-		},
-	}
-}
-
 func nodePlan(p *program) *cobra.Command {
 	var q api.PlanQuery
 	c := &cobra.Command{

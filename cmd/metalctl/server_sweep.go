@@ -48,7 +48,7 @@ func sweepDaily(ctx context.Context, db *store.DB, media ramdiskSweeper, log *sl
 	}
 }
 
-// sweepOnce removes inventories that are no node's newest, user-data of leases that are over and hold no node in grace, and evidence that no journal
+// sweepOnce removes inventories that are neither a node's newest nor the one before, user-data of leases that are over and hold no node in grace, and evidence that no journal
 // names: that of tries that were overtaken, or whose worker was fenced.
 func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 	used := map[string]bool{}
@@ -66,7 +66,7 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 		}
 		held := map[fleet.LeaseID]bool{}
 		for _, n := range nodes {
-			used[n.Inventory], held[n.Lease] = true, true
+			used[n.Inventory], used[n.LastInventory], held[n.Lease] = true, true, true
 		}
 		leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
 		if err != nil {

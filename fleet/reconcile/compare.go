@@ -3,10 +3,13 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/step"
+	"github.com/metalctl/metalctl/fleet/verdict"
 )
 
 // compareClass compares the newest inventory with the class, the enrolled identity and the accepted devices.
@@ -20,7 +23,11 @@ func (l *Loop) compareClass(ctx context.Context, c step.Call) (step.Outcome, err
 	if err != nil {
 		return step.Outcome{}, err
 	}
-	faults := Compare(*n, v.class, *inv)
+	last, err := l.lastInventory(ctx, n)
+	if err != nil {
+		return step.Outcome{}, err
+	}
+	faults := Compare(*n, v.class, *inv, last)
 	out := step.Outcome{Faults: faults, Evidence: map[string]any{"class": v.class.Name, "differences": len(faults), "inventory": n.Inventory,
 		"compared": v.class.Compared(n.Inventory)}}
 	for _, f := range faults {
@@ -35,8 +42,9 @@ func (l *Loop) compareClass(ctx context.Context, c step.Call) (step.Outcome, err
 	return out, nil
 }
 
-// Compare lists what an inventory shows to differ from what the node must be; each difference is a fault. It is pure.
-func Compare(n fleet.Node, class fleet.Class, inv fleet.Inventory) []fleet.Fault {
+// Compare lists what an inventory shows to differ from what the node must be; each difference that blocks is a fault. It is pure.
+// last is the inventory before, nil where there is none.
+func Compare(n fleet.Node, class fleet.Class, inv fleet.Inventory, last *fleet.Inventory) []fleet.Fault {
 	var out []fleet.Fault
 	add := func(code, component string, blocks fleet.Blocks, hint, format string, args ...any) {
 		out = append(out, fleet.Fault{Code: code, Component: component, Severity: fleet.Critical, Blocks: blocks, Hint: hint, Evidence: fmt.Sprintf(format, args...)})
@@ -53,25 +61,48 @@ func Compare(n fleet.Node, class fleet.Class, inv fleet.Inventory) []fleet.Fault
 		add("MC-CLASS-NONE", "class", fleet.BlocksAllocate, "metalctl node set "+n.Name+" --class CLASS", "the node has no class that exists (%q), so nothing says what it must be", n.Class)
 		return out
 	}
-	hint := "metalctl node inventory " + n.Name + " --diff"
-	count := func(code, component string, got, want int) {
-		if want != 0 && got != want {
-			add(code, component, fleet.BlocksAllocate, hint, "%d found, class %s wants %d", got, class.Name, want)
+	ds := verdict.Judge(inv, class)
+	if last != nil {
+		ds = append(ds, verdict.Last(inv, *last)...)
+	}
+	for _, d := range withoutDisks(ds, n, inv) {
+		if d.Blocks != fleet.BlocksNothing {
+			out = append(out, fleet.Fault{Code: d.Code, Component: d.Component, Severity: d.Severity, Blocks: d.Blocks, Evidence: d.Words, Hint: "metalctl node inventory " + n.Name + " --diff"})
 		}
 	}
-	e, found := class.Expect, countOf(inv)
-	count("MC-CLASS-CPU", "cpus", len(inv.CPUs), e.CPUs)
-	count("MC-CLASS-NUMA", "numa_nodes", len(inv.NUMANodes), e.NUMANodes)
-	count("MC-CLASS-DISKS", "disks", found.Disks, e.Disks)
-	count("MC-CLASS-NVME", "nvme", found.NVMe, e.NVMe)
-	count("MC-CLASS-NICS", "nics", len(inv.NICs), e.NICs)
-	count("MC-CLASS-GPUS", "gpus", found.GPUs, e.GPUs)
-	count("MC-CLASS-INFINIBAND", "infiniband", found.InfiniBand, e.InfiniBand)
-	// Firmware and kernel keep a part of the RAM, which differs from boot to boot: a missing module is far more than a sixteenth.
-	if got, want := inv.Memory.TotalBytes, e.MemoryBytes; want != 0 && (got < want-want/16 || got > want+want/16) {
-		add("MC-CLASS-MEMORY", "memory", fleet.BlocksAllocate, hint, "%d bytes found, class %s wants %d", got, class.Name, want)
+	return few(out, n.Name)
+}
+
+// mostFaults bounds the faults of one comparison, as a node's record has 4 KiB.
+const mostFaults = 10
+
+// few keeps the first faults and lets one stand for the others.
+func few(faults []fleet.Fault, node string) []fleet.Fault {
+	if len(faults) <= mostFaults {
+		return faults
 	}
-	return out
+	more := fleet.Fault{Code: "MC-INVENTORY-MORE", Component: "inventory", Severity: fleet.Critical, Blocks: fleet.BlocksAllocate, Hint: "metalctl node inventory " + node + " --diff"}
+	left := faults[mostFaults-1:]
+	for _, f := range left {
+		if f.Blocks == fleet.BlocksEverything {
+			more.Blocks = f.Blocks
+		}
+	}
+	more.Evidence = fmt.Sprintf("%d more, such as %s on %s", len(left), left[0].Code, left[0].Component)
+	return append(slices.Clone(faults[:mostFaults-1]), more)
+}
+
+// withoutDisks drops differences in the number of disks that accepted disks which left, or others that came, explain.
+func withoutDisks(ds []fleet.Difference, n fleet.Node, inv fleet.Inventory) []fleet.Difference {
+	if len(n.Accepted) == 0 {
+		return ds
+	}
+	gone := len(n.Accepted) - len(inv.WouldErase()) // negative where more came than left
+	return slices.DeleteFunc(ds, func(d fleet.Difference) bool {
+		want, _ := strconv.Atoi(d.Want)
+		got, _ := strconv.Atoi(d.Got)
+		return (d.Code == "MC-CLASS-NVME" || d.Code == "MC-CLASS-DISKS") && gone != 0 && want-got == gone
+	})
 }
 
 // compareDevices looks for disks that nobody agreed to erase, and for agreed ones that are gone. Before the first accept nothing is unexpected.
@@ -119,30 +150,6 @@ func accepted(n fleet.Node, serial string) bool {
 		}
 	}
 	return false
-}
-
-// countOf counts by PCI class what has no list of its own yet: 0302 is a 3D controller and 0300 a VGA one; NVIDIA's GPUs (10de) are either. 0207 is an
-// InfiniBand controller (PCI Code and ID Assignment Specification 1.15, class 02h and 03h).
-func countOf(inv fleet.Inventory) fleet.ClassExpect {
-	var c fleet.ClassExpect
-	for _, d := range inv.Disks {
-		if d.BootMedium || d.Removable {
-			continue
-		}
-		c.Disks++
-		if d.Transport == "nvme" {
-			c.NVMe++
-		}
-	}
-	for _, p := range inv.PCI {
-		switch {
-		case p.Vendor == "10de" && (strings.HasPrefix(p.Class, "0302") || strings.HasPrefix(p.Class, "0300")):
-			c.GPUs++
-		case strings.HasPrefix(p.Class, "0207"):
-			c.InfiniBand++
-		}
-	}
-	return c
 }
 
 func firstOf(a, b string) string {

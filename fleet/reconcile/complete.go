@@ -229,6 +229,9 @@ func (v *view) fault(x fleet.Fault) {
 	}
 }
 
+// personClears are faults that no later look takes back: somebody says that the part is known, by clearing them.
+var personClears = map[string]bool{"MC-PART-SWAPPED": true, "MC-PART-MOVED": true}
+
 // judge takes the faults that a step found. Where the step ended well, those that it found before and not again are gone.
 func (v *view) judge(name string, r step.Result) {
 	n := v.node.v
@@ -240,7 +243,9 @@ func (v *view) judge(name string, r step.Result) {
 		}
 	}
 	for _, x := range r.Faults {
-		x.Step = name
+		if x.Step = name; personClears[x.Code] {
+			x.Step = "" // the next inspection compares with this one, and would find all in order
+		}
 		v.fault(x)
 	}
 }

@@ -136,6 +136,9 @@ func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, re
 			return nil
 		}
 		if inventory != "" {
+			if v.node.v.Inventory != inventory {
+				v.node.v.LastInventory = v.node.v.Inventory
+			}
 			v.node.v.Inventory, v.node.v.InventoryAt = inventory, v.now
 		}
 		return v.result(res.Index, r)
@@ -187,14 +190,30 @@ func (l *Loop) inventory(ctx context.Context, n *fleet.Node) (*fleet.Inventory, 
 	if n.Inventory == "" {
 		return nil, fleet.Errorf(fleet.NotFound, "MC-INVENTORY-NONE", "%s has no inventory yet", n.Name).WithHint("metalctl node inspect %s", n.Name)
 	}
-	f, err := l.Blobs.OpenBlob(ctx, n.Inventory)
+	return l.readInventory(ctx, n.Name, n.Inventory)
+}
+
+// lastInventory reads the inventory before the newest, nil where there was none or it is kept no more.
+func (l *Loop) lastInventory(ctx context.Context, n *fleet.Node) (*fleet.Inventory, error) {
+	if n.LastInventory == "" {
+		return nil, nil
+	}
+	inv, err := l.readInventory(ctx, n.Name, n.LastInventory)
+	if fleet.KindOf(err) == fleet.NotFound && err != nil {
+		return nil, nil
+	}
+	return inv, err
+}
+
+func (l *Loop) readInventory(ctx context.Context, name, digest string) (*fleet.Inventory, error) {
+	f, err := l.Blobs.OpenBlob(ctx, digest)
 	if err != nil {
-		return nil, fmt.Errorf("open the inventory of %s: %w", n.Name, err)
+		return nil, fmt.Errorf("open the inventory of %s: %w", name, err)
 	}
 	defer f.Close()
 	var b bytes.Buffer
 	if _, err := b.ReadFrom(f); err != nil {
-		return nil, fmt.Errorf("read the inventory of %s: %w", n.Name, err)
+		return nil, fmt.Errorf("read the inventory of %s: %w", name, err)
 	}
 	return parseInventory(b.Bytes())
 }

@@ -22,10 +22,10 @@ func TestCompare(t *testing.T) {
 		class  string
 		want   string
 	}{
-		"as it must be":          {fleet.Node{Expect: fleet.Expect{Serial: "sn", UUID: "ab"}}, fleet.ClassExpect{CPUs: 2, MemoryBytes: 1000, NVMe: 1, NICs: 1, GPUs: 1, InfiniBand: 1}, "c", ""},
+		"as it must be":          {fleet.Node{Expect: fleet.Expect{Serial: "sn", UUID: "ab"}}, fleet.ClassExpect{CPUs: 2, MemoryBytes: 1000, NVMe: fleet.ExpectNVMe{Count: 1}, NICs: 1, GPUs: fleet.ExpectGPUs{Count: 1}, InfiniBand: fleet.ExpectInfiniBand{Count: 1}}, "c", ""},
 		"RAM the firmware keeps": {fleet.Node{}, fleet.ClassExpect{MemoryBytes: 1060}, "c", ""},
 		"a module is missing":    {fleet.Node{}, fleet.ClassExpect{MemoryBytes: 1100}, "c", "MC-CLASS-MEMORY memory"},
-		"a GPU is missing":       {fleet.Node{}, fleet.ClassExpect{GPUs: 8}, "c", "MC-CLASS-GPUS gpus"},
+		"a GPU is missing":       {fleet.Node{}, fleet.ClassExpect{GPUs: fleet.ExpectGPUs{Count: 8}}, "c", "MC-CLASS-GPUS gpus"},
 		"several":                {fleet.Node{}, fleet.ClassExpect{CPUs: 4, NICs: 2}, "c", "MC-CLASS-CPU cpus, MC-CLASS-NICS nics"},
 		"no class":               {fleet.Node{Class: "gone"}, fleet.ClassExpect{}, "", "MC-CLASS-NONE class"},
 		"another machine":        {fleet.Node{BMC: fleet.BMC{UUID: "CD"}}, fleet.ClassExpect{}, "c", "MC-NODE-IDENTITY system/uuid"},
@@ -38,7 +38,7 @@ func TestCompare(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, f := range Compare(c.node, fleet.Class{Name: c.class, Expect: c.expect}, inventory()) {
+			for _, f := range Compare(c.node, fleet.Class{Name: c.class, Expect: c.expect}, inventory(), nil) {
 				got = append(got, f.Code+" "+f.Component)
 				if f.Evidence == "" || f.Hint == "" || f.Blocks == "" {
 					t.Errorf("not whole: %+v", f)
@@ -125,6 +125,6 @@ func FuzzParseInventory(f *testing.F) {
 				t.Errorf("would erase %+v", d)
 			}
 		}
-		Compare(fleet.Node{Accepted: []fleet.AcceptedDevice{{Serial: "A"}}}, fleet.Class{Name: "c"}, *inv)
+		Compare(fleet.Node{Accepted: []fleet.AcceptedDevice{{Serial: "A"}}}, fleet.Class{Name: "c"}, *inv, inv)
 	})
 }

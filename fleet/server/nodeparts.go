@@ -15,6 +15,7 @@ import (
 func (r *routes) nodeParts() {
 	s := r.s
 	route(r, http.MethodGet, "/nodes/{id}/inventory", "get-inventory", "Read the newest inventory", http.StatusOK, s.getInventory)
+	route(r, http.MethodGet, "/nodes/{id}/differences", "get-differences", "In which ways the newest inventory is not what it should be", http.StatusOK, s.getDifferences)
 	route(r, http.MethodGet, "/nodes/{id}/timeline", "get-timeline", "What happened around the node, of whatever source", http.StatusOK, s.getTimeline)
 	route(r, http.MethodGet, "/nodes/{id}/history", "get-history", "The committed changes of the node", http.StatusOK, s.getHistory)
 	route(r, http.MethodGet, "/nodes/{id}/plan", "plan-node", "What would run, without side effects", http.StatusOK, s.planNode)
@@ -47,10 +48,7 @@ func (s *Server) getInventory(ctx context.Context, in *Item) (*plain[fleet.Inven
 	if err != nil {
 		return nil, err
 	}
-	if n.Inventory == "" {
-		return nil, fleet.Errorf(fleet.NotFound, "MC-NODE-INVENTORY", "the node %s was not inspected yet", n.Name).WithHint("metalctl node inspect %s", n.Name)
-	}
-	inv, err := s.inventory(ctx, n.Inventory)
+	inv, err := s.newestInventory(ctx, n)
 	return &plain[fleet.Inventory]{inv}, err
 }
 

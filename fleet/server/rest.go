@@ -62,7 +62,19 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	// What the transformer makes of huma's own errors.
 	schemas.Map()["Problem"] = huma.SchemaFromType(schemas, reflect.TypeFor[api.Problem]())
 	delete(schemas.Map(), "ErrorDetail")
+	for _, name := range []string{"ExpectGPUs", "ExpectInfiniBand", "ExpectNVMe"} {
+		numberOr(schemas.Map()[name])
+	}
 	return rest
+}
+
+// numberOr lets a schema's place be taken by a number, which stands for its count.
+func numberOr(s *huma.Schema) {
+	whole := *s
+	number := huma.Schema{Type: huma.TypeInteger, Description: "the count alone"}
+	number.PrecomputeMessages()
+	*s = huma.Schema{OneOf: []*huma.Schema{&number, &whole}}
+	s.PrecomputeMessages()
 }
 
 // schemaName keeps apart what is stored of an error and what is sent, which has the name of huma's own model.
@@ -73,6 +85,8 @@ func schemaName(t reflect.Type, hint string) string {
 	switch t {
 	case reflect.TypeFor[fleet.Problem]():
 		return "StoredProblem"
+	case reflect.TypeFor[fleet.Difference]():
+		return "InventoryDifference" // the API's own Difference is one between store and world
 	case reflect.TypeFor[huma.ErrorModel]():
 		return "Problem"
 	}

@@ -195,12 +195,12 @@ func TestLeases(t *testing.T) {
 func TestClassesSiteCapabilities(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx := context.Background()
-	_, err := w.client.PutClass(ctx, fleet.Class{Name: "hgx", EraseLevel: "burn", AcceptFormat: true, Expect: fleet.ClassExpect{GPUs: -1}})
+	_, err := w.client.PutClass(ctx, fleet.Class{Name: "hgx", EraseLevel: "burn", AcceptFormat: true, Expect: fleet.ClassExpect{GPUs: fleet.ExpectGPUs{Count: -1}}})
 	wantCode(t, err, fleet.Invalid, "MC-API-INVALID")
 	if n := strings.Count(err.Error(), "\n"); n != 4 {
 		t.Errorf("%d faults are listed, want 4: %v", n, err)
 	}
-	want := fleet.Class{Name: "hgx", BurnIn: "none", EraseLevel: "purge", AcceptFormat: true, Expect: fleet.ClassExpect{GPUs: 8}}
+	want := fleet.Class{Name: "hgx", BurnIn: "none", EraseLevel: "purge", AcceptFormat: true, Expect: fleet.ClassExpect{GPUs: fleet.ExpectGPUs{Count: 8}}}
 	_, err = w.client.PutClass(ctx, want)
 	must(t, err)
 	got, err := w.client.Class(ctx, "hgx")
@@ -208,6 +208,18 @@ func TestClassesSiteCapabilities(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	whole := want
+	whole.Expect.GPUs = fleet.ExpectGPUs{Count: 8, Model: "NVIDIA H200", MemoryBytes: 143771 << 20, NVLinksUp: 18, NVLinkGBps: 26.562, PCIe: fleet.ExpectPCIe{Generation: 5, Width: 16}}
+	whole.Expect.InfiniBand = fleet.ExpectInfiniBand{Count: 8, RateGbps: 400}
+	whole.Expect.Limits = []fleet.Limit{{Check: "nvme-used", Value: 80, Unit: "percent", Source: "the vendor's data sheet"}}
+	got, err = w.client.PutClass(ctx, whole)
+	must(t, err)
+	if diff := cmp.Diff(whole, got); diff != "" {
+		t.Error(diff)
+	}
+	whole.Expect.Limits[0].Source = ""
+	_, err = w.client.PutClass(ctx, whole)
+	wantCode(t, err, fleet.Invalid, "MC-API-INVALID")
 	req := createRequest("n1")
 	req.Class = "hgx"
 	_, err = w.client.CreateNode(ctx, req, "")

@@ -119,6 +119,9 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 			if n.Inventory != "" {
 				c.blobs[n.Inventory] = key
 			}
+			if n.LastInventory != "" {
+				c.blobs[n.LastInventory] = key
+			}
 		}
 	case fleet.KindLease:
 		if l, ok := decodeInto[fleet.Lease](c, key, r.Data); ok {

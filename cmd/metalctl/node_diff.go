@@ -1,0 +1,113 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+)
+
+func nodeInventory(p *program) *cobra.Command {
+	var diff bool
+	var against []string
+	c := &cobra.Command{
+		Use: "inventory NODE", Short: "Print what the newest inspection found, or in which ways that is not what it should be", Args: exactly("NODE"),
+		Long: "Print what the newest inspection found.\n\nWith --diff print by component what is wrong by itself, what its class does not say, what has changed since the inspection before, and in what it " +
+			"differs from most other nodes of its class. Exit code 9 where there are differences.",
+		Example: "  metalctl node inventory hgx-001 --diff",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(against) > 0 && !diff {
+				return usageError("--against goes with --diff")
+			}
+			cl, err := p.client()
+			if err != nil {
+				return err
+			}
+			if !diff {
+				inv, err := cl.Inventory(c.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return printInventory(p, inv)
+			}
+			d, err := cl.Differences(c.Context(), args[0], against...)
+			if err != nil {
+				return err
+			}
+			return printDifferences(p, d)
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&diff, "diff", false, "print the differences; exit code 9 where there are any")
+	f.StringSliceVar(&against, "against", nil, "with --diff: class (with what is wrong by itself), last or fleet (default all)")
+	return c
+}
+
+var differenceView = view[fleet.Difference]{
+	name: func(d fleet.Difference) string { return d.Component },
+	columns: []column[fleet.Difference]{
+		{"COMPONENT", false, func(d fleet.Difference) string { return d.Component }},
+		{"BLOCKS", false, func(d fleet.Difference) string { return string(d.Blocks) }},
+		{"AGAINST", false, func(d fleet.Difference) string { return d.Against }},
+		{"DO", false, func(d fleet.Difference) string { return orDash(d.Do) }},
+		{"CODE", false, func(d fleet.Difference) string { return d.Code }},
+		{"WHAT", false, func(d fleet.Difference) string { return d.Words }},
+		{"WANT", true, func(d fleet.Difference) string { return orDash(d.Want) }},
+		{"GOT", true, func(d fleet.Difference) string { return orDash(d.Got) }},
+	},
+}
+
+// printDifferences prints them by component, and what was compared on the other stream.
+func printDifferences(p *program, d api.Differences) error {
+	switch p.flags.output {
+	case "json", "jsonl", "yaml":
+		v := view[api.Differences]{name: func(d api.Differences) string { return d.Node }}
+		if err := v.print(p, []api.Differences{d}, true); err != nil {
+			return err
+		}
+	default:
+		if len(d.Differences) > 0 {
+			if err := differenceView.print(p, d.Differences, false); err != nil {
+				return err
+			}
+		}
+	}
+	for _, why := range d.NotCompared {
+		fmt.Fprintf(p.stderr, "not compared with %s\n", printable(why))
+	}
+	if len(d.Differences) == 0 {
+		fmt.Fprintf(p.stderr, "%s is as it should be: %s\n", d.Node, comparedWords(d))
+		return nil
+	}
+	blocking := 0
+	for _, x := range d.Differences {
+		if x.Blocks != fleet.BlocksNothing {
+			blocking++
+		}
+	}
+	return &exitError{exitDiffers, fmt.Errorf("%s: %d differences, of which %d keep it from being handed out (%s)", d.Node, len(d.Differences), blocking, comparedWords(d))}
+}
+
+func comparedWords(d api.Differences) string {
+	var out []string
+	for _, a := range d.Against {
+		switch {
+		case a == fleet.AgainstClass && d.Class != "":
+			out = append(out, "class "+d.Class)
+		case a == fleet.AgainstLast && !d.LastAt.IsZero():
+			out = append(out, "the inspection of "+d.LastAt.UTC().Format(time.RFC3339))
+		case a == fleet.AgainstFleet && d.Fellows > 1:
+			out = append(out, fmt.Sprintf("%d fellows", d.Fellows))
+		}
+	}
+	if len(out) == 0 {
+		return "compared with nothing but itself"
+	}
+	return "compared with " + strings.Join(out, ", ")
+}

@@ -1,0 +1,31 @@
+package api
+
+import (
+	"context"
+	"net/url"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// Differences says in which ways a node's newest inventory is not what it should be. What is wrong by itself goes with the class.
+type Differences struct {
+	Node string `json:"node"`
+	// Against are what it was compared with: class, last, fleet.
+	Against []string `json:"against"`
+	Class   string   `json:"class,omitempty"`
+	// InventoryAt is when the inventory was taken, LastAt the one before, zero where there is none.
+	InventoryAt time.Time `json:"inventory_at"`
+	LastAt      time.Time `json:"last_at,omitzero"`
+	// Fellows is with how many nodes of its class it was compared.
+	Fellows int `json:"fellows,omitempty"`
+	// NotCompared says what could not be compared, and why.
+	NotCompared []string           `json:"not_compared,omitempty"`
+	Differences []fleet.Difference `json:"differences"`
+}
+
+// Differences compares a node's newest inventory; no words mean all of class, last and fleet.
+func (c *Client) Differences(ctx context.Context, idOrName string, against ...string) (Differences, error) {
+	var d Differences
+	return d, c.get(ctx, nodePath(idOrName, "differences"), url.Values{"against": against}, &d)
+}

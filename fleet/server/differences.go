@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/verdict"
+)
+
+// mostFellows bounds how many inventories one question reads.
+const mostFellows = 32
+
+type differencesIn struct {
+	Item
+	Against []string `query:"against,explode" maxItems:"3" enum:"class,last,fleet" doc:"what to compare the newest inventory with; none means all"`
+}
+
+func (s *Server) getDifferences(ctx context.Context, in *differencesIn) (*plain[api.Differences], error) {
+	n, _, err := s.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	inv, err := s.newestInventory(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	out := api.Differences{Node: n.Name, Against: in.Against, Class: n.Class, InventoryAt: n.InventoryAt, Differences: []fleet.Difference{}}
+	if len(out.Against) == 0 {
+		out.Against = []string{fleet.AgainstClass, fleet.AgainstLast, fleet.AgainstFleet}
+	}
+	not := func(format string, args ...any) {
+		out.NotCompared = append(out.NotCompared, fmt.Sprintf(format, args...))
+	}
+	if slices.Contains(out.Against, fleet.AgainstClass) {
+		class, err := s.classOf(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		if class.Name == "" {
+			not("class: the node has none that exists (%q), so that only what is wrong by itself was looked for", n.Class)
+		}
+		out.Differences = append(out.Differences, verdict.Judge(inv, class)...)
+	}
+	if slices.Contains(out.Against, fleet.AgainstLast) {
+		last, err := s.inventoryBefore(ctx, n)
+		switch {
+		case err != nil:
+			return nil, err
+		case last == nil:
+			not("last: there is no inventory before the newest")
+		default:
+			out.LastAt = last.TakenAt
+			out.Differences = append(out.Differences, verdict.Last(inv, *last)...)
+		}
+	}
+	if slices.Contains(out.Against, fleet.AgainstFleet) {
+		fellows, err := s.fellows(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		out.Fellows = len(fellows)
+		if len(fellows) < 2 {
+			not("fleet: fewer than two other nodes of class %q have an inventory", n.Class)
+		}
+		out.Differences = append(out.Differences, verdict.Fellows(inv, fellows)...)
+	}
+	return &plain[api.Differences]{out}, nil
+}
+
+// newestInventory reads what the last inspection found.
+func (s *Server) newestInventory(ctx context.Context, n fleet.Node) (fleet.Inventory, error) {
+	if n.Inventory == "" {
+		return fleet.Inventory{}, fleet.Errorf(fleet.NotFound, "MC-NODE-INVENTORY", "the node %s was not inspected yet", n.Name).WithHint("metalctl node inspect %s", n.Name)
+	}
+	return s.inventory(ctx, n.Inventory)
+}
+
+// classOf is the node's class, the zero value where it has none that exists.
+func (s *Server) classOf(ctx context.Context, n fleet.Node) (c fleet.Class, err error) {
+	if n.Class == "" {
+		return c, nil
+	}
+	err = s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
+		c, _, err = findClass(sn, n.Class)
+		return err
+	})
+	if fleet.CodeOf(err) == "MC-CLASS-UNKNOWN" {
+		return fleet.Class{}, nil
+	}
+	return c, err
+}
+
+// inventoryBefore is the inventory before the newest, nil where there is none or it is kept no more.
+func (s *Server) inventoryBefore(ctx context.Context, n fleet.Node) (*fleet.Inventory, error) {
+	if n.LastInventory == "" {
+		return nil, nil
+	}
+	inv, err := s.inventory(ctx, n.LastInventory)
+	if err != nil {
+		if fleet.KindOf(err) == fleet.NotFound {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return &inv, nil
+}
+
+// fellows are other nodes of the class with their newest inventories, those that were looked at last first.
+func (s *Server) fellows(ctx context.Context, n fleet.Node) ([]verdict.Fellow, error) {
+	if n.Class == "" {
+		return nil, nil
+	}
+	var nodes []fleet.Node
+	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		nodes = nil
+		return eachRecord(sn, fleet.KindNode, func(o fleet.Node, _ fleet.Revision) {
+			if o.Class == n.Class && o.ID != n.ID && o.Inventory != "" {
+				nodes = append(nodes, o)
+			}
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(nodes, func(a, b fleet.Node) int { return b.InventoryAt.Compare(a.InventoryAt) })
+	var out []verdict.Fellow
+	for _, o := range nodes[:min(len(nodes), mostFellows)] {
+		inv, err := s.inventory(ctx, o.Inventory)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, verdict.Fellow{Node: o.Name, Inventory: inv})
+	}
+	return out, nil
+}
