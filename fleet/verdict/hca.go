@@ -166,6 +166,7 @@ func (j *judge) railCount(rails []*fleet.HCA) {
 		j.block(f, "%d rails found, class %s wants %d", len(rails), class, e.Count)
 		return
 	}
+	j.goneHCAs = e.Count - len(rails)
 	var alone []fleet.Rail
 	for _, r := range j.inv.Rails {
 		if r.HCA == "" {

@@ -42,7 +42,7 @@ func (j *judge) gpuPresence() {
 	j.gpuCount()
 	if driven == 0 && j.wantsDriver() && (len(j.inv.GPUs) > 0 || onPCI(j.inv) > 0) {
 		j.unread("gpus", "what the driver tells of GPUs", "gpu", "nvml", "gpu_driver")
-		j.cover("gpus", "fabric")
+		j.cover("gpus", "fabric", "driver")
 		for _, n := range j.names.gpu {
 			j.cover(n)
 		}

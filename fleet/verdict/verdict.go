@@ -47,6 +47,7 @@ type judge struct {
 	darkLinks int
 	noFabric  bool // the fabric manager does not run: links, fabric state and peers follow from it
 	missing   int  // GPUs that are not on PCI
+	goneHCAs  int  // rails that are missing; their network interfaces are, too
 }
 
 func newJudge(inv *fleet.Inventory, class fleet.Class) *judge {
