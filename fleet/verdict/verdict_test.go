@@ -9,14 +9,6 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-func brief(ds []fleet.Difference) []string {
-	out := []string{}
-	for _, d := range ds {
-		out = append(out, d.Code+" "+d.Component)
-	}
-	return out
-}
-
 // TestWholeMachines: what is as it must be has no difference, with its class and without one, and against itself.
 func TestWholeMachines(t *testing.T) {
 	for _, k := range kinds {
