@@ -114,7 +114,7 @@ func openStore(cfg serverConfig, log *slog.Logger) (*store.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return store.Open(cfg.DataDir, store.Options{Key: key, Log: log})
+	return store.Open(cfg.DataDir, store.Options{Key: key, Log: log, Backups: cfg.BackupDir})
 }
 
 // runServer wires the rooms together: this is the support matrix.

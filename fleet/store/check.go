@@ -64,8 +64,10 @@ func (db *DB) Check(ctx context.Context) []Problem {
 	c := &checker{db: db, ids: map[string][]string{}, nodes: map[fleet.NodeID]fleet.Node{}, leases: map[fleet.LeaseID]fleet.Lease{},
 		operations: map[fleet.OperationID]fleet.Operation{}, names: map[string]map[string]json.RawMessage{}, uniques: map[string]string{}, blobs: map[string]string{}}
 	err := db.bolt.View(func(tx *bbolt.Tx) error {
-		for err := range tx.Check() {
-			c.addf("", "page check: %v", err)
+		if !db.half { // else bbolt panics at the first page, and all others were proven when the store was opened
+			for err := range tx.Check() {
+				c.addf("", "page check: %v", err)
+			}
 		}
 		rev := fleet.Revision(getUint(tx.Bucket(bucketMeta), metaRevision))
 		c.lives(tx)

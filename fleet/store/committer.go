@@ -296,7 +296,11 @@ func (r *request) apply(records, events *bbolt.Bucket, rev fleet.Revision) error
 			}
 			continue
 		}
-		if err := records.Put(p.key, encodeRecord(p.kind, p.version, rev, p.data)); err != nil {
+		value := encodeRecord(p.kind, p.version, rev, p.data)
+		if p.kind != fleet.KindSecret {
+			value = withSum(p.key, value)
+		}
+		if err := records.Put(p.key, value); err != nil {
 			return err
 		}
 	}
@@ -305,8 +309,8 @@ func (r *request) apply(records, events *bbolt.Bucket, rev fleet.Revision) error
 		if err != nil {
 			return err
 		}
-		value := append(binary.BigEndian.AppendUint64(nil, uint64(rev)), e...)
-		if err := events.Put(binary.BigEndian.AppendUint64(nil, id), value); err != nil {
+		key := binary.BigEndian.AppendUint64(nil, id)
+		if err := events.Put(key, withSum(key, append(binary.BigEndian.AppendUint64(nil, uint64(rev)), e...))); err != nil {
 			return err
 		}
 	}

@@ -16,9 +16,6 @@ func openError(path string, err error) error {
 	case errors.Is(err, berrors.ErrTimeout):
 		return fleet.Errorf(fleet.Conflict, "MC-STORE-BUSY", "open %s: another process has it open", path).
 			WithHint("stop the other metalctl server, or give this one its own --data-dir")
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return fleet.Errorf(fleet.Broken, "MC-STORE-DAMAGED", "open %s: %w", path, err).
-			WithHint("put a backup of the data folder in its place, then: metalctl server check")
 	}
 	return storeError("open "+path, err)
 }

@@ -56,6 +56,10 @@ func (db *DB) LastEvent(ctx context.Context) (int64, error) {
 
 func decodeEvent(k, v []byte) (fleet.Event, error) {
 	var e fleet.Event
+	v, _, err := cutSum(k, v)
+	if err != nil {
+		return e, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode event %x: %w", k, err)
+	}
 	if len(k) != 8 || len(v) < 8 {
 		return e, fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode event %x: too short", k)
 	}

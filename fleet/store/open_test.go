@@ -168,7 +168,8 @@ func TestMigration(t *testing.T) {
 	broken := errors.New("half-way")
 	rename := func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte("records"))
-		return errors.Join(b.Put([]byte("x/b"), b.Get([]byte("x/a"))), b.Delete([]byte("x/a")))
+		r, err := store.DecodeRecord([]byte("x/a"), b.Get([]byte("x/a")))
+		return errors.Join(err, b.Put([]byte("x/b"), store.EncodeRecord("x", r.Version, int64(r.Revision), string(r.Data))), b.Delete([]byte("x/a")))
 	}
 
 	_, err := store.Open(dir, o.WithSchema(3, rename, func(*bbolt.Tx) error { return broken }))

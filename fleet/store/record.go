@@ -40,12 +40,18 @@ func encodeRecord(kind string, version int, rev fleet.Revision, data []byte) []b
 	b = binary.BigEndian.AppendUint32(b, uint32(version))
 	b = append(b, byte(len(kind)))
 	b = append(b, kind...)
-	return append(b, data...)
+	return append(b, data...) // withSum follows
 }
 
 // decodeRecord reads what encodeRecord wrote under key. Data aliases b.
 func decodeRecord(key, b []byte) (fleet.Record, error) {
 	r := fleet.Record{Key: fleet.Key(key)}
+	if r.Key.Kind() != fleet.KindSecret {
+		var err error
+		if b, _, err = cutSum(key, b); err != nil {
+			return r, err
+		}
+	}
 	if len(b) < recordHead || b[0] != recordFormat {
 		return r, errors.New("is no record")
 	}

@@ -26,8 +26,10 @@ type Options struct {
 	// Now is the clock; nil takes time.Now.
 	Now func() time.Time
 	// Log gets what an operator should know; nil is silent.
-	Log    *slog.Logger
-	Limits Limits
+	Log *slog.Logger
+	// Backups is the folder with further backups than those below the data folder, for whoever meets a damaged store; may be "".
+	Backups string
+	Limits  Limits
 
 	// migrations and schema are replaced by tests of the migration itself.
 	migrations []migration
@@ -68,6 +70,7 @@ var (
 // DB is the embedded store: fleet.Store, fleet.Blobs and fleet.Timeline in one data folder, for one process. Close ends it.
 type DB struct {
 	dir    string
+	half   bool // one of the two first pages was damaged when it was opened
 	bolt   *bbolt.DB
 	seal   *sealer
 	now    func() time.Time
@@ -95,7 +98,8 @@ var (
 )
 
 // Open opens or makes the store in the data folder dir and starts its committer. Errors: MC-STORE-BUSY where another process has it open,
-// MC-STORE-KEY where the master key is missing or another one, MC-STORE-NEWER where a newer program wrote it.
+// MC-STORE-KEY where the master key is missing or another one, MC-STORE-NEWER where a newer program wrote it, MC-STORE-DAMAGED where any page, record or event is
+// not what was written; its hint names the newest backup that is sound.
 func Open(dir string, o Options) (*DB, error) {
 	o = o.withDefaults()
 	key := o.Key
@@ -116,12 +120,16 @@ func Open(dir string, o Options) (*DB, error) {
 	if err := refuseHalfRestored(dir); err != nil {
 		return nil, err
 	}
+	half, err := proveFile(dir, o)
+	if err != nil {
+		return nil, err
+	}
 	bolt, err := openFile(filepath.Join(dir, fileName))
 	if err != nil {
 		return nil, err
 	}
 	db := &DB{
-		dir: dir, bolt: bolt, seal: seal, now: o.Now, log: o.Log, limits: o.Limits,
+		dir: dir, half: half, bolt: bolt, seal: seal, now: o.Now, log: o.Log, limits: o.Limits,
 		queue: make(chan *request, 256), closing: make(chan struct{}), stopped: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if err := db.prepare(o); err != nil {
