@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -65,6 +66,9 @@ func InUse(n Node) bool {
 type HarmRecord struct {
 	Harm Harm     `json:"harm"`
 	Done []Harmed `json:"done"`
+	// Folded counts by the minute what was done before, where it is more than HarmsNamed nodes: which ones is not known any more, so that one of them that is
+	// harmed again counts again.
+	Folded []FoldedHarm `json:"folded,omitempty"`
 }
 
 // Harmed is one node that harm was begun to.
@@ -76,9 +80,59 @@ type Harmed struct {
 	By  string        `json:"by"`
 }
 
-// Recent drops what is older than FenceTime. What seems to lie ahead stays: a server that crashed forgets its last minute.
-func (h HarmRecord) Recent(ran time.Duration) []Harmed {
-	return slices.DeleteFunc(slices.Clone(h.Done), func(x Harmed) bool { return ran-x.Ran >= FenceTime })
+// FoldedHarm is how many nodes harm was begun to in the minute that ended at Ran.
+type FoldedHarm struct {
+	Ran   time.Duration `json:"ran"`
+	Nodes int           `json:"nodes"`
+}
+
+const (
+	// HarmsNamed is how many nodes a HarmRecord names at most, so that it stays small where very many may be harmed in an hour.
+	HarmsNamed = 256
+	// harmsFolded is how many minutes it counts at most: those of FenceTime, and some that seem to lie ahead.
+	harmsFolded = 128
+)
+
+// Recent is h without what is older than FenceTime. What seems to lie ahead stays: a server that crashed forgets its last minute.
+func (h HarmRecord) Recent(ran time.Duration) HarmRecord {
+	h.Done = slices.DeleteFunc(slices.Clone(h.Done), func(x Harmed) bool { return ran-x.Ran >= FenceTime })
+	h.Folded = slices.DeleteFunc(slices.Clone(h.Folded), func(x FoldedHarm) bool { return ran-x.Ran >= FenceTime })
+	return h
+}
+
+// Nodes is how many nodes it counts.
+func (h HarmRecord) Nodes() int {
+	n := len(h.Done)
+	for _, x := range h.Folded {
+		n += x.Nodes
+	}
+	return n
+}
+
+// Add enters harm, and folds the oldest where too many nodes would be named.
+func (h *HarmRecord) Add(done ...Harmed) {
+	h.Done = append(h.Done, done...)
+	if len(h.Done) <= HarmsNamed {
+		return
+	}
+	old := len(h.Done) - HarmsNamed/2
+	for _, x := range h.Done[:old] {
+		h.fold(x.Ran)
+	}
+	h.Done = slices.Clone(h.Done[old:])
+	for len(h.Folded) > harmsFolded { // the later time holds for both
+		h.Folded[1].Nodes += h.Folded[0].Nodes
+		h.Folded = h.Folded[1:]
+	}
+}
+
+func (h *HarmRecord) fold(ran time.Duration) {
+	end := ran.Truncate(time.Minute) + time.Minute
+	i, found := slices.BinarySearchFunc(h.Folded, end, func(x FoldedHarm, at time.Duration) int { return cmp.Compare(x.Ran, at) })
+	if !found {
+		h.Folded = slices.Insert(h.Folded, i, FoldedHarm{Ran: end})
+	}
+	h.Folded[i].Nodes++
 }
 
 // Has reports whether the node is among them.

@@ -1,6 +1,9 @@
 package fleet
 
 import (
+	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -28,9 +31,43 @@ func TestInUse(t *testing.T) {
 
 func TestRecentHarm(t *testing.T) {
 	h := HarmRecord{Done: []Harmed{{Node: "old", Ran: time.Hour}, {Node: "young", Ran: time.Hour + time.Second}, {Node: "ahead", Ran: 3 * time.Hour}}}
-	got := h.Recent(2 * time.Hour)
+	got := h.Recent(2 * time.Hour).Done
 	if len(got) != 2 || got[0].Node != "young" || got[1].Node != "ahead" || len(h.Done) != 3 {
 		t.Errorf("recent are %+v of %+v", got, h.Done)
+	}
+}
+
+// TestHarmRecordIsBounded: however many nodes are harmed, none is forgotten within the hour, and the record stays small.
+func TestHarmRecordIsBounded(t *testing.T) {
+	var h HarmRecord
+	ran := time.Duration(0)
+	const perMinute = 200
+	for minute := range 200 {
+		for i := range perMinute {
+			ran = time.Duration(minute)*time.Minute + time.Duration(i)*time.Minute/perMinute
+			h = h.Recent(ran)
+			h.Add(Harmed{Node: NodeID(fmt.Sprintf("0199a000-0000-7000-8000-%06d%06d", minute, i)), Ran: ran, At: time.Unix(0, 0), By: strings.Repeat("b", 100)})
+			if len(h.Done) > HarmsNamed || len(h.Folded) > harmsFolded {
+				t.Fatalf("minute %d: %d nodes are named and %d minutes counted", minute, len(h.Done), len(h.Folded))
+			}
+		}
+		// A minute that is counted as one may be told for up to a minute longer, and never shorter.
+		least := min(minute+1, 60) * perMinute
+		if got := h.Nodes(); got < least || got > least+perMinute {
+			t.Fatalf("minute %d: %d nodes, want %d to %d", minute, got, least, least+perMinute)
+		}
+	}
+	if b, err := json.Marshal(h); err != nil || len(b) > 100<<10 {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	if h = h.Recent(ran + FenceTime + time.Minute); h.Nodes() != 0 {
+		t.Errorf("after an hour %d nodes are counted still", h.Nodes())
+	}
+	for i := range 100_000 { // times that lie ahead, one for each
+		h.Add(Harmed{Ran: time.Duration(i) * time.Hour})
+	}
+	if len(h.Folded) > harmsFolded || h.Nodes() != 100_000 {
+		t.Errorf("%d minutes are counted, %d nodes", len(h.Folded), h.Nodes())
 	}
 }
 

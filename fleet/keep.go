@@ -109,6 +109,7 @@ func (h HarmRecord) Keep() any {
 	for i := range h.Done {
 		wall(&h.Done[i].At)
 	}
+	h.Folded = keepList(h.Folded)
 	return &h
 }
 

@@ -116,13 +116,14 @@ func (b *book) take(d deed, nodes []*fleet.Node) error {
 		ask.Nodes, ask.Names = append(ask.Nodes, n.ID), append(ask.Names, n.Name)
 		if i := slices.IndexFunc(b.approvals, func(a doc[fleet.Approval]) bool { return a.v.Allows(d.harm, d.act, n.ID, b.late) }); i >= 0 {
 			uses[i] = append(uses[i], n.ID)
-		} else if !fleet.Has(recent, n.ID) {
+		} else if !fleet.Has(recent.Done, n.ID) {
 			fresh = append(fresh, n.ID)
 		}
 	}
-	if len(fresh) > 0 && len(recent)+len(fresh) > b.limit {
+	already := recent.Nodes()
+	if len(fresh) > 0 && already+len(fresh) > b.limit {
 		ask.Digest = fleet.ApprovalDigest(d.harm, d.act, ask.Nodes)
-		ask.Why = fmt.Sprintf("%s of %d nodes in use would make %d within an hour, and more than %d need a second person", d.harm, len(ask.Nodes), len(recent)+len(fresh), b.limit)
+		ask.Why = fmt.Sprintf("%s of %d nodes in use would make %d within an hour, and more than %d need a second person", d.harm, len(ask.Nodes), already+len(fresh), b.limit)
 		return &overFence{ask}
 	}
 	for i, ids := range uses {
@@ -133,10 +134,10 @@ func (b *book) take(d deed, nodes []*fleet.Node) error {
 		}
 	}
 	for _, id := range fresh {
-		recent = append(recent, fleet.Harmed{Node: id, Ran: b.ran, At: b.now, By: d.by})
+		recent.Add(fleet.Harmed{Node: id, Ran: b.ran, At: b.now, By: d.by})
 	}
 	if len(fresh) > 0 {
-		b.harm.v.Done = recent
+		*b.harm.v = recent
 	}
 	return nil
 }
