@@ -3,7 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -59,9 +62,21 @@ func (p *physician) settleOnce(ctx context.Context) (left, settled int, err erro
 	}
 	var doubted []fleet.Node
 	err = p.db.View(ctx, func(s fleet.Snapshot) error {
-		nodes, err := fleet.List[fleet.Node](s, fleet.KindNode)
-		doubted = slices.DeleteFunc(nodes, func(n fleet.Node) bool { return !n.Doubted() })
-		return err
+		var bad error
+		doubted = nil
+		err := s.List(fleet.KindNode, func(r fleet.Record) bool {
+			if !bytes.Contains(r.Data, []byte(fleet.FaultUnwitnessed)) {
+				return true // it has no such fault: nearly all, which need not be decoded
+			}
+			var n fleet.Node
+			if bad = json.Unmarshal(r.Data, &n); bad != nil {
+				bad = fleet.Errorf(fleet.Broken, "MC-STORE-DECODE", "decode record %s: %w", r.Key, bad)
+			} else if n.Doubted() {
+				doubted = append(doubted, n)
+			}
+			return bad == nil
+		})
+		return errors.Join(bad, err)
 	})
 	if err != nil || len(doubted) == 0 {
 		return 0, 0, err

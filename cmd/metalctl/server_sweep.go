@@ -26,12 +26,21 @@ type ramdiskSweeper interface {
 	SweepRamdisks(context.Context) (int, error)
 }
 
-// sweepDaily removes blobs that no record needs and media that no node boots, at once and then every day, until ctx ends. What cannot be removed is logged
-// and tried again.
+// sweepAfter is how long after a start blobs and media are swept first: it reads the whole store, and a server that starts has more urgent things to do.
+const sweepAfter = 10 * time.Minute
+
+// sweepDaily removes blobs that no record needs and media that no node boots, sweepAfter its begin and then every day, until ctx ends. What cannot be
+// removed is logged and tried again.
 func sweepDaily(ctx context.Context, db *store.DB, media ramdiskSweeper, log *slog.Logger) error {
-	daily := time.NewTicker(24 * time.Hour)
-	defer daily.Stop()
+	next := time.NewTimer(sweepAfter)
+	defer next.Stop()
 	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-next.C:
+			next.Reset(24 * time.Hour)
+		}
 		if n, err := sweepOnce(ctx, db); err != nil && ctx.Err() == nil {
 			log.Error("remove blobs that nothing names", "err", err)
 		} else if n > 0 {
@@ -39,11 +48,6 @@ func sweepDaily(ctx context.Context, db *store.DB, media ramdiskSweeper, log *sl
 		}
 		if _, err := media.SweepRamdisks(ctx); err != nil && ctx.Err() == nil {
 			log.Error("remove boot media that no node boots", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-daily.C:
 		}
 	}
 }
@@ -60,7 +64,11 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 	err = db.View(ctx, func(s fleet.Snapshot) error {
 		clear(used)
 		spent = nil
-		nodes, err := fleet.List[fleet.Node](s, fleet.KindNode)
+		// Of a node no more is decoded than what is needed: there may be many.
+		nodes, err := fleet.List[struct {
+			Inventory string        `json:"inventory"`
+			Lease     fleet.LeaseID `json:"lease"`
+		}](s, fleet.KindNode)
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,9 @@ package reconcile
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
+	"slices"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -30,6 +32,35 @@ func (l *Loop) setQuiet(v *view) {
 	}
 }
 
+// glimpse is what of a node's record says that there is nothing to do: of a large fleet that nobody looked at yet the whole would take seconds.
+type glimpse struct {
+	State     fleet.State       `json:"state"`
+	Operation fleet.OperationID `json:"operation"`
+	Wish      *struct{}         `json:"wish"`
+	Undo      *struct{}         `json:"undo"`
+	Power     string            `json:"power"`
+}
+
+// glimpseAt remembers a node whose record is settled, and reports whether it is. What cannot be read is for the node's own worker to say.
+func (l *Loop) glimpseAt(s fleet.Snapshot, id fleet.NodeID) bool {
+	r, err := s.Get(fleet.KeyOf(fleet.KindNode, id))
+	if err != nil {
+		return false
+	}
+	var g glimpse
+	if json.Unmarshal(r.Data, &g) != nil || g.Operation != "" || g.Wish != nil || g.Undo != nil || moves(g.State) {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, troubled := l.troubles[id]
+	if l.waits[id] != "" || troubled {
+		return false // its worker has told something that is over now
+	}
+	l.quiet[id] = quiet{r.Revision, g.Power}
+	return true
+}
+
 // forgetQuiet keeps only what is known of these nodes.
 func (l *Loop) forgetQuiet(there map[fleet.NodeID]bool) {
 	l.mu.Lock()
@@ -41,13 +72,16 @@ func (l *Loop) forgetQuiet(there map[fleet.NodeID]bool) {
 	}
 }
 
+// many nodes at once of which nothing is known are those of a server that has just started.
+const many = 64
+
 // nodes lists all nodes, and those among them that may have something to do: whose record is not the one that was last seen settled.
 func (l *Loop) nodes(ctx context.Context) (all, stirring []fleet.NodeID, err error) {
 	l.mu.Lock()
 	known := maps.Clone(l.quiet)
 	l.mu.Unlock()
 	err = l.Store.View(ctx, func(s fleet.Snapshot) error {
-		return s.Revisions(fleet.KindNode, func(k fleet.Key, rev fleet.Revision) bool {
+		err := s.Revisions(fleet.KindNode, func(k fleet.Key, rev fleet.Revision) bool {
 			id := fleet.NodeID(k[len(fleet.KindNode)+1:])
 			all = append(all, id)
 			if q, ok := known[id]; !ok || q.rev != rev {
@@ -55,6 +89,10 @@ func (l *Loop) nodes(ctx context.Context) (all, stirring []fleet.NodeID, err err
 			}
 			return true
 		})
+		if len(stirring) >= many {
+			stirring = slices.DeleteFunc(stirring, func(id fleet.NodeID) bool { return ctx.Err() == nil && l.glimpseAt(s, id) })
+		}
+		return err
 	})
 	return all, stirring, err
 }

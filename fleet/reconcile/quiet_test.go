@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/store"
 )
 
 // TestAtRestMeansRest: what is not read again because its record says that nothing is to do would have rested whatever else is the case.
@@ -51,5 +53,54 @@ func TestAtRestMeansRest(t *testing.T) {
 	}
 	if rested[fleet.Active] == 0 || rested[fleet.Available] == 0 || rested[fleet.Cleaning] != 0 || rested[fleet.Grace] != 0 {
 		t.Errorf("at rest: %v", rested)
+	}
+}
+
+// TestManyNodesAtTheStart: of many nodes that nobody looked at yet, those are left alone whose records are at rest, and no other.
+func TestManyNodesAtTheStart(t *testing.T) {
+	db, err := store.Open(t.TempDir(), store.Options{Key: make([]byte, store.KeySize)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	stirs := map[fleet.NodeID]bool{}
+	for i := range 4 * many {
+		n := fleet.Node{ID: fleet.NodeID(fmt.Sprintf("n%03d", i)), State: fleet.Available, Power: "off"}
+		switch i % 16 {
+		case 3:
+			n.State = fleet.Cleaning
+		case 5:
+			n.Wish = &fleet.Wish{Verb: fleet.VerbClean}
+		case 7:
+			n.Undo = &fleet.Undo{Power: true}
+		case 9:
+			n.Operation = "op"
+		case 11:
+			n.State = fleet.Grace
+		}
+		if !atRest(&n) {
+			stirs[n.ID] = true
+		}
+		if _, err := db.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindNode, n.ID), Value: n}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := New(&Loop{Store: db})
+	l.setWaits("n000", "something that is over")
+	stirs["n000"] = true
+	all, stirring, err := l.nodes(t.Context())
+	got := map[fleet.NodeID]bool{}
+	for _, id := range stirring {
+		got[id] = true
+	}
+	if diff := cmp.Diff(got, stirs); diff != "" || err != nil || len(all) != 4*many {
+		t.Errorf("%d nodes, %v (-got +want):\n%s", len(all), err, diff)
+	}
+	if q := l.quiet["n001"]; q.power != "off" || q.rev == 0 {
+		t.Errorf("of a node at rest %+v is known", q)
 	}
 }

@@ -34,6 +34,13 @@ type fleetOfRamdisks struct {
 func (f *fleetOfRamdisks) pin(n fleet.Node) string { return f.classes[n.Class].Ramdisk }
 
 func (s *Server) readRamdisks(ctx context.Context) (*fleetOfRamdisks, error) {
+	return s.readRollouts(ctx, func(sn fleet.Snapshot, f *fleetOfRamdisks) error {
+		return eachRecord(sn, fleet.KindNode, func(n fleet.Node, _ fleet.Revision) { f.nodes = append(f.nodes, n) })
+	})
+}
+
+// readRollouts is readRamdisks without the nodes, of which there may be many; more reads in the same snapshot, and may be nil.
+func (s *Server) readRollouts(ctx context.Context, more func(fleet.Snapshot, *fleetOfRamdisks) error) (*fleetOfRamdisks, error) {
 	var f *fleetOfRamdisks
 	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
 		f = &fleetOfRamdisks{rollouts: map[string]fleet.Rollout{}, revs: map[string]fleet.Revision{}, classes: map[string]fleet.Class{}}
@@ -47,7 +54,10 @@ func (s *Server) readRamdisks(ctx context.Context) (*fleetOfRamdisks, error) {
 		if err := eachRecord(sn, fleet.KindClass, func(c fleet.Class, _ fleet.Revision) { f.classes[c.Name] = c }); err != nil {
 			return err
 		}
-		return eachRecord(sn, fleet.KindNode, func(n fleet.Node, _ fleet.Revision) { f.nodes = append(f.nodes, n) })
+		if more == nil {
+			return nil
+		}
+		return more(sn, f)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the ramdisks: %w", err)
@@ -94,7 +104,7 @@ func (s *Server) learnRamdisks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.readRamdisks(ctx)
+	f, err := s.readRollouts(ctx, nil)
 	if err != nil {
 		return err
 	}
