@@ -66,8 +66,9 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 		spent = nil
 		// Of a node no more is decoded than what is needed: there may be many.
 		nodes, err := fleet.List[struct {
-			Inventory string        `json:"inventory"`
-			Lease     fleet.LeaseID `json:"lease"`
+			Inventory     string        `json:"inventory"`
+			LastInventory string        `json:"last_inventory"`
+			Lease         fleet.LeaseID `json:"lease"`
 		}](s, fleet.KindNode)
 		if err != nil {
 			return err
