@@ -2,7 +2,8 @@
 GO      ?= go
 CACHE   := $(or $(METALCTL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/metalctl)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+# Lazy: NVIDIA's functions are bound when they are called, as most machines have none.
+LDFLAGS := -s -w -X main.version=$(VERSION) -extldflags=-Wl,-z,lazy
 TAGS    := netgo,osusergo
 export METALCTL_CACHE := $(CACHE)
 # go-nvml wraps what NVIDIA calls deprecated, too; the compiler would say so 33 times.

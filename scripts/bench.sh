@@ -39,6 +39,8 @@ section "xz, 64 MiB only: its decoder is slow, medians of 3 rounds"
 METALCTL_BENCH_FORMATS=raw.xz METALCTL_BENCH_MIB=64 METALCTL_BENCH_RUNS=3 measure ./agent/disk '^TestBench$'
 section "boot medium by part: bytes, and bytes in the ISO (limit 25 MiB)"
 measure ./images/ramdisk '^TestFullSize$'
+section "eight GPUs by NVIDIA's library, through its fixture"
+measure ./agent/gpu '^TestBench$'
 section "durable node create beside a raw group-committed put"
 measure ./fleet/store '^TestBench$'
 section "power-on to the agent's first word, and the server's memory"

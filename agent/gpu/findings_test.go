@@ -3,6 +3,7 @@ package gpu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -108,7 +109,7 @@ func TestWhatGPUsSay(t *testing.T) {
 		}},
 		"InfoROM": {"gpu.2.inforom.valid = false", func(g fleet.GPU) (any, any) { return *g.InfoROMValid, false }},
 		"P2P": {"gpu.2.p2p.5 = 4", func(g fleet.GPU) (any, any) {
-			return g.P2P["5"] + ", " + g.P2P["4"], "disabled by the driver's settings, ok"
+			return g.P2P["2"] + ", " + g.P2P["1"], "disabled by the driver's settings, ok"
 		}},
 		"PCIe": {"gpu.2.pcie.width = 8\ngpu.2.pcie.replays = 55", func(g fleet.GPU) (any, any) {
 			return *g.PCIe, fleet.PCIeLink{Generation: 5, Width: 8, MaxGeneration: 5, MaxWidth: 16, Replays: 55}
@@ -120,9 +121,25 @@ func TestWhatGPUsSay(t *testing.T) {
 		"a lying name": {"gpu.2.name = NVIDIA \xe2\x80\xae evil", func(g fleet.GPU) (any, any) { return g.Model + g.Lost, "NVIDIA   evil" }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			opts, pci := board(t, "10de:2330", "570.172.08", c.faults+"\n")
-			r := read(t, opts, pci[:6]) // fewer are enough
-			got, want := c.check(at(t, r, pci[2].Address))
+			keep := []int{2} // fewer are enough
+			if name == "P2P" {
+				keep = []int{2, 4, 5}
+			}
+			for i := range 8 {
+				if !slices.Contains(keep, i) {
+					c.faults += fmt.Sprintf("\ngpu.%d.missing = true", i)
+				}
+			}
+			opts, all := board(t, "10de:2330", "570.172.08", c.faults+"\n")
+			var pci []fleet.PCI
+			for _, i := range keep {
+				pci = append(pci, all[i])
+			}
+			r := read(t, opts, pci)
+			if len(r.GPUs) != len(keep) {
+				t.Errorf("%d GPUs, want %d", len(r.GPUs), len(keep))
+			}
+			got, want := c.check(at(t, r, all[2].Address))
 			if diff := cmp.Diff(got, want); diff != "" {
 				t.Errorf("-got +want:\n%s", diff)
 			}
