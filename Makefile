@@ -29,10 +29,11 @@ build: go-version
 	@$(GO) run ./scripts/pack-agent bin/metalctl-agent cmd/metalctl/payload/agent.zst
 	CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/metalctl ./cmd/metalctl
 
-# generate writes the generated references anew; tests compare them.
+# generate writes the generated references and the pages of docs/incidents anew; tests compare them.
 generate:
 	METALCTL_UPDATE=1 $(GO) test -count=1 ./fleet ./fleet/step ./fleet/verdict ./fleet/reconcile ./cmd/metalctl -run 'Golden|Docs|Markdown'
 	$(GO) test -count=1 ./fleet/server -run OpenAPI -update
+	METALCTL_UPDATE=1 $(GO) test -count=1 ./cmd/metalctl -run TestIncidents
 
 check: go-version
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
