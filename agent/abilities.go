@@ -13,8 +13,31 @@ import (
 
 // abilities asks an NVMe drive how it can erase itself, for the inventory; the names are those of fleet.Disk.Sanitize. Other disks are not asked.
 func (m *machine) abilities(ctx context.Context, d fleet.Disk) (list []string, err error) {
+	err = m.ask(d, func(admin disk.Admin) error {
+		// Identify, CNS 01h: the controller (NVM Express Base 2.0, section 5.17.2.1).
+		b := make([]byte, 4096)
+		if err := admin.Admin(ctx, disk.Command{Opcode: 0x06, CDW10: 1, Data: b, Timeout: 30 * time.Second}); err != nil {
+			return fmt.Errorf("identify controller: %w", err)
+		}
+		list = advertised(b)
+		return nil
+	})
+	return list, err
+}
+
+// smartLog asks an NVMe drive for its account of its health.
+func (m *machine) smartLog(ctx context.Context, d fleet.Disk) (log []byte, err error) {
+	err = m.ask(d, func(admin disk.Admin) error {
+		log, err = disk.SmartLog(ctx, admin)
+		return err
+	})
+	return log, err
+}
+
+// ask opens the admin queue of an NVMe drive for one question; other disks are not asked.
+func (m *machine) ask(d fleet.Disk, question func(disk.Admin) error) error {
 	if d.Transport != "nvme" {
-		return nil, nil
+		return nil
 	}
 	open := m.Admin
 	if open == nil {
@@ -22,15 +45,9 @@ func (m *machine) abilities(ctx context.Context, d fleet.Disk) (list []string, e
 	}
 	admin, closeAdmin, err := open(disk.Of(d))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() { err = errors.Join(err, closeAdmin()) }()
-	// Identify, CNS 01h: the controller (NVM Express Base 2.0, section 5.17.2.1).
-	b := make([]byte, 4096)
-	if err := admin.Admin(ctx, disk.Command{Opcode: 0x06, CDW10: 1, Data: b, Timeout: 30 * time.Second}); err != nil {
-		return nil, fmt.Errorf("identify controller: %w", err)
-	}
-	return advertised(b), nil
+	return errors.Join(question(admin), closeAdmin())
 }
 
 // advertised reads OACS (bytes 256 and 257), SANICAP (328 to 331) and FNA (524) of the controller's data structure (figure 275).

@@ -100,8 +100,10 @@ func (m *machine) inventory(ctx context.Context, c step.Call) (step.Outcome, err
 	if live := opts.Root == "" || opts.Root == "/"; opts.Sanitize == nil && (live || m.Admin != nil) {
 		opts.Sanitize = m.abilities
 	}
-	const parts = 9
-	done := int64(0)
+	if live := opts.Root == "" || opts.Root == "/"; opts.SmartLog == nil && (live || m.Admin != nil) {
+		opts.SmartLog = m.smartLog
+	}
+	parts, done := int64(inspect.Parts()), int64(0)
 	opts.Progress = func(part string) {
 		c.Progress(part, done, parts)
 		done++
@@ -139,7 +141,7 @@ func (m *machine) present(ctx context.Context) ([]disk.Device, error) {
 		}
 	} else {
 		opts := m.Inspect
-		opts.Only, opts.Sanitize, opts.Progress = []string{inspect.PartDisk}, nil, nil
+		opts.Only, opts.Sanitize, opts.SmartLog, opts.Progress = []string{inspect.PartDisk}, nil, nil, nil
 		inv, err := inspect.Read(ctx, opts)
 		if err != nil {
 			return nil, err

@@ -110,7 +110,7 @@ type PCI struct {
 	Subsystem string `json:"subsystem,omitempty"`
 	// ACS lists the access control services that a bridge enforces (source-validation, request-redirect, ...): they turn traffic between GPU and NIC
 	// up to the root. nil where the function has no such capability, empty where all are off.
-	ACS []string `json:"acs,omitempty"`
+	ACS []string `json:"acs,omitzero"`
 	// AER counts errors that are not zero, by severity and name, such as nonfatal/TLP.
 	AER map[string]int64 `json:"aer,omitempty"`
 }

@@ -43,6 +43,9 @@ func (r *reading) readDisks(ctx context.Context) {
 			}
 			d.Sanitize = how
 		}
+		if d.Transport == "nvme" && !d.BootMedium {
+			d.Smart = r.smart(ctx, d)
+		}
 		r.inv.Disks = append(r.inv.Disks, d)
 	}
 }
@@ -56,6 +59,9 @@ func (r *reading) disk(name, device string) fleet.Disk {
 	d.NUMANode = -1
 	if d.PCIAddress != "" {
 		d.NUMANode = int(r.fs.numberOr(-1, "sys/bus/pci/devices", d.PCIAddress, "numa_node"))
+		if d.Transport == "nvme" {
+			d.PCIe = r.pcieLink(d.PCIAddress)
+		}
 	}
 	sectors, err := r.fs.number(dir, "size") // in units of 512 bytes, whatever the device's own are
 	if err != nil {

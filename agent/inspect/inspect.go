@@ -25,7 +25,11 @@ const (
 	PartGPU    = "gpu"
 	PartDisk   = "disk"
 	PartNIC    = "nic"
+	PartHCA    = "hca"
+	PartRails  = "rails" // needs PartPCI, and PartHCA and PartDisk for their share
+	PartKernel = "kernel"
 	PartTPM    = "tpm"
+	PartBMC    = "bmc"
 )
 
 // Options say what to read and from where. The zero value reads all of this machine, without waiting for LLDP.
@@ -51,6 +55,10 @@ type Options struct {
 	Sanitize func(context.Context, fleet.Disk) ([]string, error)
 	// GPUs reads the accelerators among the functions of PCI, with root as above: opening a vendor's library is another room's business. nil leaves them out.
 	GPUs func(ctx context.Context, root string, pci []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing)
+	// SmartLog reads the log page 02h of an NVMe disk; nil leaves that out. A recording has it as a file.
+	SmartLog func(context.Context, fleet.Disk) ([]byte, error)
+	// HCAs reads the RDMA devices below a root; nil: they are left out. What could not be read is in its second result.
+	HCAs func(ctx context.Context, root string) ([]fleet.HCA, []fleet.Missing)
 	// Progress is told what is being read; may be nil.
 	Progress func(part string)
 }
@@ -93,13 +101,7 @@ func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
 	inv.Memory.DIMMs = []fleet.DIMM{}
 	r := &reading{opts: opts, fs: newTree(opts.Root), inv: inv}
 	r.readDMI()
-	for _, part := range []struct {
-		name string
-		read func(context.Context)
-	}{
-		{PartSystem, r.readSystem}, {PartCPU, r.readCPUs}, {PartNUMA, r.readNUMA}, {PartMemory, r.readMemory},
-		{PartPCI, r.readPCI}, {PartGPU, r.readGPUs}, {PartDisk, r.readDisks}, {PartNIC, r.readNICs}, {PartTPM, r.readTPM},
-	} {
+	for _, part := range r.parts() {
 		if opts.Only != nil && !slices.Contains(opts.Only, part.name) {
 			continue
 		}
@@ -117,6 +119,23 @@ func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
 	slices.SortStableFunc(inv.Missing, func(a, b fleet.Missing) int { return strings.Compare(a.What, b.What) })
 	return *inv, nil
 }
+
+// part is one reader.
+type part struct {
+	name string
+	read func(context.Context)
+}
+
+// parts are all readers in their order: later ones look at what earlier ones found.
+func (r *reading) parts() []part {
+	return []part{
+		{PartSystem, r.readSystem}, {PartCPU, r.readCPUs}, {PartNUMA, r.readNUMA}, {PartMemory, r.readMemory}, {PartPCI, r.readPCI},
+		{PartGPU, r.readGPUs}, {PartDisk, r.readDisks}, {PartNIC, r.readNICs}, {PartHCA, r.readHCAs}, {PartRails, r.readRails}, {PartKernel, r.readKernelLog}, {PartTPM, r.readTPM}, {PartBMC, r.readBMC},
+	}
+}
+
+// Parts is how many parts Progress is told of when everything is read.
+func Parts() int { return len((&reading{}).parts()) }
 
 // guard keeps a reader that trips over odd firmware from taking the others along: one part is then missing, with the reason.
 func (r *reading) guard(ctx context.Context, part string, read func()) {

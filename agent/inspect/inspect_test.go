@@ -243,7 +243,7 @@ func TestStandIns(t *testing.T) {
 	if diff := cmp.Diff(want, inv.Disks); diff != "" {
 		t.Errorf("disks (-want +got):\n%s", diff)
 	}
-	if inv.System.Serial != "SIM-1" || inv.System.Kernel == "" || len(inv.NICs) != 1 || asked != 9 {
+	if inv.System.Serial != "SIM-1" || inv.System.Kernel == "" || len(inv.NICs) != 1 || asked != Parts() {
 		t.Errorf("system %+v, NICs %v, %d parts", inv.System, inv.NICs, asked)
 	}
 	for name, bad := range map[string][]FileDisk{

@@ -54,6 +54,7 @@ func (r *reading) readMemory(context.Context) {
 	if len(m.DIMMs) == 0 {
 		r.missingf("memory.dimms", "SMBIOS lists no module")
 	}
+	r.readEDAC()
 }
 
 // extendedSizes returns the Extended Size of every type 17 structure, in their order, from its bytes: go-smbios v0.3.4 keeps 16 of the 32 bits, so that

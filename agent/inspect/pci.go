@@ -9,7 +9,7 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// readPCI reads every function with its place in the tree and the link it has and could have.
+// readPCI reads every function with its place in the tree, the link it has and could have, what it enforces and the errors it counted.
 func (r *reading) readPCI(context.Context) {
 	const dir = "sys/bus/pci/devices"
 	names, err := r.fs.list(dir)
@@ -38,11 +38,15 @@ func (r *reading) readPCI(context.Context) {
 		}
 		p.Speed, p.MaxSpeed = r.linkSpeed(dir, name, "current_link_speed"), r.linkSpeed(dir, name, "max_link_speed")
 		p.Width, p.MaxWidth = r.linkWidth(dir, name, "current_link_width"), r.linkWidth(dir, name, "max_link_width")
+		r.readBoard(dir, name, &p)
+		r.readACS(dir, name, &p)
+		r.readAER(dir, name, &p)
 		r.inv.PCI = append(r.inv.PCI, p)
 	}
 	if len(names) == 0 {
 		r.missingf("pci", "the kernel shows no PCI bus (/%s)", dir)
 	}
+	r.findSwitches()
 }
 
 // linkSpeed is "32.0 GT/s PCIe" as the kernel prints it, or "" where a function has no link of its own.

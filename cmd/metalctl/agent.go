@@ -16,6 +16,7 @@ import (
 	"github.com/metalctl/metalctl/agent"
 	"github.com/metalctl/metalctl/agent/boot"
 	"github.com/metalctl/metalctl/agent/inspect"
+	"github.com/metalctl/metalctl/agent/rdma"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 )
@@ -96,7 +97,7 @@ func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, 
 	stages["identity"] = boot.Uptime()
 	err = agent.Run(ctx, agent.Config{
 		Credential: *cred, Home: home, Log: anonymous, Identity: identityOf(inv, stages), Uptime: boot.Uptime, Clock: boot.SetClock, PowerOff: boot.PowerOff,
-		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs}}),
+		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs, HCAs: rdma.Read}}),
 	})
 	if err != nil {
 		log.Error("this boot's work is over", "err", err)
@@ -134,38 +135,17 @@ type processSpec struct {
 	EFIVars string `json:"efi_vars"`
 	// Packs is the folder that packs are put into: a process must not write into its host's.
 	Packs string `json:"packs"`
+	// Fixture is the folder of the machine that the agent reads in place of its host; "" reads the host.
+	Fixture string `json:"fixture,omitempty"`
 }
 
 func agentNoun(p *program) *cobra.Command {
-	inspectVerb := &cobra.Command{
-		Use: "inspect", Short: "Print what this machine is made of; no server needed", Args: exactly(), Example: "  metalctl agent inspect -o json",
-		RunE: func(c *cobra.Command, _ []string) error {
-			wait, err := c.Flags().GetDuration("lldp-wait")
-			if err != nil {
-				return err
-			}
-			root, err := c.Flags().GetString("root")
-			if err != nil {
-				return err
-			}
-			inv, err := inspect.Read(c.Context(), inspect.Options{Root: root, LLDPWait: wait, GPUs: readGPUs})
-			if err != nil {
-				return err
-			}
-			if p.flags.output == "" {
-				p.flags.output = "json"
-			}
-			return printInventory(p, inv)
-		},
-	}
-	inspectVerb.Flags().Duration("lldp-wait", 0, "how long to listen for LLDP neighbours (switches speak every 30 s)")
-	inspectVerb.Flags().String("root", "", "read a recorded tree instead of this machine")
 	process := &cobra.Command{
 		Use: "process", Short: "Be the agent of a simulated machine (used by metalctl sim)", Args: exactly(), Hidden: true,
 		Example: "  metalctl agent process < machine.json",
 		RunE:    func(c *cobra.Command, _ []string) error { return runProcessAgent(c.Context(), p) },
 	}
-	return noun("agent", "The node's side: inventory and work on the machine itself", inspectVerb, process, gpuHelper(p), agentPack(p))
+	return noun("agent", "The node's side: inventory and work on the machine itself", agentInspect(p), process, gpuHelper(p), agentPack(p))
 }
 
 func readProcessSpec(r io.Reader) (spec processSpec, err error) {
@@ -214,7 +194,7 @@ func (spec *processSpec) agent(console slog.Handler) (agent.Config, error) {
 	}
 	home := &agent.Home{}
 	log := slog.New(fleet.LogHandler(home.Handler(console)))
-	opts := inspect.Options{System: &spec.System, Disks: spec.Disks, NICs: spec.NICs, Log: log, GPUs: readGPUs}
+	opts := inspect.Options{Root: spec.Fixture, System: &spec.System, Disks: spec.Disks, NICs: spec.NICs, Log: log, GPUs: readGPUs, HCAs: rdma.Read}
 	if opts.Disks == nil {
 		opts.Disks = []fleet.Disk{}
 	}

@@ -63,6 +63,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// noneOr wants no argument, or exactly these.
+func noneOr(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		return exactly(names...)(c, args)
+	}
+}
+
 // some wants at least one argument of that name.
 func some(name string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {

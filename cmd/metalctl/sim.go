@@ -25,7 +25,7 @@ import (
 )
 
 func simNoun(p *program) *cobra.Command {
-	return noun("sim", "Simulated racks: BMCs that are emulated, machines that really boot", simUp(p), simDown(p), simStatus(p), simConsole(p), simRequests(p))
+	return noun("sim", "Simulated racks: BMCs that are emulated, machines that really boot", simUp(p), simDown(p), simStatus(p), simConsole(p), simProfile(p), simRequests(p))
 }
 
 // defaultRackDir is where a rack lives that was given no folder.

@@ -1,0 +1,137 @@
+package inspect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/metalctl/metalctl/agent/kmsg"
+)
+
+// kernelLog is where a recording keeps the records that /dev/kmsg gave.
+const kernelLog = "kmsg"
+
+// maxRecords bounds a log: rings hold some hundred thousand lines at most.
+const maxRecords = 1 << 20
+
+// readKernelLog looks for hardware trouble in the kernel's log since boot. A ring that has wrapped says so: what it lost cannot be told.
+func (r *reading) readKernelLog(ctx context.Context) {
+	f := kmsg.Findings{Boot: r.bootTime()}
+	first := true
+	each := func(record string) {
+		k, ok := kmsg.Parse(record)
+		if !ok {
+			return
+		}
+		if first && k.Sequence > 0 {
+			r.missingf("kernel_findings", "the kernel's log has lost its first %d records", k.Sequence)
+		}
+		first = false
+		f.Add(k)
+	}
+	var err error
+	if r.fs.live() {
+		err = liveRecords(ctx, each)
+	} else {
+		var text string
+		text, err = r.fs.text(kernelLog)
+		for line := range strings.Lines(text) {
+			each(line)
+		}
+	}
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) && !r.fs.live() {
+			err = errors.New("the recording has no kernel log (" + kernelLog + ")")
+		}
+		r.missing("kernel_findings", err)
+	}
+	r.inv.KernelFindings = f.List()
+	for i := range r.inv.KernelFindings {
+		k := &r.inv.KernelFindings[i]
+		k.Component = r.component(k.Component)
+	}
+}
+
+// bootTime is when the kernel started, to the second; zero where nobody tells.
+func (r *reading) bootTime() time.Time {
+	up, _, _ := strings.Cut(r.fs.try("proc/uptime"), " ")
+	seconds, err := strconv.ParseFloat(up, 64)
+	if err != nil || seconds < 0 || seconds > 1e10 {
+		return time.Time{}
+	}
+	return r.inv.TakenAt.Add(-time.Duration(seconds * float64(time.Second))).Truncate(time.Second)
+}
+
+// component turns pci/ADDRESS, with what may follow, into the part's own name where the inventory has one.
+func (r *reading) component(c string) string {
+	address, isPCI := strings.CutPrefix(c, "pci/")
+	if !isPCI {
+		return c
+	}
+	address, rest, more := strings.Cut(address, "/")
+	if more {
+		rest = "/" + rest
+	}
+	for _, g := range r.inv.GPUs {
+		if g.PCIAddress == address {
+			n := g.ModuleID
+			if n == 0 {
+				n = g.Index
+			}
+			if n >= 0 {
+				return fmt.Sprintf("gpu/%d", n) + rest
+			}
+		}
+	}
+	for i, s := range r.inv.NVSwitches {
+		if s.PCIAddress == address {
+			return fmt.Sprintf("nvswitch/%d", i) + rest
+		}
+	}
+	for _, h := range r.inv.HCAs {
+		if h.PCIAddress == address {
+			return "hca/" + h.Name + rest
+		}
+	}
+	for _, d := range r.inv.Disks {
+		if d.PCIAddress == address && d.Transport == "nvme" {
+			return "disk/" + d.Name + rest
+		}
+	}
+	return c
+}
+
+// liveRecords reads what the kernel has now, and does not wait for more.
+func liveRecords(ctx context.Context, each func(string)) error {
+	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/kmsg: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "/dev/kmsg")
+	defer f.Close()
+	b := make([]byte, 8192) // one read is one record, at most CONSOLE_EXT_LOG_MAX long
+	for range maxRecords {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := unix.Read(fd, b)
+		switch {
+		case errors.Is(err, unix.EAGAIN), err == nil && n == 0:
+			return nil
+		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.EINTR):
+			continue // the ring overtook the reader, which goes on with the oldest it has
+		case err != nil && !errors.Is(err, io.EOF):
+			return fmt.Errorf("read /dev/kmsg: %w", err)
+		}
+		each(string(b[:n]))
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package rdma
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/Mellanox/rdmamap"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// live is what netlink tells of this machine.
+type live struct {
+	info      map[string]map[string]string // by PCI address
+	resources map[string]map[string]int64  // by device
+}
+
+// askKernel asks devlink and RDMA netlink. Kernels without one of them answer that the family is not known; that is said once. The library gives each
+// request a deadline of a minute.
+func askKernel(r *reading) live {
+	l := live{info: map[string]map[string]string{}, resources: map[string]map[string]int64{}}
+	names, err := r.list(class)
+	if err != nil {
+		r.missing("hca", err)
+	}
+	for _, name := range names {
+		address := filepath.Base(r.target(class, name, "device"))
+		info, err := netlink.DevlinkGetDeviceInfoByNameAsMap("pci", address)
+		if err != nil {
+			if !errors.Is(err, unix.ENODEV) {
+				r.missing("hca devlink", fmt.Errorf("ask devlink: %w", err))
+			}
+			continue
+		}
+		if dev, err := netlink.DevLinkGetDeviceByName("pci", address); err == nil && dev.Attrs.Eswitch.Mode != "" {
+			info["eswitch.mode"] = dev.Attrs.Eswitch.Mode
+		}
+		l.info[address] = info
+	}
+	list, err := netlink.RdmaResourceList()
+	if err != nil {
+		r.missing("hca resources", fmt.Errorf("ask for open resources: %w", err))
+	}
+	for _, device := range list {
+		counts := map[string]int64{}
+		for k, n := range device.RdmaResourceSummaryEntries {
+			counts[k] = int64(n)
+		}
+		l.resources[device.Name] = counts
+	}
+	return l
+}
+
+// crossCheck asks Mellanox's own map of devices and interfaces, which reads the same machine in its own way: where it disagrees, the inventory says so.
+func (r *reading) crossCheck(list []fleet.HCA) {
+	for _, h := range list {
+		if h.PCIAddress == "" {
+			continue
+		}
+		if of := rdmamap.GetRdmaDevicesForPcidev(h.PCIAddress); !slices.Contains(of, h.Name) {
+			r.missingf("hca/"+h.Name, "rdmamap finds %v at %s", of, h.PCIAddress)
+		}
+		for _, p := range h.Ports {
+			for _, name := range p.Interfaces {
+				// It matches by GUID or by GID, which an interface that is down has not got.
+				if of, err := rdmamap.GetRdmaDeviceForNetdevice(name); err == nil && of != h.Name {
+					r.missingf("hca/"+h.Name, "rdmamap says that %s belongs to %s", name, of)
+				}
+			}
+		}
+	}
+}
+
+// Record returns, as files of a recording, what Read would be told of this machine by netlink and ethtool: content by path.
+func Record(hcas []fleet.HCA) map[string][]byte {
+	r := &reading{tree: newTree("/")}
+	l := askKernel(r)
+	out := map[string][]byte{}
+	for address, info := range l.info {
+		text := ""
+		for _, k := range sorted(info) {
+			text += k + " " + info[k] + "\n"
+		}
+		out[filepath.Join(devlinkDir, address)] = []byte(text)
+	}
+	for name, counts := range l.resources {
+		text := ""
+		for _, k := range sorted(counts) {
+			text += fmt.Sprintf("%s %d\n", k, counts[k])
+		}
+		out[filepath.Join(resourceDir, name)] = []byte(text)
+	}
+	for _, h := range hcas {
+		for _, p := range h.Ports {
+			for _, name := range p.Interfaces {
+				b, err := readModule(name)
+				if err == nil {
+					out[filepath.Join(moduleDir, name)] = b
+				} else if !errors.Is(err, errNoModule) && !errors.Is(err, fs.ErrNotExist) {
+					r.missing("module "+name, err) // a recording lacks what could not be read, as the inventory does
+				}
+			}
+		}
+	}
+	return out
+}
+
+func sorted[V any](m map[string]V) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,84 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/metalctl/metalctl/fixtures/profiles"
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// openFixture makes ready the folder that is to be read in place of this machine: one that is there, one that holds only a machine.yaml, or a profile by its
+// name. "" is this machine. A fault file is applied to a copy. done takes away what was made.
+func openFixture(name, faultFile string) (root string, done func() error, err error) {
+	done = func() error { return nil }
+	if name == "" {
+		return "", done, nil
+	}
+	var faults *profiles.Faults
+	if faultFile != "" {
+		b, err := os.ReadFile(faultFile)
+		if err != nil {
+			return "", done, fmt.Errorf("read the fault file: %w", err)
+		}
+		if faults, err = profiles.ParseFaults(faultFile, b); err != nil {
+			return "", done, err
+		}
+	}
+	machine, err := fixtureMachine(name)
+	if err != nil {
+		return "", done, err
+	}
+	if machine == nil && faults == nil {
+		return name, done, nil
+	}
+	dir, err := os.MkdirTemp("", "metalctl-fixture-")
+	if err != nil {
+		return "", done, fmt.Errorf("make a folder for the machine: %w", err)
+	}
+	remove := func() error { return os.RemoveAll(dir) }
+	if machine != nil {
+		err = machine.Materialise(dir)
+	} else {
+		err = profiles.Copy(name, dir)
+	}
+	if err == nil && faults != nil {
+		err = faults.Apply(dir)
+	}
+	if err != nil {
+		return "", done, errors.Join(err, remove())
+	}
+	return dir, remove, nil
+}
+
+// fixtureMachine is the description that a fixture has to be made of; nil where its files are there already.
+func fixtureMachine(name string) (*profiles.Machine, error) {
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return profiles.Load(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the machine: %w", err)
+	}
+	unknown := fleet.Errorf(fleet.Invalid, "MC-PROFILE-UNKNOWN", "%s holds no machine: neither sys nor machine.yaml", name).WithHint("metalctl sim profile NAME DIR writes one")
+	if !info.IsDir() {
+		return nil, unknown
+	}
+	if _, err := os.Stat(filepath.Join(name, "sys")); err == nil {
+		return nil, nil
+	}
+	file := filepath.Join(name, "machine.yaml")
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, unknown
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's description: %w", err)
+	}
+	return profiles.Parse(file, b)
+}
