@@ -31,7 +31,7 @@ build: go-version
 
 # generate writes the generated references and the pages of docs/incidents anew; tests compare them.
 generate:
-	METALCTL_UPDATE=1 $(GO) test -count=1 ./fleet ./fleet/step ./fleet/verdict ./fleet/reconcile ./cmd/metalctl -run 'Golden|Docs|Markdown'
+	METALCTL_UPDATE=1 $(GO) test -count=1 ./fleet ./fleet/step ./fleet/verdict ./fleet/topology ./fleet/reconcile ./cmd/metalctl -run 'Golden|Docs|Markdown'
 	$(GO) test -count=1 ./fleet/server -run OpenAPI -update
 	METALCTL_UPDATE=1 $(GO) test -count=1 ./cmd/metalctl -run TestIncidents
 

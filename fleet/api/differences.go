@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/topology"
 )
 
 // Differences says in which ways a node's newest inventory is not what it should be. What is wrong by itself goes with the class.
@@ -28,4 +29,10 @@ type Differences struct {
 func (c *Client) Differences(ctx context.Context, idOrName string, against ...string) (Differences, error) {
 	var d Differences
 	return d, c.get(ctx, nodePath(idOrName, "differences"), url.Values{"against": against}, &d)
+}
+
+// Topology reads what a node is made of, laid out to be drawn.
+func (c *Client) Topology(ctx context.Context, idOrName string) (topology.Layout, error) {
+	var l topology.Layout
+	return l, c.get(ctx, nodePath(idOrName, "topology"), nil, &l)
 }

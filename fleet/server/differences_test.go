@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -18,7 +19,7 @@ func TestDifferences(t *testing.T) {
 	must(t, err)
 	gpus := func(serials ...string) (inv fleet.Inventory) {
 		for i, s := range serials {
-			inv.GPUs = append(inv.GPUs, fleet.GPU{Index: i, ModuleID: i + 1, Serial: s, VBIOS: "96.00"})
+			inv.GPUs = append(inv.GPUs, fleet.GPU{Index: i, ModuleID: i + 1, Serial: s, VBIOS: "96.00", PCIAddress: fmt.Sprintf("0000:%02x:00.0", 16+i)})
 		}
 		inv.TakenAt = w.Now()
 		return inv
@@ -61,6 +62,11 @@ func TestDifferences(t *testing.T) {
 	must(t, err)
 	if len(d.Differences) != 0 || d.Fellows != 2 || len(d.NotCompared) != 1 {
 		t.Errorf("got %+v", d)
+	}
+	l, err := w.client.Topology(ctx, "n1")
+	must(t, err)
+	if len(l.Nodes) != 1 || len(l.Nodes[0].Groups) != 3 || len(l.Notes) != 1 || l.Title != "n1" {
+		t.Errorf("got %+v", l)
 	}
 	_, err = w.client.Differences(ctx, "n2", "tea leaves")
 	wantCode(t, err, fleet.Invalid, "MC-API-INVALID")

@@ -90,7 +90,11 @@ func schemaName(t reflect.Type, hint string) string {
 	case reflect.TypeFor[huma.ErrorModel]():
 		return "Problem"
 	}
-	return huma.DefaultSchemaNamer(t, hint)
+	name := huma.DefaultSchemaNamer(t, hint)
+	if t.Kind() == reflect.Struct && strings.HasSuffix(t.PkgPath(), "/topology") {
+		name = "Topology" + name // it has nodes and notes of its own
+	}
+	return name
 }
 
 // routes registers operations.
