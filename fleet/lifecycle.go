@@ -154,8 +154,8 @@ var (
 	guardBurnFresh = Guard{"burn-in-fresh", "burn-in fresh, or the class wants none", func(f Facts) bool { return !f.BurnInDue }}
 	guardFree      = Guard{"free", "no hold, not protected", func(f Facts) bool { return !f.Held && !f.Protected }}
 	guardFreeClean = Guard{"free-clean", "no hold, not protected, not dirty", func(f Facts) bool { return !f.Held && !f.Protected && f.Dirty == "" }}
-	guardFit       = Guard{"fit", "no blocking fault, no hold, not dirty, fresh, class matches, burn-in fresh, isolated", func(f Facts) bool {
-		return !f.Blocked && !f.Held && f.Dirty == "" && f.Fresh && f.ClassMatches && !f.BurnInDue && f.isolated() && f.Lease != ""
+	guardFit       = Guard{"fit", "no blocking fault, no hold, not protected, not dirty, fresh, class matches, burn-in fresh, isolated", func(f Facts) bool {
+		return !f.Blocked && !f.Held && !f.Protected && f.Dirty == "" && f.Fresh && f.ClassMatches && !f.BurnInDue && f.isolated() && f.Lease != ""
 	}}
 	guardDeploy = Guard{"deployable", "no blocking fault, no hold, dirty under no other lease", func(f Facts) bool {
 		return !f.Blocked && !f.Held && f.Lease != "" && (f.Dirty == "" || f.Dirty == Dirty(f.Lease))

@@ -389,7 +389,7 @@ func TestLifecycleHandsOff(t *testing.T) {
 			fact  func(Facts) bool
 		}{
 			{"a hold", []Verb{VerbAccept, VerbClean, VerbBurn, VerbAllocate, VerbDeploy, VerbRebuild, VerbRescue, VerbUnrescue, VerbService}, func(f Facts) bool { return f.Held }},
-			{"protection", []Verb{VerbAccept, VerbRebuild, VerbRelease}, func(f Facts) bool { return f.Protected }},
+			{"protection", []Verb{VerbAccept, VerbAllocate, VerbRebuild, VerbRelease}, func(f Facts) bool { return f.Protected }},
 		} {
 			if !slices.Contains(c.verbs, tr.Verb) || slices.Contains(tr.From, Grace) {
 				continue // the end of grace is the lease's, not a person's new step
@@ -426,7 +426,7 @@ func TestMove(t *testing.T) {
 		hint  string
 	}{
 		"a clean, fit node is allocated": {Available, VerbAllocate, Facts{Fresh: true, ClassMatches: true, Isolated: true, Lease: "L1"}, Allocated, "", "", ""},
-		"a dirty node is not":            {Available, VerbAllocate, Facts{Fresh: true, ClassMatches: true, Isolated: true, Lease: "L1", Dirty: "L2"}, "", "MC-NODE-GUARD", "allocate from available needs: no blocking fault, no hold, not dirty, fresh, class matches, burn-in fresh, isolated", ""},
+		"a dirty node is not":            {Available, VerbAllocate, Facts{Fresh: true, ClassMatches: true, Isolated: true, Lease: "L1", Dirty: "L2"}, "", "MC-NODE-GUARD", "allocate from available needs: no blocking fault, no hold, not protected, not dirty, fresh, class matches, burn-in fresh, isolated", ""},
 		"a verb of another state":        {Active, VerbAccept, Facts{}, "", "MC-NODE-VERB", `a node that is active does not take "accept"`, "from active a node takes: rebuild, release"},
 		"from the end nothing leads on":  {Retired, VerbInspect, Facts{}, "", "MC-NODE-VERB", `a node that is retired does not take "inspect"`, "from retired a node takes: forget"},
 		"every guard that refused":       {Releasing, VerbDone, Facts{}, "", "MC-NODE-GUARD", "done from releasing needs: isolated; lease grants grace; or: isolated; no grace", ""},

@@ -100,6 +100,8 @@ func (s Situation) offered() (api.Reason, fleet.Verb) {
 	switch {
 	case n.Hold != nil:
 		return s.held(), ""
+	case n.Protected:
+		return s.protected("no lease may have it"), api.VerbUnprotect
 	case n.Inventory == "" || s.Class.Name == "":
 		return unfit(fleet.VerbInspect, n.StateSince, "MC-NODE-GUARD", "it was not inspected for a class", look)
 	case !f.Fresh:

@@ -261,6 +261,8 @@ func (v *view) allocatable(f fleet.Facts) error {
 		why = fmt.Sprintf("fault %s on %s blocks it: %s", x.Code, x.Component, x.Evidence)
 	case f.Held:
 		why = "it is held by " + n.Hold.By
+	case f.Protected:
+		why = "it is protected"
 	case f.Dirty != "":
 		why = "it is not clean"
 	case v.class.Name == "":
@@ -278,6 +280,9 @@ func (v *view) allocatable(f fleet.Facts) error {
 	}
 	if f.Blocked || f.Held || f.Dirty != "" || f.ClassMatches && f.Fresh && !f.BurnInDue {
 		next = "metalctl node show " + n.Name
+	}
+	if f.Protected && !f.Blocked && !f.Held {
+		next = "metalctl node unprotect " + n.Name
 	}
 	return fleet.Errorf(fleet.Conflict, "MC-NODE-GUARD", "%s cannot be handed out: %s", n.Name, why).WithHint("%s", next)
 }

@@ -138,6 +138,25 @@ func TestHeldNodeIsReleasedAllTheSame(t *testing.T) {
 	wantState(t, w, fleet.Available)
 }
 
+// A protected node is not handed out, and says so to whoever asks why; unprotected it is.
+func TestProtectedNodeIsNotHandedOut(t *testing.T) {
+	w := available(t)
+	ask(t, w, "protect", api.NodeVerb{})
+	request := api.LeaseCreate{LeaseRequest: fleet.LeaseRequest{Nodes: []string{string(w.Node)}, Image: "debian", Ready: fleet.ReadyNow}}
+	_, err := w.Loop.CreateLease(t.Context(), request, "tester")
+	if fleet.CodeOf(err) != "MC-NODE-GUARD" || !strings.Contains(err.Error(), "it is protected") || !strings.Contains(fleet.HintOf(err), "unprotect") {
+		t.Fatalf("a lease of a protected node: %v, hint %q", err, fleet.HintOf(err))
+	}
+	x, err := w.Loop.Explain(t.Context(), w.Node)
+	if err != nil || len(x.Reasons) == 0 || x.Reasons[0].Kind != "protect" || !strings.Contains(x.Reasons[0].Text, "no lease may have it") {
+		t.Errorf("explained as %+v, %v", x.Reasons, err)
+	}
+	wantState(t, w, fleet.Available)
+	ask(t, w, "unprotect", api.NodeVerb{})
+	leased(t, w, nil)
+	wantState(t, w, fleet.Active)
+}
+
 func TestProtectedLeaseIsNotReleased(t *testing.T) {
 	w := available(t)
 	id := leased(t, w, func(r *fleet.LeaseRequest) { r.Until = w.Clock.Add(48 * time.Hour) })
