@@ -116,6 +116,8 @@ func (h HarmRecord) Keep() any {
 // Keep implements Keeper.
 func (c Class) Keep() any {
 	c.Packs = keepList(c.Packs)
+	x := &c.Expect
+	x.Topology.GPUNUMANodes, x.Firmware.HCA, x.Firmware.NVMe, x.Limits = keepList(x.Topology.GPUNUMANodes), keepMap(x.Firmware.HCA), keepMap(x.Firmware.NVMe), keepList(x.Limits)
 	return &c
 }
 
