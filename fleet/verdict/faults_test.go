@@ -79,9 +79,15 @@ const hopperOnly = "hgx-h100 hgx-h200"
 var faults = []fault{
 	{name: "a GPU is missing", does: func(_ kind, inv *fleet.Inventory) { dropGPU(inv, 3) }, want: []string{"MC-GPU-MISSING $G critical cold-cycle"}, words: "is missing: PCI does not show it"},
 	{name: "a GPU is missing, and the kernel said that it fell off", does: func(k kind, inv *fleet.Inventory) { said("xid", 79, "gpu")(k, inv); dropGPU(inv, 3) }, want: []string{"MC-GPU-MISSING $G critical cold-cycle"}},
-	{name: "a GPU is lost", does: func(k kind, inv *fleet.Inventory) { said("xid", 79, "gpu")(k, inv); blind(third(inv), "lost") }, want: []string{"MC-GPU-LOST $G critical cold-cycle"}, words: "fell off the bus"},
-	{name: "a GPU hangs", does: onGPU(func(g *fleet.GPU) { blind(g, "hung") }), want: []string{"MC-GPU-HUNG $G critical reboot"}, words: "does not answer its driver in time"},
-	{name: "PCI shows a GPU and the driver does not", does: onGPU(func(g *fleet.GPU) { blind(g, ""); g.Index = -1 }), want: []string{"MC-GPU-UNSEEN $G critical cold-cycle"}, words: "is on PCI, but the driver does not show it"},
+	{name: "a GPU is lost", does: func(k kind, inv *fleet.Inventory) {
+		said("xid", 79, "gpu")(k, inv)
+		blind(third(inv), fleet.GPULostBus+": nvmlDeviceGetHandleByPciBusId_v2: GPU is lost")
+	}, want: []string{"MC-GPU-LOST $G critical cold-cycle"}, words: "fell off the bus"},
+	{name: "a GPU hangs", does: onGPU(func(g *fleet.GPU) { blind(g, fleet.GPULostHung+": no answer in nvmlDeviceGetEccMode within 10s") }), want: []string{"MC-GPU-HUNG $G critical reboot"}, words: "does not answer its driver in time"},
+	{name: "PCI shows a GPU and the driver does not", does: onGPU(func(g *fleet.GPU) {
+		blind(g, fleet.GPULostUnknown+": PCI shows it, the driver does not have it")
+		g.Index = -1
+	}), want: []string{"MC-GPU-UNSEEN $G critical cold-cycle"}, words: "is on PCI, but the driver does not show it"},
 	{name: "no driver", does: func(_ kind, inv *fleet.Inventory) {
 		inv.GPUDriver = nil
 		for i := range inv.GPUs {

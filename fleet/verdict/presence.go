@@ -18,19 +18,23 @@ func (j *judge) gpuPresence() {
 	for i, g := range j.inv.GPUs {
 		name, f := j.names.gpu[i], finding{component: j.names.gpu[i], got: g.Lost}
 		follow := "; its links, memory and rail are not judged"
+		kind, said, _ := strings.Cut(g.Lost, ": ")
+		if said != "" {
+			said = " (" + said + ")"
+		}
 		switch {
-		case g.Lost == "hung":
+		case kind == fleet.GPULostHung:
 			f.code, f.do = "MC-GPU-HUNG", "reboot"
-			j.block(f, "%s does not answer its driver in time%s", j.part(i), follow)
-		case g.Lost == "lost":
+			j.block(f, "%s does not answer its driver in time%s%s", j.part(i), said, follow)
+		case kind == fleet.GPULostBus:
 			f.code, f.do = "MC-GPU-LOST", "cold-cycle"
-			j.block(f, "%s fell off the bus: the driver has lost it%s", j.part(i), follow)
+			j.block(f, "%s fell off the bus: the driver has lost it%s%s", j.part(i), said, follow)
+		case kind == fleet.GPULostUnknown, g.Lost == "" && g.Index < 0 && driven > 0:
+			f.code, f.do, f.want, f.got = "MC-GPU-UNSEEN", "cold-cycle", "seen by the driver", "seen by PCI only"
+			j.block(f, "%s is on PCI, but the driver does not show it%s", j.part(i), follow)
 		case g.Lost != "":
 			f.code, f.do = "MC-GPU-LOST", "cold-cycle"
 			j.block(f, "%s is lost to its driver, which says: %s%s", j.part(i), g.Lost, follow)
-		case g.Index < 0 && driven > 0:
-			f.code, f.do, f.want, f.got = "MC-GPU-UNSEEN", "cold-cycle", "seen by the driver", "seen by PCI only"
-			j.block(f, "%s is on PCI, but the driver does not show it%s", j.part(i), follow)
 		case g.Index < 0 && j.wantsDriver():
 			continue // said once for all below
 		default:
