@@ -78,16 +78,8 @@ func Read(ctx context.Context, opts Options, pci []fleet.PCI) Reading {
 		r.GPUs = append(r.GPUs, g)
 	}
 	r.readNVIDIA(ctx, opts)
-	slices.SortStableFunc(r.GPUs, func(a, b fleet.GPU) int {
-		// What drivers number comes first, in their order; then by address.
-		if (a.Index < 0) != (b.Index < 0) {
-			return b.Index - a.Index
-		}
-		if a.Vendor == b.Vendor && a.Index != b.Index {
-			return a.Index - b.Index
-		}
-		return strings.Compare(a.PCIAddress, b.PCIAddress)
-	})
+	// By address, which is the driver's order, too: one that is lost keeps its place among the others.
+	slices.SortStableFunc(r.GPUs, func(a, b fleet.GPU) int { return strings.Compare(a.PCIAddress, b.PCIAddress) })
 	return r
 }
 

@@ -309,7 +309,8 @@ func kernelDriver(root string) string {
 	return ""
 }
 
-// fabricManager looks for the process that NVSwitches need: it is running, or absent.
+// fabricManager looks for the process that NVSwitches need: it is running, or absent. GPUs that are registered with one that does not show here, as it runs
+// in another system, say nothing of it.
 func (r *Reading) fabricManager(root string) {
 	needs := slices.ContainsFunc(r.GPUs, func(g fleet.GPU) bool {
 		return slices.ContainsFunc(g.NVLinks, func(l fleet.NVLink) bool { return l.Remote != nil && l.Remote.Kind == "switch" })
@@ -317,7 +318,9 @@ func (r *Reading) fabricManager(root string) {
 	if !needs || r.Driver == nil {
 		return
 	}
-	r.Driver.FabricManager = "absent"
+	if !slices.ContainsFunc(r.GPUs, func(g fleet.GPU) bool { return g.Fabric != nil && g.Fabric.State == "completed" }) {
+		r.Driver.FabricManager = "absent"
+	}
 	names, err := filepath.Glob(filepath.Join(root, "proc/[0-9]*/comm"))
 	if err != nil {
 		return
