@@ -187,6 +187,9 @@ type gapLog struct {
 	g *gaps
 }
 
+func (l gapLog) WithAttrs(a []slog.Attr) slog.Handler { return gapLog{l.Handler.WithAttrs(a), l.g} }
+func (l gapLog) WithGroup(name string) slog.Handler   { return gapLog{l.Handler.WithGroup(name), l.g} }
+
 func (l gapLog) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message == "no task from the server" {
 		l.g.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +34,12 @@ import (
 
 // TestMain lets the test binary be metalctl, too: for scripts, and as the agent of process machines.
 func TestMain(m *testing.M) {
+	// Scripts wait far more than they compute: more of them at once than there are processors.
+	if runtime.GOMAXPROCS(0) < 4 {
+		if err := flag.Set("test.parallel", "4"); err != nil { // the command line may still say otherwise
+			panic(err)
+		}
+	}
 	testscript.Main(m, map[string]func(){"metalctl": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }})
 }
 
