@@ -209,7 +209,7 @@ func garbledPart() int {
 	case testing.Short():
 		return 20
 	}
-	return 2
+	return 4
 }
 
 const garbledPage = 4096

@@ -11,6 +11,8 @@ import (
 	"math"
 	"os"
 	"slices"
+
+	"github.com/metalctl/metalctl/fleet"
 )
 
 // What bbolt 1.5 writes (go.etcd.io/bbolt/internal/common): pages of one size, each with a head of 16 bytes (id, type, count, overflow) and then its elements.
@@ -38,7 +40,8 @@ type boltMeta struct {
 type pager struct {
 	f     io.ReaderAt
 	meta  boltMeta
-	seen  []uint64 // a bit for each page
+	seen  []uint64             // a bit for each page
+	bufs  [maxDepth + 1][]byte // the page that is being read, at each depth of the tree
 	bolts map[string]bool
 	// newest is the highest revision of a record or event; revision is what the store says of itself.
 	newest, revision uint64
@@ -110,17 +113,20 @@ func (p *pager) whole() error {
 	return nil
 }
 
-// page reads a page with what overflows from it, and marks it as used.
-func (p *pager) page(id uint64) ([]byte, error) {
+// page reads a page with what overflows from it, and marks it as used. The next page of that depth takes its place.
+func (p *pager) page(id uint64, depth int) ([]byte, error) {
 	if id < 2 || id >= p.meta.pages {
 		return nil, fmt.Errorf("there is no page %d", id)
 	}
-	head := make([]byte, pageHead)
-	if _, err := p.f.ReadAt(head, int64(id*p.meta.pageSize)); err != nil {
+	if p.bufs[depth] == nil {
+		p.bufs[depth] = make([]byte, p.meta.pageSize)
+	}
+	b := p.bufs[depth]
+	if _, err := p.f.ReadAt(b, int64(id*p.meta.pageSize)); err != nil {
 		return nil, fmt.Errorf("read page %d: %w", id, err)
 	}
-	over := uint64(native.Uint32(head[12:]))
-	if native.Uint64(head) != id || over >= p.meta.pages-id {
+	over := uint64(native.Uint32(b[12:]))
+	if native.Uint64(b) != id || over >= p.meta.pages-id {
 		return nil, fmt.Errorf("page %d is damaged: its head is not its own", id)
 	}
 	for i := id; i <= id+over; i++ {
@@ -129,7 +135,10 @@ func (p *pager) page(id uint64) ([]byte, error) {
 		}
 		p.seen[i/64] |= 1 << (i % 64)
 	}
-	b := make([]byte, (over+1)*p.meta.pageSize)
+	if over == 0 {
+		return b, nil
+	}
+	b = make([]byte, (over+1)*p.meta.pageSize)
 	if _, err := p.f.ReadAt(b, int64(id*p.meta.pageSize)); err != nil {
 		return nil, fmt.Errorf("read page %d: %w", id, err)
 	}
@@ -144,7 +153,7 @@ func (p *pager) tree(id uint64, depth int, low, high []byte, do item) error {
 	if depth > maxDepth {
 		return fmt.Errorf("page %d is damaged: the tree has no end", id)
 	}
-	b, err := p.page(id)
+	b, err := p.page(id, depth)
 	if err != nil {
 		return err
 	}
@@ -245,7 +254,7 @@ func (p *pager) rootItem(flags uint32, name, value []byte) error {
 		p.sequence = native.Uint64(value[8:])
 	}
 	if root := native.Uint64(value); root != 0 {
-		return p.tree(root, 1, nil, nil, do)
+		return p.tree(root, maxDepth/4, nil, nil, do) // the root may be deep itself, in theory
 	}
 	inline := value[16:]
 	if len(inline) < pageHead || native.Uint16(inline[8:]) != leafPage {
@@ -269,7 +278,7 @@ func (p *pager) recordItem(flags uint32, key, value []byte) error {
 	if flags != 0 && err == nil {
 		err = errors.New("is of no known kind")
 	}
-	if _, summed, _ := cutSum(key, value); err == nil && !summed && r.Key.Kind() != "secret" && !json.Valid(r.Data) {
+	if kind := r.Key.Kind(); err == nil && len(value) == recordHead+len(kind)+len(r.Data) && kind != fleet.KindSecret && !json.Valid(r.Data) { // without checksum
 		err = errors.New("does not decode")
 	}
 	if err != nil {
@@ -301,7 +310,7 @@ func (p *pager) freelist() error {
 		return nil
 	}
 	id := p.meta.freelist
-	b, err := p.page(id)
+	b, err := p.page(id, 0)
 	if err != nil {
 		return err
 	}
