@@ -77,6 +77,15 @@ func (s *Server) putClass(ctx context.Context, in *putClassIn) (*tagged[fleet.Cl
 	c := in.Body
 	f := faultList{c.Validate()}
 	f.check(c.Name == in.ID, "name", "is not the name in the path")
+	var others []fleet.Class
+	err := s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
+		others, err = fleet.List[fleet.Class](sn, fleet.KindClass)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.fields = append(f.fields, fleet.SlippedUnits(c, others)...)
 	pins, err := s.checkPacks(ctx, c.Packs, &f)
 	if err != nil {
 		return nil, err

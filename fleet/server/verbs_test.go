@@ -217,6 +217,13 @@ func TestClassesSiteCapabilities(t *testing.T) {
 	if diff := cmp.Diff(whole, got); diff != "" {
 		t.Error(diff)
 	}
+	slipped := whole
+	slipped.Name, slipped.Expect.Limits = "hgx-2", []fleet.Limit{{Check: "nvme-used", Value: 80000, Unit: "percent", Source: "a slip"}}
+	_, err = w.client.PutClass(ctx, slipped)
+	wantCode(t, err, fleet.Invalid, "MC-API-INVALID")
+	slipped.Expect.Limits[0].Value = 90
+	_, err = w.client.PutClass(ctx, slipped)
+	must(t, err)
 	whole.Expect.Limits[0].Source = ""
 	_, err = w.client.PutClass(ctx, whole)
 	wantCode(t, err, fleet.Invalid, "MC-API-INVALID")
