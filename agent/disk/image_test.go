@@ -195,7 +195,7 @@ func readAll(t testing.TB, dev Device) []byte {
 
 func TestAnImageOfEachFormatArrivesOnTheDisk(t *testing.T) {
 	contents := testContents(t)
-	const diskBytes = 64 << 20
+	const diskBytes = 112 << 20 // a config drive needs 64 MiB beside the image
 	for _, c := range []struct {
 		name   string
 		format images.Format
