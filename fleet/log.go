@@ -58,6 +58,7 @@ func LogKeys() []LogKey {
 		{"version", "the version of the agent's protocol"},
 		{"sha256", "the digest of an image's or a pack's file"},
 		{"name", "the name of a backup"},
+		{"file", "a file in the server's data folder"},
 		{"revision", "a revision of the store"},
 		{"bytes", "a size"},
 		{"seconds", "how long something took"},

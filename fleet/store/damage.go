@@ -40,8 +40,8 @@ func proveFile(dir string, o Options) (half bool, err error) {
 	case err != nil:
 		return half, errDamaged(dir, o, err)
 	case half:
-		o.Log.Warn("one of the store's two first pages is damaged, and the other one counts: what was being written when the machine lost its power is not there, or else the newest commit",
-			"file", path, "see", "metalctl doctor --world")
+		o.Log.Warn("one of the store's two first pages is damaged, and the other one counts: what was being written when the machine lost its power is not there, or else the newest commit: compare with metalctl doctor --world",
+			"file", path)
 	}
 	return half, nil
 }
