@@ -3,6 +3,8 @@ module github.com/metalctl/metalctl
 go 1.26.3
 
 require (
+	github.com/Mellanox/rdmamap v1.2.0
+	github.com/NVIDIA/go-nvml v0.13.3-1
 	github.com/cavaliergopher/cpio v1.0.1
 	github.com/danielgtaylor/huma/v2 v2.37.2
 	github.com/diskfs/go-diskfs v1.9.4
@@ -33,8 +35,6 @@ require (
 )
 
 require (
-	github.com/Mellanox/rdmamap v1.2.0 // indirect
-	github.com/NVIDIA/go-nvml v0.13.3-1 // indirect
 	github.com/anchore/go-lzo v0.1.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect

@@ -30,8 +30,8 @@ type rule struct {
 	make func(m []string) fleet.KernelFinding
 }
 
-// rules are tried in their order. Forms are those of the open NVIDIA kernel modules (nvidia/nv.c, kernel_gpu_group), of nvidia-nvswitch, and of
-// drivers/pci/pcie, arch/x86/kernel/cpu/mce, drivers/edac, drivers/nvme and mlx5_core of Linux 6.12.
+// rules are tried in their order. The forms of XID and SXid are those that gpud and NVSentinel parse; those of AER, MCE, EDAC, nvme and mlx5_core are
+// as Linux 6.x prints them, as far as remembered: no recording of a broken machine has been compared yet.
 var rules = []rule{
 	{"Xid", regexp.MustCompile(`\bXid \((?:PCI:)?(` + address + `)\): (\d{1,4})\b(.*)`), func(m []string) fleet.KernelFinding {
 		code := number(m[2])

@@ -3,7 +3,6 @@ package rdma
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -74,40 +73,6 @@ func (r *reading) crossCheck(list []fleet.HCA) {
 			}
 		}
 	}
-}
-
-// Record returns, as files of a recording, what Read would be told of this machine by netlink and ethtool: content by path.
-func Record(hcas []fleet.HCA) map[string][]byte {
-	r := &reading{tree: newTree("/")}
-	l := askKernel(r)
-	out := map[string][]byte{}
-	for address, info := range l.info {
-		text := ""
-		for _, k := range sorted(info) {
-			text += k + " " + info[k] + "\n"
-		}
-		out[filepath.Join(devlinkDir, address)] = []byte(text)
-	}
-	for name, counts := range l.resources {
-		text := ""
-		for _, k := range sorted(counts) {
-			text += fmt.Sprintf("%s %d\n", k, counts[k])
-		}
-		out[filepath.Join(resourceDir, name)] = []byte(text)
-	}
-	for _, h := range hcas {
-		for _, p := range h.Ports {
-			for _, name := range p.Interfaces {
-				b, err := readModule(name)
-				if err == nil {
-					out[filepath.Join(moduleDir, name)] = b
-				} else if !errors.Is(err, errNoModule) && !errors.Is(err, fs.ErrNotExist) {
-					r.missing("module "+name, err) // a recording lacks what could not be read, as the inventory does
-				}
-			}
-		}
-	}
-	return out
 }
 
 func sorted[V any](m map[string]V) []string {
