@@ -74,12 +74,3 @@ func (r *reading) crossCheck(list []fleet.HCA) {
 		}
 	}
 }
-
-func sorted[V any](m map[string]V) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
