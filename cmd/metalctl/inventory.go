@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -36,6 +37,15 @@ func printInventory(p *program, inv fleet.Inventory) error {
 	for _, g := range inv.GPUs {
 		add("gpu", gpuName(g), orDash(g.Serial), bytesText(g.MemoryBytes), g.Model+" ("+gpuNote(g)+")")
 	}
+	for _, w := range inv.NVSwitches {
+		add("nvswitch", w.PCIAddress, orDash(w.UUID), fmt.Sprintf("%d ports", len(w.Ports)), w.PCIDevice)
+	}
+	for _, h := range inv.HCAs {
+		add("hca", h.Name, hcaPlace(h), "firmware "+orDash(h.Firmware), hcaPorts(h))
+	}
+	for _, rail := range inv.Rails {
+		add("rail", fmt.Sprint(rail.Rail), "GPU "+rail.GPU, "HCA "+orDash(rail.HCA), strings.TrimSpace(strings.Join(rail.NVMe, " ")+" "+rail.Distance))
+	}
 	for _, d := range inv.Disks {
 		note := d.Transport
 		if d.BootMedium {
@@ -49,6 +59,9 @@ func printInventory(p *program, inv fleet.Inventory) error {
 			peer = "at " + n.LLDP.SystemName + " " + n.LLDP.PortID
 		}
 		add("nic", n.Name, string(n.MAC), n.Driver, peer)
+	}
+	for _, f := range inv.KernelFindings {
+		add("kernel", f.Kind, orDash(f.Component), fmt.Sprintf("%d times", f.Count), f.Line)
 	}
 	for _, m := range inv.Missing {
 		add("missing", m.What, m.Why)
@@ -80,6 +93,23 @@ func gpuNote(g fleet.GPU) string {
 		note += fmt.Sprintf(", %d of %d NVLinks up", up, len(g.NVLinks))
 	}
 	return note
+}
+
+// hcaPlace is what an HCA is for.
+func hcaPlace(h fleet.HCA) string {
+	if h.Rail != nil {
+		return fmt.Sprintf("rail %d", *h.Rail)
+	}
+	return h.Role
+}
+
+// hcaPorts is the state of an HCA's ports.
+func hcaPorts(h fleet.HCA) string {
+	var ports []string
+	for _, p := range h.Ports {
+		ports = append(ports, fmt.Sprintf("%s %s %g Gb/s %s", p.LinkLayer, p.State, p.RateGbps, p.GUID))
+	}
+	return strings.Join(ports, ", ")
 }
 
 // bytesText prints a size with three digits and a decimal unit.
