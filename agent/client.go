@@ -112,6 +112,19 @@ func (c *client) missed(p *peer) {
 	}
 }
 
+// refused goes on to the next server at once where p says that it does not act: it follows another one, or another one took over from it.
+func (c *client) refused(p *peer, err error) {
+	var s *status
+	if !errors.As(err, &s) || s.code != http.StatusServiceUnavailable || !strings.HasPrefix(s.problem.Code, "MC-STANDBY-") {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.peers[c.at] == p {
+		c.at, c.misses = (c.at+1)%len(c.peers), 0
+	}
+}
+
 func (c *client) reached() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,7 +184,9 @@ func (c *client) call(ctx context.Context, p *peer, deadline time.Duration, meth
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
-		return 0, readStatus(resp)
+		err := readStatus(resp)
+		c.refused(p, err)
+		return 0, err
 	}
 	c.reached()
 	if out == nil || resp.StatusCode == http.StatusNoContent {

@@ -53,6 +53,7 @@ type fakeServer struct {
 	taken     int        // of those, how many the agent had taken when it asked for more
 	onResult  func(http.ResponseWriter, api.Result) (handled bool)
 	onRegist  func(http.ResponseWriter, api.Register) (handled bool)
+	onRequest func(http.ResponseWriter, *http.Request) (handled bool)
 	forgotten bool // sessions are unknown: 401 until registered again
 	gone      bool
 	now       time.Time
@@ -150,7 +151,15 @@ func (f *fakeServer) serve(l net.Listener) {
 		}
 		_, _ = w.Write(b)
 	}))
-	srv := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), TLSConfig: &tls.Config{Certificates: []tls.Certificate{f.leaf}, ClientAuth: tls.RequestClientCert}}
+	all := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		on := f.onRequest
+		f.mu.Unlock()
+		if on == nil || !on(w, r) {
+			mux.ServeHTTP(w, r)
+		}
+	})
+	srv := &http.Server{Handler: all, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), TLSConfig: &tls.Config{Certificates: []tls.Certificate{f.leaf}, ClientAuth: tls.RequestClientCert}}
 	served := make(chan struct{})
 	f.mu.Lock()
 	f.http, f.served = srv, served

@@ -43,14 +43,25 @@ func (h *Home) begin(c *client, clock *clock) {
 // Client returns a client that trusts only the present server's key and shows the certificate of this boot, and that server's URL without a slash at its
 // end. Before registration the error is of kind Unavailable.
 func (h *Home) Client() (*http.Client, string, error) {
+	client, base, _, err := h.at()
+	return client, base, err
+}
+
+// at is Client, and the URLs of all servers with the present one's key.
+func (h *Home) at() (client *http.Client, base string, servers []string, err error) {
 	h.mu.Lock()
 	c := h.client
 	h.mu.Unlock()
 	if c == nil {
-		return nil, "", fleet.Errorf(fleet.Unavailable, "", "the agent is not registered with a server yet")
+		return nil, "", nil, fleet.Errorf(fleet.Unavailable, "", "the agent is not registered with a server yet")
 	}
 	p := c.server()
-	return p.http, strings.TrimRight(p.ref.URL, "/"), nil
+	for _, ref := range c.cfg.Credential.Servers {
+		if ref.KeyPin == p.ref.KeyPin {
+			servers = append(servers, strings.TrimRight(ref.URL, "/"))
+		}
+	}
+	return p.http, strings.TrimRight(p.ref.URL, "/"), servers, nil
 }
 
 // Reach is how the present server is reached, for clients that bring their own transport.
@@ -61,11 +72,13 @@ type Reach struct {
 	TLS *tls.Config
 	// Proxy is nil where the boot network names none.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Servers are the URLs of all servers of the credential that have the same key, this one among them: what TLS proves of one it proves of each.
+	Servers []string
 }
 
 // Reach says how the present server is reached; its error is Client's.
 func (h *Home) Reach() (Reach, error) {
-	client, base, err := h.Client()
+	client, base, servers, err := h.at()
 	if err != nil {
 		return Reach{}, err
 	}
@@ -73,7 +86,7 @@ func (h *Home) Reach() (Reach, error) {
 	if !ok {
 		return Reach{}, fmt.Errorf("the server's transport is a %T", client.Transport)
 	}
-	return Reach{URL: base, TLS: t.TLSClientConfig.Clone(), Proxy: t.Proxy}, nil
+	return Reach{URL: base, TLS: t.TLSClientConfig.Clone(), Proxy: t.Proxy, Servers: servers}, nil
 }
 
 // Fetch reads a small document, of at most limit bytes, at a path of the own server. Server errors and a server that cannot be reached are of kind Unavailable.

@@ -144,8 +144,9 @@ func (m *machine) open(ctx context.Context, s step.ImageSource, p step.ImagePara
 			return nil, fleet.Errorf(fleet.Invalid, "MC-AGENT-TASK", "%q is not a path on the agent's server", s.URL)
 		}
 		everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-		return images.Open(ctx, reach.URL+s.URL, images.Policy{Origins: []string{reach.URL}, TLS: reach.TLS, Proxy: reach.Proxy, Allow: everywhere,
-			Shown: reach.URL + "/images/…/" + p.Image.Name})
+		// Where another server takes over meanwhile, it serves the same bytes at the same path: what reports to the servers finds out which one acts.
+		return images.Open(ctx, reach.URL+s.URL, images.Policy{Origins: reach.Servers, TLS: reach.TLS, Proxy: reach.Proxy, Allow: everywhere,
+			Moved: m.servedBy(reach.Servers), Shown: reach.URL + "/images/…/" + p.Image.Name})
 	}
 	policy := images.Policy{Origins: p.Origins, TLS: m.OriginTLS, Allow: m.OriginAllow}
 	for _, d := range p.Denied {
@@ -156,6 +157,16 @@ func (m *machine) open(ctx context.Context, s step.ImageSource, p step.ImagePara
 		policy.Deny = append(policy.Deny, prefix)
 	}
 	return images.Open(ctx, s.URL, policy)
+}
+
+// servedBy says which of some servers is the agent's own at the moment, "" where it is none of them.
+func (m *machine) servedBy(servers []string) func() string {
+	return func() string {
+		if _, base, err := m.Home.Client(); err == nil && slices.Contains(servers, base) {
+			return base
+		}
+		return ""
+	}
 }
 
 // verifyImage reads back what write-image wrote and compares it with what the image must hold. Where nobody knows that, it fails.

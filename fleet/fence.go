@@ -217,4 +217,9 @@ type Token struct {
 	Name      string    `json:"name"`
 	CreatedBy string    `json:"created_by"`
 	CreatedAt time.Time `json:"created_at"`
+	// Role is RoleStandby for a token that a second server follows with, and is good for nothing else; "" for a person's.
+	Role string `json:"role,omitempty"`
 }
+
+// RoleStandby is the role of a token that a second server follows with: it reads the whole store, secrets sealed, and asks the server to step down.
+const RoleStandby = "standby"

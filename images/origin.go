@@ -105,9 +105,31 @@ func contentRange(s string) (from, total int64, err error) {
 	return int64(a), int64(n), nil
 }
 
+// present is the file's address as of now.
+func (o *Origin) present() (*url.URL, error) {
+	if o.policy.Moved == nil {
+		return o.url, nil
+	}
+	at := o.policy.Moved()
+	if at == "" {
+		return o.url, nil
+	}
+	to, err := url.Parse(at)
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-IMAGE-ORIGIN", "the image's address cannot be read: %w", plain(err))
+	}
+	u := *o.url
+	u.Scheme, u.Host = to.Scheme, to.Host
+	return &u, o.policy.Check(&u)
+}
+
 // get sends one request; answers other than 200, 206 and 416 are errors.
 func (o *Origin) get(ctx context.Context, span string, same bool) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.url.String(), nil)
+	address, err := o.present()
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -86,6 +86,40 @@ func TestABrokenConnectionIsTakenUpWhereItBroke(t *testing.T) {
 	}
 }
 
+func TestAFileGoesOnWhereItHasMovedTo(t *testing.T) {
+	data, digest := testData(1 << 20)
+	var first, second atomic.Int32
+	tag := func() string { return `"v1"` }
+	old, moved := httptest.NewServer(breaking(data, 300<<10, &first, tag)), httptest.NewServer(breaking(data, len(data), &second, tag))
+	defer old.Close()
+	defer moved.Close()
+	p := policyFor(old, moved)
+	p.Moved = func() string {
+		if first.Load() < 2 {
+			return ""
+		}
+		return moved.URL
+	}
+	fetch := func(p Policy) ([]byte, error) {
+		first.Store(0)
+		o, err := Open(t.Context(), old.URL+"/debian.raw", p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.Close()
+		var got bytes.Buffer
+		_, err = Decode(t.Context(), o, Image{Name: "x", Format: Raw, SHA256: digest, SizeBytes: int64(len(data))}, func(e Extent) error { defer e.Release(); got.Write(e.Data); return nil })
+		return got.Bytes(), err
+	}
+	if got, err := fetch(p); err != nil || !bytes.Equal(got, data) || first.Load() != 2 || second.Load() != 1 {
+		t.Errorf("%d bytes arrived by %d and %d requests, %v", len(got), first.Load(), second.Load(), err)
+	}
+	p.Origins = p.Origins[:1]
+	if _, err := fetch(p); fleet.CodeOf(err) != "MC-IMAGE-ORIGIN" || second.Load() != 1 {
+		t.Errorf("it was fetched from where nothing may be fetched from, with %d requests: %v", second.Load(), err)
+	}
+}
+
 func TestAFileThatChangesOnTheWayIsRefused(t *testing.T) {
 	data, digest := testData(1 << 20)
 	var requests atomic.Int32

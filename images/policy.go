@@ -32,6 +32,9 @@ type Policy struct {
 	// Proxy chooses the proxy of a request, as in http.Transport; nil: none is used. A proxy dials for us, so only its own address is held to Deny: it is for
 	// an origin that is trusted by its key, the agent's own server.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Moved is asked before each attempt for the scheme and host that serve the same files at present, "https://HOST:PORT"; nil or "": those of the address
+	// that was opened. It is for the agent's own servers, of which one takes over from another; Origins holds for what it says, too.
+	Moved func() string
 	// Header goes to the first origin only, never along a redirect to another one.
 	Header http.Header
 	// Shown is what errors call the address; "" means the address without password and query.

@@ -32,7 +32,7 @@ func TestBeforeEachWrite(t *testing.T) {
 		for pass := range total {
 			f := newFake(t)
 			f.slot("/redfish/v1/Managers/BMC/VirtualMedia/CD", []any{"CD"})
-			asked := 0
+			asked, over := 0, 0
 			b := f.dial(func(o *Options) {
 				o.Before = func(context.Context) error {
 					if asked++; asked > pass {
@@ -40,6 +40,7 @@ func TestBeforeEachWrite(t *testing.T) {
 					}
 					return nil
 				}
+				o.After = func() { over++ }
 			})
 			err := call(t.Context(), b)
 			if !fleet.IsFrozen(err) || fleet.KindOf(err) != fleet.Refused {
@@ -47,6 +48,9 @@ func TestBeforeEachWrite(t *testing.T) {
 			}
 			if got := f.writes(); len(got) != pass {
 				t.Errorf("%s, braked before write %d: sent %q", name, pass+1, got)
+			}
+			if over != pass {
+				t.Errorf("%s, braked before write %d: told of the end of %d", name, pass+1, over)
 			}
 			if _, err := b.Power(t.Context()); err != nil {
 				t.Errorf("%s: reads go on: %v", name, err)

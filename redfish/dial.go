@@ -86,7 +86,7 @@ func open(address string, opts Options) (*BMC, error) {
 	if b.sleep == nil {
 		b.sleep = sleep
 	}
-	w.gate, w.now, w.trace, w.bodies, w.before = b.breaker.gate, b.now, opts.Trace, opts.Bodies, opts.Before
+	w.gate, w.now, w.trace, w.bodies, w.before, w.after = b.breaker.gate, b.now, opts.Trace, opts.Bodies, opts.Before, opts.After
 	w.scrub.addBasic(opts.User, opts.Password.Reveal())
 	w.scrub.add(opts.Session.Token.Reveal())
 	return b, nil

@@ -106,6 +106,8 @@ type Options struct {
 	// Before is asked immediately before each request that would change something; where it returns an error, nothing is sent and the error is
 	// the call's. Sessions are exempt: without one nothing can be read. May be nil; called from several goroutines.
 	Before func(context.Context) error
+	// After is called when a request that Before let pass is over, whatever became of it; may be nil.
+	After func()
 	// Trace is told of each call, redacted, for the node's timeline; may be nil; called from several goroutines.
 	Trace func(Call)
 	// Bodies gives Trace the bodies, too; each is read and written anew to redact it, which costs more than the rest of a call.

@@ -59,6 +59,7 @@ type wire struct {
 	trace  func(Call)
 	bodies bool
 	before func(context.Context) error
+	after  func()
 	plain  atomic.Bool // no Accept-Encoding: this service answers 406 to identity
 }
 
@@ -144,6 +145,9 @@ func (w *wire) exchange(ctx context.Context, req request) (*response, error) {
 	if w.before != nil && req.writes() {
 		if err := w.before(ctx); err != nil {
 			return nil, err
+		}
+		if w.after != nil {
+			defer w.after()
 		}
 	}
 	if req.method == http.MethodPost || req.method == http.MethodPatch {

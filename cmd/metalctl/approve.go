@@ -93,14 +93,16 @@ func leave(ctx context.Context, cl *api.Client, l api.Leave) error {
 }
 
 func tokenNoun(p *program) *cobra.Command {
+	var role string
 	create := &cobra.Command{
-		Use: "create NAME", Short: "Make a token for a person; it is printed once and kept nowhere", Args: exactly("NAME"), Example: "  metalctl token create bob > bob.token",
+		Use: "create NAME", Short: "Make a token for a person, or for a second server; it is printed once and kept nowhere", Args: exactly("NAME"),
+		Example: "  metalctl token create bob > bob.token\n  metalctl token create mc2 --role standby > standby.token",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := p.client()
 			if err != nil {
 				return err
 			}
-			t, err := cl.CreateToken(c.Context(), args[0])
+			t, err := cl.CreateToken(c.Context(), api.TokenCreate{Name: args[0], Role: role})
 			if err != nil {
 				return err
 			}
@@ -111,6 +113,7 @@ func tokenNoun(p *program) *cobra.Command {
 			return err
 		},
 	}
+	create.Flags().StringVar(&role, "role", "", "standby: for a second server, which reads the whole store with it and can do nothing else")
 	list := &cobra.Command{
 		Use: "list", Short: "List named tokens", Args: exactly(), Example: "  metalctl token list",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -148,5 +151,6 @@ var tokenView = view[api.Token]{
 		{"NAME", false, func(t api.Token) string { return t.Name }},
 		{"CREATED", false, func(t api.Token) string { return age(t.CreatedAt) }},
 		{"BY", false, func(t api.Token) string { return t.CreatedBy }},
+		{"ROLE", true, func(t api.Token) string { return t.Role }},
 	},
 }

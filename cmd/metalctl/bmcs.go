@@ -32,6 +32,8 @@ type bmcs struct {
 	// ours are the beginnings of the URLs that the server serves media at; plain and firmware give further addresses of a medium, or "".
 	ours            []string
 	plain, firmware func(string) string
+	// fence keeps a server that another one takes over from off the BMCs; nil: there is no other.
+	fence fence
 
 	// doubted rings where a node came to be held for want of a witness.
 	doubted chan struct{}
@@ -139,7 +141,7 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 	opts.Log = b.log.With(fleet.LogNode, node.Name)
 	opts.Auth, opts.Quirk, opts.Session = redfish.ParseAuthMode(node.BMC.Auth), node.BMC.Quirk, decodeSession(session)
 	opts.Learned = redfish.Learned{Slot: node.BMC.MediaSlot, Parameters: node.BMC.MediaParameters}
-	opts.Before = func(ctx context.Context) error { return b.writable(ctx, id) }
+	opts.Before, opts.After = func(ctx context.Context) error { return b.writable(ctx, id) }, b.written
 	opts.OnSession = func(s redfish.SavedSession) { b.saveSession(id, s) }
 	vendor := node.BMC.Vendor // what lives as long as the BMC does not keep the whole record
 	opts.Trace = func(c redfish.Call) { b.trace(id, vendor, c) }
@@ -149,11 +151,6 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 	}
 	o.bmc = bmc
 	return bmc, nil
-}
-
-// writable is the brakes' last gate: it is asked immediately before each write to the node's BMC.
-func (b *bmcs) writable(ctx context.Context, id fleet.NodeID) error {
-	return b.store.View(ctx, func(s fleet.Snapshot) error { return fleet.Writable(s, id) })
 }
 
 func (b *bmcs) options(m fleet.BMC, password fleet.Secret) redfish.Options {

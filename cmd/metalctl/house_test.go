@@ -33,6 +33,7 @@ var arrows = []struct {
 	{"fleet/store", "", "the store keeps the vocabulary's records"},
 	{"fleet/verdict", "", "judges the vocabulary's inventories, and does nothing else"},
 	{"fleet/topology", "", "draws the vocabulary's inventories, and does nothing else"},
+	{"fleet/standby", "fleet/api", "two servers speak the API to each other; the store is what it asks of one"},
 	{"fleet/reconcile", "fleet/api fleet/verdict", "the engine answers in the API's words, and an inspection ends with a verdict"},
 	{"fleet/server", "fleet/api fleet/verdict fleet/topology", "the server answers the API, also with what differs and with pictures"},
 	{"fleet/witness", "", "the witness speaks the vocabulary, and knows no store but by what it asks of one"},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -23,19 +24,22 @@ func main() {
 
 // run executes one command line and returns its exit code; tests call it in process.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return (&program{stdin: stdin, stdout: stdout, stderr: stderr}).run(args)
+}
+
+func (p *program) run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := newRoot(p)
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
 	err := root.ExecuteContext(ctx)
 	code := exitCode(err)
 	var silent *exitError
 	if err != nil && !(errors.As(err, &silent) && silent.err == nil) {
-		printError(stderr, err)
+		printError(p.stderr, err)
 	}
 	return code
 }
@@ -45,6 +49,8 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	flags          globalFlags
+	// handsOff is a server's of the same name.
+	handsOff time.Duration
 }
 
 // Exit codes, as `metalctl help exit-codes` prints them.

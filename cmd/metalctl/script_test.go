@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,7 +41,13 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	testscript.Main(m, map[string]func(){"metalctl": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }})
+	testscript.Main(m, map[string]func(){
+		"metalctl": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		// hasty is metalctl whose server waits for 10 s where it would wait for a minute.
+		"hasty": func() {
+			os.Exit((&program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, handsOff: 10 * time.Second}).run(os.Args[1:]))
+		},
+	})
 }
 
 // scriptMedium builds a boot ISO that is laid out like a real one, from a kernel that is as much of one as is looked at: process machines only read it.
@@ -93,6 +100,7 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	fill FILE SIZE         makes a file of that many bytes, or writes them to the beginning of one
 //	cut FILE SIZE          drops that many bytes from a file's end
 //	plan-digest FILE       sets PLAN to the first line of a file
+//	ports NAME...          sets each to a port of loopback that nobody uses
 //	nowhere TEXT           wants TEXT in no answer of the API, not in the support bundle or the server's log, and on no machine's console
 //	logged                 wants each line that server and agents logged about a node to carry node, operation and step
 //	until RE metalctl …    repeats a command until its output matches
@@ -139,7 +147,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
 			"no-reset": scriptNoReset, "digest": scriptDigest, "approval": scriptApproval, "until": scriptUntil,
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
-			"nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault,
+			"ports": scriptPorts, "nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault,
 		},
 	}
 }
@@ -236,6 +244,17 @@ func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
 	err := <-r.ended
 	r.ended <- nil
 	ts.Check(err)
+}
+
+// scriptPorts finds ports. Somebody else could take one before it is used, which no run has shown: the kernel hands them out in turn.
+func scriptPorts(ts *testscript.TestScript, neg bool, args []string) {
+	for _, name := range args {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		ts.Check(errors.Join(err, l.Close()))
+		ts.Setenv(name, port)
+	}
 }
 
 func scriptHere(ts *testscript.TestScript, neg bool, args []string) {

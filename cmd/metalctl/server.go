@@ -3,26 +3,14 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"runtime/debug"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/metalctl/metalctl/fleet"
-	"github.com/metalctl/metalctl/fleet/reconcile"
 	"github.com/metalctl/metalctl/fleet/server"
 	"github.com/metalctl/metalctl/fleet/step"
-	"github.com/metalctl/metalctl/fleet/store"
-	"github.com/metalctl/metalctl/fleet/witness"
-	"github.com/metalctl/metalctl/provision/vmedia"
 )
 
 func serverNoun(p *program) *cobra.Command {
@@ -31,8 +19,11 @@ func serverNoun(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use: "server", Short: "Run the fleet server",
 		Long: `Server runs the fleet server until it is interrupted. With no configuration it listens on loopback, keeps an embedded store, and
-writes the admin token to DATA_DIR/admin.token and its authority's certificate to DATA_DIR/ca.pem.`,
-		Example: "  metalctl server\n  metalctl server --config /etc/metalctl.yaml",
+writes the admin token to DATA_DIR/admin.token and its authority's certificate to DATA_DIR/ca.pem.
+
+With --standby and no store of its own it follows the server at that URL and does nothing else, until "metalctl standby promote" makes it the server. It
+needs that server's key file (--key-file). A server that another one took over from follows that one again with the same flags.`,
+		Example: "  metalctl server\n  metalctl server --config /etc/metalctl.yaml\n  metalctl server --standby https://mc1:8443 --standby-token-file /etc/metalctl/standby.token --listen 0.0.0.0:8443 --advertise https://mc2:8443",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := loadServerConfig(file)
@@ -40,7 +31,7 @@ writes the admin token to DATA_DIR/admin.token and its authority's certificate t
 				return err
 			}
 			over.onto(c, &cfg)
-			cfg.trustClock = over.trustClock
+			cfg.trustClock, cfg.handsOff = over.trustClock, p.handsOff
 			if err := cfg.check(); err != nil {
 				return err
 			}
@@ -65,6 +56,9 @@ writes the admin token to DATA_DIR/admin.token and its authority's certificate t
 	f.IntVar(&over.BackupKeep, "backup-keep", 0, "how many such backups are kept (default 48)")
 	f.StringArrayVar(&over.Witness, "witness", nil, "log outside of the store that boots, handovers and erases are written to: a path on another disk, syslog://HOST:PORT, or an https URL; may be given again")
 	f.StringVar(&over.WitnessTokenFile, "witness-token-file", "", "file with the bearer token for an https witness")
+	f.StringVar(&over.Standby, "standby", "", "https URL of the other server: follow it, and be ready to take over; a server that acts already goes on acting")
+	f.StringVar(&over.StandbyTokenFile, "standby-token-file", "", "file with the token to follow it with, made there by: metalctl token create NAME --role standby")
+	f.StringVar(&over.StandbyCACert, "standby-cacert", "", "file with its CA certificate (default: ca.pem in the data folder)")
 	f.StringVar(&over.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&over.LogFormat, "log-format", "", "text or json (default text)")
 	f.BoolVar(&over.trustClock, "trust-clock", false, "believe a clock that jumped by more than a day while no server ran; give it once, after looking at the clock")
@@ -77,6 +71,7 @@ func (o serverConfig) onto(c *cobra.Command, cfg *serverConfig) {
 	for flag, to := range map[string]*string{
 		"listen": &cfg.Listen, "listen-boot": &cfg.ListenBoot, "advertise": &cfg.Advertise, "advertise-nodes": &cfg.AdvertiseNodes, "advertise-boot": &cfg.AdvertiseBoot,
 		"data-dir": &cfg.DataDir, "key-file": &cfg.KeyFile, "ramdisk": &cfg.RAMDisk, "kernel": &cfg.Kernel, "console": &cfg.Console,
+		"standby": &cfg.Standby, "standby-token-file": &cfg.StandbyTokenFile, "standby-cacert": &cfg.StandbyCACert,
 		"power-on-for": &cfg.PowerOnFor, "backup-dir": &cfg.BackupDir, "backup-every": &cfg.BackupEvery, "witness-token-file": &cfg.WitnessTokenFile, "log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat,
 	} {
 		if f := c.Flags().Lookup(flag); f.Changed {
@@ -104,112 +99,6 @@ func newLogger(p *program, cfg serverConfig) (*slog.Logger, *logRing, error) {
 		return slog.New(fleet.LogHandler(slog.NewJSONHandler(out, o))), ring, nil
 	}
 	return slog.New(fleet.LogHandler(slog.NewTextHandler(out, o))), ring, nil
-}
-
-func openStore(cfg serverConfig, log *slog.Logger) (*store.DB, error) {
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "make the data folder: %w", err).WithHint("give a writable --data-dir")
-	}
-	key, err := store.LoadOrCreateKey(cfg.KeyFile)
-	if err != nil {
-		return nil, err
-	}
-	return store.Open(cfg.DataDir, store.Options{Key: key, Log: log, Backups: cfg.BackupDir})
-}
-
-// runServer wires the rooms together: this is the support matrix.
-func runServer(ctx context.Context, p *program, cfg serverConfig) (err error) {
-	if os.Getenv("GOGC") == "" {
-		// What a large fleet keeps changes little: collecting twice as often costs less than keeping as much again in garbage.
-		debug.SetGCPercent(50)
-	}
-	log, ring, err := newLogger(p, cfg)
-	if err != nil {
-		return err
-	}
-	db, err := openStore(cfg, log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	logs, err := cfg.witnesses()
-	if err != nil {
-		return err
-	}
-	if err := hearWitness(ctx, db, logs, time.Now, log); err != nil {
-		return err
-	}
-	tokenFile := filepath.Join(cfg.DataDir, "admin.token")
-	if err := server.EnsureAdminToken(ctx, db, tokenFile); err != nil {
-		return err
-	}
-	media, err := cfg.media(ctx, log)
-	if err != nil {
-		return err
-	}
-	powerOnFor, err := time.ParseDuration(cfg.PowerOnFor)
-	if err != nil {
-		return usageError("power_on_for: %v", err)
-	}
-
-	kept, err := cfg.backups(db, log)
-	if err != nil {
-		return err
-	}
-	observeEvery, err := time.ParseDuration(cfg.ObserveEvery)
-	if err != nil {
-		return usageError("observe_every: %v", err)
-	}
-	if observeEvery == 0 {
-		observeEvery = -1
-	}
-
-	controllers := newBMCs(db, db, log)
-	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, logs: logs, ring: ring, now: cfg.now, began: cfg.now(), ran: ranSince(time.Now())}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
-		defer cancel()
-		controllers.close(closing)
-	}()
-	srv, err := server.Open(ctx, server.Config{
-		Listen: cfg.Listen, ListenBoot: cfg.ListenBoot, Advertise: cfg.Advertise, AdvertiseNodes: cfg.AdvertiseNodes,
-		AdvertiseBoot: cfg.AdvertiseBoot, DataDir: cfg.DataDir, Console: cfg.Console, Version: version, Commit: commit(),
-		Drivers: map[string]string{"store": "bbolt", "bmc": "redfish", "boot": "vmedia", "network": "none"},
-	}, server.Deps{
-		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers,
-		Media: media, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept, Physician: doctor,
-	})
-	if err != nil {
-		return err
-	}
-	doctor.agents = srv
-	controllers.ours = srv.MediaOrigins()
-	controllers.measure = srv.ObserveRedfish
-	controllers.plain, controllers.firmware = srv.PlainAddress, srv.FirmwareAddress
-	driver := &vmedia.Driver{Dial: controllers.dial, Medium: srv}
-	loop := reconcile.New(&reconcile.Loop{
-		Now: cfg.now, Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
-		Console: controllers, Firmware: controllers,
-		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
-		Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker, Silent: controllers.Silent,
-		// The store is locked by this process, so that whoever held claims under this name before is gone.
-		Worker: "server", Sole: true,
-	})
-	fmt.Fprintf(p.stderr, "metalctl server at %s\n  token: %s\n  CA:    %s\n", srv.URL(), tokenFile, filepath.Join(cfg.DataDir, "ca.pem"))
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return loop.Run(ctx) })
-	g.Go(func() error { return sweepDaily(ctx, db, srv, log) })
-	g.Go(func() error { return kept.Run(ctx) })
-	g.Go(func() error { return doctor.settleDoubts(ctx, controllers.doubted, log) })
-	g.Go(func() error { return (&witness.Follower{Store: db, Logs: logs, Now: time.Now, Log: log}).Run(ctx) })
-	g.Go(func() error {
-		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop})
-	})
-	err = g.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }
 
 // imageSources says where an agent reads an image: at its origin, or at this server while the operation runs.

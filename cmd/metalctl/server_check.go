@@ -56,7 +56,7 @@ Exit code 0: consistent; 9: what is wrong is printed, a line each.`,
 				if _, err := os.Stat(filepath.Join(cfg.DataDir, "store.db")); errors.Is(err, fs.ErrNotExist) {
 					return fleet.Errorf(fleet.NotFound, "MC-STORE-ABSENT", "there is no store in %s", cfg.DataDir).WithHint("give the server's --data-dir or --config")
 				}
-				db, err := store.Open(cfg.DataDir, store.Options{Key: key, Backups: cfg.BackupDir, Log: slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+				db, err := store.Open(cfg.DataDir, store.Options{Key: key, AnyRole: true, Backups: cfg.BackupDir, Log: slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 				if err != nil {
 					return err
 				}

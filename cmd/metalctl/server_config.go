@@ -47,13 +47,20 @@ type serverConfig struct {
 	// https URLs. WitnessTokenFile holds the bearer token for the latter.
 	Witness          []string `yaml:"witness,omitempty"`
 	WitnessTokenFile string   `yaml:"witness_token_file,omitempty"`
-	LogLevel         string   `yaml:"log_level"`
-	LogFormat        string   `yaml:"log_format"`
+	// Standby is the https URL of the other server: one without a store of its own, or that the other took over from, follows it. The token is in
+	// StandbyTokenFile, its authority's certificate in StandbyCACert (ca.pem in the data folder).
+	Standby          string `yaml:"standby,omitempty"`
+	StandbyTokenFile string `yaml:"standby_token_file,omitempty"`
+	StandbyCACert    string `yaml:"standby_cacert,omitempty"`
+	LogLevel         string `yaml:"log_level"`
+	LogFormat        string `yaml:"log_format"`
 
 	// trustClock is a flag alone: a person gives it for one start.
 	trustClock bool
 	// now is the clock of what ends by it, and of who looks at it; time.Now but where a test sets it.
 	now func() time.Time
+	// handsOff is for how long nothing is written to BMCs after a takeover by force; 0, but where a test sets it: as long as it takes to be sure.
+	handsOff time.Duration
 }
 
 func defaultServerConfig() serverConfig {
@@ -117,6 +124,15 @@ func (c *serverConfig) check() error {
 	}
 	if d, err := time.ParseDuration(c.ObserveEvery); err != nil || d != 0 && d < 10*time.Second {
 		return usageError("observe_every %q is neither 0 nor a duration from 10s on, such as 1m", c.ObserveEvery)
+	}
+	if c.StandbyCACert == "" {
+		c.StandbyCACert = filepath.Join(c.DataDir, "ca.pem")
+	}
+	if c.Standby != "" && c.StandbyTokenFile == "" {
+		return usageError("standby is set and standby_token_file is not: give a file with what this prints on the other server: metalctl token create NAME --role standby")
+	}
+	if c.Standby == "" && c.StandbyTokenFile != "" {
+		return usageError("standby_token_file is set and standby is not: give the other server's URL")
 	}
 	switch c.LogFormat {
 	case "text", "json":

@@ -15,20 +15,22 @@ import (
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
+	"github.com/metalctl/metalctl/fleet/standby"
 	"github.com/metalctl/metalctl/fleet/store"
 	"github.com/metalctl/metalctl/fleet/witness"
 )
 
 // physician looks at the server itself and at the world.
 type physician struct {
-	cfg    serverConfig
-	db     *store.DB
-	bmcs   *bmcs
-	kept   *backups
-	logs   []witness.Log
-	ring   *logRing
-	agents agentsUp
-	now    func() time.Time
+	cfg     serverConfig
+	db      *store.DB
+	bmcs    *bmcs
+	kept    *backups
+	logs    []witness.Log
+	ring    *logRing
+	standby *actingSide
+	agents  agentsUp
+	now     func() time.Time
 	// began is when the process began by the clock, ran how long ago that was by one that nobody sets.
 	began time.Time
 	ran   func() time.Duration
@@ -49,7 +51,7 @@ func (p *physician) Examine(ctx context.Context) []api.Finding {
 			out = append(out, f)
 		}
 	}
-	return append(out, p.clock(), p.certificate(), p.backups(ctx), p.witness(ctx), p.nodes(ctx), p.held(ctx), p.frozen(ctx))
+	return append(out, p.clock(), p.certificate(), p.backups(ctx), p.witness(ctx), p.nodes(ctx), p.held(ctx), p.frozen(ctx), p.second(ctx))
 }
 
 // diskFinding looks at the space of a folder's file system, and says which file system that is.
@@ -238,6 +240,26 @@ func (p *physician) held(ctx context.Context) api.Finding {
 	}
 	return api.Finding{Check: "held", Level: api.LevelCritical, Hint: "metalctl doctor --world; then node by node: metalctl node explain NODE",
 		Text: fmt.Sprintf("held, because a witness knows more than the store: %s; because no witness tells: %s", someOf(stale), someOf(doubted))}
+}
+
+// second says how the standby does.
+func (p *physician) second(ctx context.Context) api.Finding {
+	f := api.Finding{Check: "standby", Level: api.LevelOK, Text: "no second server follows this one"}
+	s, err := p.standby.status(ctx)
+	switch {
+	case err != nil:
+		f.Level, f.Text = api.LevelUnknown, err.Error()
+	case s.Peer == "":
+	case !s.Connected:
+		f.Level, f.Hint = api.LevelWarning, "look on that machine; where it is gone for good: metalctl standby forget"
+		f.Text = fmt.Sprintf("%s was not heard of for %s: whatever is committed now is lost if this server is", s.Peer, secondsText(s.SilentSeconds))
+	case s.LagSeconds > standby.Late.Seconds():
+		f.Level, f.Hint = api.LevelWarning, "metalctl standby status"
+		f.Text = fmt.Sprintf("%s is %d revisions and %s behind", s.Peer, s.LagRevisions, secondsText(s.LagSeconds))
+	default:
+		f.Text = s.Peer + " follows"
+	}
+	return f
 }
 
 func (p *physician) frozen(ctx context.Context) api.Finding {

@@ -10,7 +10,7 @@ const ramdiskBuild = false
 func addVerbs(root *cobra.Command, p *program) {
 	root.AddCommand(
 		serverNoun(p), nodeNoun(p), leaseNoun(p), imageNoun(p), classNoun(p), siteNoun(p), operationNoun(p), eventsVerb(p), waitVerb(p),
-		freezeNoun(p), thawVerb(p), approveNoun(p), tokenNoun(p),
+		freezeNoun(p), thawVerb(p), standbyNoun(p), approveNoun(p), tokenNoun(p),
 		bmcNoun(p), ramdiskNoun(p), packNoun(p), simNoun(p), agentNoun(p), configVerb(p), capabilitiesVerb(p), doctorVerb(p), supportBundle(p), versionVerb(p),
 	)
 	root.SetHelpCommand(helpVerb(p, root))

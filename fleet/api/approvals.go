@@ -32,6 +32,8 @@ type Token struct {
 // TokenCreate is the body of POST tokens.
 type TokenCreate struct {
 	Name string `json:"name"`
+	// Role is "standby" for a second server's token, "" for a person's.
+	Role string `json:"role,omitempty"`
 }
 
 // Approver is who decides about a request.
@@ -69,9 +71,9 @@ func (c *Client) Tokens(ctx context.Context) ([]Token, error) {
 }
 
 // CreateToken makes a named token; its text is in the answer and nowhere else.
-func (c *Client) CreateToken(ctx context.Context, name string) (Token, error) {
+func (c *Client) CreateToken(ctx context.Context, in TokenCreate) (Token, error) {
 	var t Token
-	_, err := c.do(ctx, request{method: http.MethodPost, path: Base + "/tokens", body: TokenCreate{Name: name}}, &t)
+	_, err := c.do(ctx, request{method: http.MethodPost, path: Base + "/tokens", body: in}, &t)
 	return t, err
 }
 

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -24,7 +25,8 @@ import (
 
 // Config says which server a Client talks to and how it knows that it is the right one.
 type Config struct {
-	// Server is the https URL of the server, without a path.
+	// Server is the https URL of the server, without a path. Several stand with commas between them, in order: where one cannot be reached, or does not
+	// act because another one does, the next is asked.
 	Server string
 	// Token is the bearer token.
 	Token fleet.Secret
@@ -41,7 +43,8 @@ type Config struct {
 // Client calls one server's REST API. Its methods may be called from several goroutines. Errors are *fleet.Error: what the server refused
 // comes back with the Kind, Code, Hint and Fields that the server gave it. Only reads are tried again, and only where the server did not answer.
 type Client struct {
-	base    *url.URL
+	bases   []*url.URL
+	at      atomic.Int32 // which of them is asked
 	token   fleet.Secret
 	agent   string
 	timeout time.Duration
@@ -50,10 +53,14 @@ type Client struct {
 
 // NewClient checks c and makes a Client; it does not call the server.
 func NewClient(c Config) (*Client, error) {
-	u, err := url.Parse(c.Server)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		return nil, fleet.Errorf(fleet.Invalid, "MC-CLIENT-SERVER", "the server's address %q is not an https URL without path", c.Server).
-			WithHint("give --server https://HOST:PORT or set METALCTL_SERVER")
+	var bases []*url.URL
+	for _, text := range strings.Split(c.Server, ",") {
+		u, err := url.Parse(strings.TrimSpace(text))
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+			return nil, fleet.Errorf(fleet.Invalid, "MC-CLIENT-SERVER", "the server's address %q is not an https URL without path", text).
+				WithHint("give --server https://HOST:PORT or set METALCTL_SERVER; two servers stand with a comma between them")
+		}
+		bases = append(bases, u)
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if len(c.CACert) > 0 {
@@ -83,7 +90,7 @@ func NewClient(c Config) (*Client, error) {
 	}
 	// A redirect could carry the token to another host; the API has none.
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{base: u, token: c.Token, agent: c.UserAgent, timeout: c.Timeout, http: &http.Client{Transport: transport, CheckRedirect: noRedirect}}, nil
+	return &Client{bases: bases, token: c.Token, agent: c.UserAgent, timeout: c.Timeout, http: &http.Client{Transport: transport, CheckRedirect: noRedirect}}, nil
 }
 
 // Close closes idle connections.
@@ -167,9 +174,43 @@ func (c *Client) once(ctx context.Context, r request, body []byte, out any) (htt
 	return res.Header, nil
 }
 
-// send returns an answer of success, whose body the caller closes, or what the server said as an error.
+// send returns an answer of success, whose body the caller closes, or what the server said as an error. A server that did not get the request, or that
+// does not act, is followed by the next.
 func (c *Client) send(ctx context.Context, r request, body io.Reader, contentType string) (*http.Response, error) {
-	u := *c.base
+	for try := 1; ; try++ {
+		at := c.at.Load()
+		res, err := c.sendTo(ctx, c.bases[at], r, body, contentType)
+		if err == nil || !elsewhere(err) || len(c.bases) == 1 {
+			return res, err
+		}
+		c.at.CompareAndSwap(at, (at+1)%int32(len(c.bases)))
+		again, ok := body.(io.Seeker)
+		if try == len(c.bases) || body != nil && !ok {
+			return nil, err
+		}
+		if ok {
+			if _, seekErr := again.Seek(0, io.SeekStart); seekErr != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// elsewhere reports whether the request was surely not done, and another server may do it.
+func elsewhere(err error) bool {
+	switch fleet.CodeOf(err) {
+	case "MC-STANDBY-FOLLOWS", "MC-STANDBY-RETIRED", "MC-STANDBY-UNSURE":
+		return true
+	}
+	var dial *net.OpError
+	return fleet.KindOf(err) == fleet.Unavailable && errors.As(err, &dial) && dial.Op == "dial"
+}
+
+// base is the server that is asked at present.
+func (c *Client) base() *url.URL { return c.bases[c.at.Load()] }
+
+func (c *Client) sendTo(ctx context.Context, base *url.URL, r request, body io.Reader, contentType string) (*http.Response, error) {
+	u := *base
 	plain, err := url.PathUnescape(r.path)
 	if err != nil {
 		return nil, fmt.Errorf("make request %s %s: %w", r.method, r.path, err)
@@ -211,15 +252,15 @@ func (c *Client) transportError(ctx context.Context, r request, err error) error
 	var certErr *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, errPin) || errors.As(err, &certErr):
-		return fleet.Errorf(fleet.Refused, "MC-CLIENT-TLS", "the server %s could not prove that it is ours: %w", c.base.Host, err).
+		return fleet.Errorf(fleet.Refused, "MC-CLIENT-TLS", "the server %s could not prove that it is ours: %w", c.base().Host, err).
 			WithHint("give --cacert DATA_DIR/ca.pem of the server, or set METALCTL_CACERT")
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fleet.Errorf(fleet.Timeout, "MC-CLIENT-CANCELLED", "%s %s was given up: %w", r.method, r.path, context.Canceled)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fleet.Errorf(fleet.Timeout, "MC-CLIENT-TIMEOUT", "the server %s did not answer %s %s in time: %w", c.base.Host, r.method, r.path, err).
-			WithHint("look whether the server runs: curl -k %s/healthz", c.base)
+		return fleet.Errorf(fleet.Timeout, "MC-CLIENT-TIMEOUT", "the server %s did not answer %s %s in time: %w", c.base().Host, r.method, r.path, err).
+			WithHint("look whether the server runs: curl -k %s/healthz", c.base())
 	}
-	return fleet.Errorf(fleet.Unavailable, "MC-CLIENT-UNREACHABLE", "the server %s cannot be reached: %w", c.base.Host, err).
+	return fleet.Errorf(fleet.Unavailable, "MC-CLIENT-UNREACHABLE", "the server %s cannot be reached: %w", c.base().Host, err).
 		WithHint("start it with: metalctl server, or give another address with --server")
 }
 

@@ -54,6 +54,16 @@ func (l *Loop) freeAt(d doc[Claim], now time.Time) time.Time {
 	return now.Add(seen.mono + l.ClaimTTL + l.CallDeadline - l.Mono())
 }
 
+// handsOff is for how long nothing is written to the outside yet, because the server that this one took over from may have a call under way.
+func (l *Loop) handsOff() time.Duration {
+	if l.HandsOff == 0 {
+		return 0
+	}
+	l.clock.mu.Lock()
+	defer l.clock.mu.Unlock()
+	return l.HandsOff - (l.Mono() - l.clock.start0)
+}
+
 // guarded returns a context for outside writes under a claim that was just committed. It ends CallDeadline before the claim does unless the claim
 // is renewed, which happens until stop is called.
 func (l *Loop) guarded(ctx context.Context, id fleet.NodeID, mine Claim) (guarded context.Context, interrupt context.CancelCauseFunc, stop func()) {

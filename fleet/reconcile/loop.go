@@ -77,6 +77,8 @@ type Loop struct {
 	Worker string
 	// Sole: no other process works on the store. What this one did not hand out is then known to be handed out by nobody.
 	Sole bool
+	// HandsOff is for how long nothing out-of-band begins: another server acted on these nodes until a moment ago, and nobody saw it end. 0: there was none.
+	HandsOff time.Duration
 	// ClaimTTL is how long a claim on a node is good without renewal, CallDeadline the longest that one call to a BMC or switch takes.
 	ClaimTTL, CallDeadline time.Duration
 	// Period is how often everything is looked at without a bell; Tick how often a waiting step looks again.

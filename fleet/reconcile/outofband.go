@@ -38,6 +38,10 @@ func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move) (Move, er
 			move = Move{Kind: Wait, Index: m.Index, Until: free, Why: "worker " + v.claim.v.Worker + " may still act until its claim is over"}
 			return nil
 		}
+		if rest := l.handsOff(); rest > 0 {
+			move = Move{Kind: Wait, Index: m.Index, Until: v.now.Add(rest), Why: "the server before this one may still be speaking to the BMC"}
+			return nil
+		}
 		if m.Kind == Recover {
 			*v.op.v = step.Recovered(*v.op.v, m.Index, v.now)
 			v.stepEvent(m.Index, fmt.Sprintf("%s: %s was cut short and is taken up again", v.node.v.Name, v.op.v.Steps[m.Index].Name))

@@ -114,6 +114,10 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 				WithHint("set METALCTL_TOKEN to what is in DATA_DIR/admin.token of the server"))
 			return
 		}
+		if err := allowed(who, r.URL.Path); err != nil {
+			s.refuse(w, r, err)
+			return
+		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
 	})
 }

@@ -57,16 +57,9 @@ type authority struct {
 // openAuthority reads the CA from the store, or makes it there.
 func openAuthority(ctx context.Context, st fleet.Store, names []string, now func() time.Time) (*authority, error) {
 	for range 3 {
-		var text string
-		err := st.View(ctx, func(s fleet.Snapshot) (err error) {
-			text, _, err = fleet.Get[string](s, authorityKey)
-			return err
-		})
-		if err == nil {
-			return parseAuthority([]byte(text), names, now)
-		}
-		if fleet.KindOf(err) != fleet.NotFound {
-			return nil, fmt.Errorf("read the server's authority: %w", err)
+		a, err := readAuthority(ctx, st, names, now)
+		if err == nil || fleet.KindOf(err) != fleet.NotFound {
+			return a, err
 		}
 		fresh, err := newAuthority(now())
 		if err != nil {
@@ -78,6 +71,19 @@ func openAuthority(ctx context.Context, st fleet.Store, names []string, now func
 		}
 	}
 	return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-AUTHORITY", "the server's authority was stored and cannot be read back").WithHint("metalctl server check")
+}
+
+// readAuthority reads the CA from the store; NotFound where it has none yet.
+func readAuthority(ctx context.Context, st fleet.Store, names []string, now func() time.Time) (*authority, error) {
+	var text string
+	err := st.View(ctx, func(s fleet.Snapshot) (err error) {
+		text, _, err = fleet.Get[string](s, authorityKey)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the server's authority: %w", err)
+	}
+	return parseAuthority([]byte(text), names, now)
 }
 
 // newAuthority makes keys and the CA's certificate as PEM.

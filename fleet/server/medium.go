@@ -145,8 +145,17 @@ func (s *Server) Expire(ctx context.Context, id fleet.NodeID) error {
 	return nil
 }
 
+// serverRefs are the servers that an agent may go to: this one, those of the configuration, and the other one of two.
 func (s *Server) serverRefs() []fleet.ServerRef {
-	return append([]fleet.ServerRef{{URL: s.advertiseNodes.String(), KeyPin: s.KeyPin()}}, s.cfg.Servers...)
+	refs := append([]fleet.ServerRef{{URL: s.advertiseNodes.String(), KeyPin: s.KeyPin()}}, s.cfg.Servers...)
+	if s.Standby == nil {
+		return refs
+	}
+	// The key is in the store, so that the second server has the same.
+	if other := s.Standby.PartnerNodes(); other != "" && other != refs[0].URL {
+		refs = append(refs, fleet.ServerRef{URL: other, KeyPin: s.KeyPin()})
+	}
+	return refs
 }
 
 // mediaIndex keeps the media that are being read, so that a range costs no look into the store.

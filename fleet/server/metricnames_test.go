@@ -15,7 +15,7 @@ import (
 
 // TestMetricNames compares what the server shows, where there is something of everything, with what the documentation lists.
 func TestMetricNames(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Standby = &followed{http.NotFoundHandler(), nil} })
 	n := w.enrol("n1")
 	w.ObserveRedfish("HPE", "get Systems", 200, time.Second)
 	began := time.Now().UTC().Add(-time.Minute)

@@ -110,6 +110,9 @@ func (s *Server) metricsHandler() http.Handler {
 	if s.Backups != nil {
 		all = append(all, newBackupCollector(s))
 	}
+	if s.Standby != nil {
+		all = append(all, newStandbyCollector(s.Standby))
+	}
 	for _, c := range all {
 		if err := s.Metrics.Register(c); err != nil {
 			s.Log.Debug("metrics are registered already", "err", err)

@@ -17,8 +17,9 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	rest := s.restHandler()
 	mux.Handle("/api/openapi.json", rest)
-	mux.Handle(api.Base+"/", s.authorized(s.idempotent(rest)))
-	mux.Handle("/agent/v1/", s.agentHandler())
+	mux.Handle(api.Base+"/", s.acting(s.authorized(s.idempotent(rest))))
+	mux.Handle("/agent/v1/", s.acting(s.agentHandler()))
+	s.standbyRoutes(mux)
 	mux.Handle("/metrics", s.authorized(s.metricsHandler()))
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
@@ -95,7 +96,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 // logProblem tells of the server's own failures; what callers did wrong is theirs to read.
 func (s *Server) logProblem(method string, p api.Problem, err error) {
-	if p.Status >= 500 && !errors.Is(err, context.Canceled) { // that is a caller who went away
+	// Neither a caller who went away nor one who asked the wrong of two servers is this one's failure.
+	if p.Status >= 500 && !errors.Is(err, context.Canceled) && !strings.HasPrefix(p.Code, "MC-STANDBY-") {
 		s.Log.Error("request failed", append(s.whose(p.Instance), "method", method, "path", p.Instance, "code", p.Code, "err", err)...)
 		return
 	}

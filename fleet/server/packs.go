@@ -109,6 +109,7 @@ func (s *Server) takePack(r *http.Request, control *http.ResponseController) (p 
 	if err := errors.Join(tmp.Sync(), os.Rename(tmp.Name(), s.packFile(digest)), syncDir(s.packDir())); err != nil {
 		return p, 0, errPackDisk(err)
 	}
+	s.Stored("packs/" + digest)
 	_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: p}},
 		Events: []fleet.Event{{Type: "pack.added", At: p.AddedAt, Subject: key, Text: fmt.Sprintf("pack %s of %d bytes, signed by %s, added by %s", id, n, p.KeyID, callerOf(ctx))}}})
 	if fleet.CodeOf(err) == "MC-STORE-STALE" {

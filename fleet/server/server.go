@@ -77,6 +77,10 @@ type Deps struct {
 	Log *slog.Logger
 	// Now is the clock; nil takes time.Now.
 	Now func() time.Time
+	// Stored is told of each uploaded image and pack, as images/SHA256 or packs/SHA256; nil: nobody is.
+	Stored func(path string)
+	// Standby is what the server has to do with a second one; nil: nothing.
+	Standby Standby
 	// Metrics is what /metrics shows; nil makes one of its own.
 	Metrics *prometheus.Registry
 }
@@ -91,6 +95,7 @@ type Server struct {
 	progress *progressHub
 	media    *mediaIndex
 	engine   Engine
+	calls    calls
 	ctx      context.Context // set by Run; ends streams and long polls when the server stops
 	process  string          // tells this process from earlier ones
 	agents   int             // the newest version of the agent's protocol that is spoken
@@ -122,6 +127,9 @@ func Open(ctx context.Context, cfg Config, d Deps) (s *Server, err error) {
 	}
 	if d.Metrics == nil {
 		d.Metrics = prometheus.NewRegistry()
+	}
+	if d.Stored == nil {
+		d.Stored = func(string) {}
 	}
 	s = &Server{cfg: cfg, Deps: d, ctx: context.Background(), process: newToken(), progress: newProgressHub(), media: newMediaIndex(), agents: cmp.Or(cfg.agentVersion, api.AgentVersion)}
 	s.presence, s.durations = newPresence(d.Now), newDurations()
@@ -227,6 +235,9 @@ func (s *Server) certNames() []string {
 
 // URL is where the server is reached, as advertised.
 func (s *Server) URL() string { return s.advertise.String() }
+
+// NodesURL is where agents reach the server.
+func (s *Server) NodesURL() string { return s.advertiseNodes.String() }
 
 // KeyPin is the pin of the server's key; it does not change while the store lives.
 func (s *Server) KeyPin() string { return s.ca.pin }

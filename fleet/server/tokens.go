@@ -71,7 +71,10 @@ func (s *Server) createToken(ctx context.Context, in *createTokenIn) (*plain[api
 	if !fleet.ValidName(name) || name == adminName {
 		return nil, fleet.Errorf(fleet.Invalid, "MC-TOKEN-NAME", "%q is no name for a token", shortened(name)).WithHint("1 to 63 of a-z, 0-9, . _ -, and not admin")
 	}
-	t := api.Token{Token: fleet.Token{Name: name, CreatedBy: callerOf(ctx), CreatedAt: s.Now().UTC()}, Secret: "mc-" + newToken()}
+	if role := in.Body.Role; role != "" && role != fleet.RoleStandby {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-TOKEN-ROLE", "%q is no role of a token", shortened(role)).WithHint("give --role standby for a second server, or none for a person")
+	}
+	t := api.Token{Token: fleet.Token{Name: name, Role: in.Body.Role, CreatedBy: callerOf(ctx), CreatedAt: s.Now().UTC()}, Secret: "mc-" + newToken()}
 	hash := hashToken(t.Secret)
 	key, unique := fleet.KeyOf(fleet.KindToken, hash), tokenNameKey(name)
 	_, err := s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key}, {Key: unique}},

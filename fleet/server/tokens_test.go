@@ -13,12 +13,12 @@ import (
 // TestNamedTokens: a token acts under its name until it is revoked, cannot make others, and stands in the store as a hash only.
 func TestNamedTokens(t *testing.T) {
 	w := newWorld(t, nil)
-	bob, err := w.client.CreateToken(t.Context(), "bob")
+	bob, err := w.client.CreateToken(t.Context(), api.TokenCreate{Name: "bob"})
 	must(t, err)
-	_, err = w.client.CreateToken(t.Context(), "bob")
+	_, err = w.client.CreateToken(t.Context(), api.TokenCreate{Name: "bob"})
 	wantCode(t, err, fleet.Conflict, "MC-TOKEN-NAME")
 	for _, name := range []string{"", "admin", "the loop", "Bob"} {
-		_, err = w.client.CreateToken(t.Context(), name)
+		_, err = w.client.CreateToken(t.Context(), api.TokenCreate{Name: name})
 		wantCode(t, err, fleet.Invalid, "MC-TOKEN-NAME")
 	}
 	his := w.newClient(bob.Secret)
@@ -27,7 +27,7 @@ func TestNamedTokens(t *testing.T) {
 	if err != nil || a.DecidedBy != "bob" || !a.DecidedAt.Equal(bob.CreatedAt) || a.Reason != "grant looked" {
 		t.Errorf("decided by %q (token of %s, made %s): %v", a.DecidedBy, a.DecidedAt, bob.CreatedAt, err)
 	}
-	_, err = his.CreateToken(t.Context(), "eve")
+	_, err = his.CreateToken(t.Context(), api.TokenCreate{Name: "eve"})
 	wantCode(t, err, fleet.Denied, "MC-TOKEN-RIGHTS")
 	wantCode(t, his.RevokeToken(t.Context(), "bob"), fleet.Denied, "MC-TOKEN-RIGHTS")
 	w.enrol("n1")

@@ -59,6 +59,7 @@ func (s *Server) takeImage(r *http.Request, control *http.ResponseController) (f
 	if err := errors.Join(tmp.Sync(), os.Rename(tmp.Name(), s.imageFile(img.SHA256)), syncDir(s.imageDir())); err != nil {
 		return img, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "store the image: %w", err).WithHint("look at the disk of the data folder")
 	}
+	s.Stored("images/" + img.SHA256)
 	key := fleet.KeyOf(fleet.KindImage, img.Name)
 	_, err = s.Store.Commit(r.Context(), fleet.Change{If: []fleet.Precondition{{Key: key, Revision: rev}}, Writes: []fleet.Write{{Key: key, Value: img}},
 		Events: []fleet.Event{{Type: "image.uploaded", At: s.Now().UTC(), Subject: key, Text: fmt.Sprintf("image %s: %d bytes came", img.Name, n)}}})

@@ -87,6 +87,7 @@ func (db *DB) PutBlob(ctx context.Context, kind string, r io.Reader) (string, er
 		}
 	}
 	db.durable.add(kind, digest)
+	db.relay.stored(blobName(kind, digest))
 	return digest, nil
 }
 
@@ -129,6 +130,12 @@ func (d *durable) add(kind, digest string) {
 		d.all = map[[2]string]bool{}
 	}
 	d.all[[2]string{kind, digest}] = true
+}
+
+// blobName is a blob's path as backups have it.
+func blobName(kind, digest string) string {
+	hexa := digest[len("sha256:"):]
+	return "blobs/" + kind + "/" + hexa[:2] + "/" + hexa
 }
 
 func copyBlob(ctx context.Context, w io.Writer, r io.Reader, limit int64) (string, error) {

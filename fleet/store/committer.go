@@ -153,17 +153,18 @@ const (
 // commitLoop is the only writer. It drains what waits and commits it in one transaction; while one fsync runs, the next batch gathers.
 func (db *DB) commitLoop() {
 	defer close(db.stopped)
-	var broken error
 	for {
 		select {
 		case <-db.closing:
 			return
+		case f := <-db.control:
+			f()
 		case first := <-db.queue:
 			batch := db.drain(first)
-			answers, err := db.commitBatch(batch, broken)
-			if err != nil && broken == nil && fleet.KindOf(err) == fleet.Broken {
+			answers, err := db.commitBatch(batch, db.broken)
+			if err != nil && db.broken == nil && fleet.KindOf(err) == fleet.Broken {
 				// After a failed fsync the page cache may hold what the disk does not: nothing more is acknowledged until a restart reads it anew.
-				broken = err
+				db.broken = err
 				db.log.Error("the store takes no more writes", "err", err)
 			}
 			for i, r := range batch {
@@ -198,9 +199,9 @@ func (db *DB) drain(first *request) []*request {
 }
 
 // commitBatch applies each change that its preconditions allow; an error means that none was.
-func (db *DB) commitBatch(batch []*request, broken error) ([]answer, error) {
-	answers := make([]answer, len(batch))
-	if broken != nil || len(batch) == 0 {
+func (db *DB) commitBatch(requests []*request, broken error) ([]answer, error) {
+	answers := make([]answer, len(requests))
+	if broken != nil || len(requests) == 0 {
 		return answers, broken
 	}
 	tx, err := db.bolt.Begin(true)
@@ -216,7 +217,8 @@ func (db *DB) commitBatch(batch []*request, broken error) ([]answer, error) {
 			db.feed.forget(before)
 		}
 	}()
-	for i, r := range batch {
+	var log batch
+	for i, r := range requests {
 		if err := checkConditions(records, r.conditions); err != nil {
 			answers[i].err = err
 			continue
@@ -224,7 +226,7 @@ func (db *DB) commitBatch(batch []*request, broken error) ([]answer, error) {
 		if len(r.puts) > 0 || len(r.events) > 0 {
 			rev++
 			db.feed.enter(rev, r.puts)
-			if err := r.apply(records, events, rev); err != nil {
+			if err := r.apply(records, events, rev, &log); err != nil {
 				return answers, storeError("write a commit", err)
 			}
 		}
@@ -239,11 +241,20 @@ func (db *DB) commitBatch(batch []*request, broken error) ([]answer, error) {
 	if err := putUint(meta, metaRevision, uint64(rev)); err != nil {
 		return answers, storeError("write a commit", err)
 	}
-	if err := tx.Commit(); err != nil {
+	log.before, log.after = before, rev
+	log.lastEvent = events.Sequence()
+	if log.oldestEvent = 1; log.lastEvent > uint64(db.limits.Events) {
+		log.oldestEvent = log.lastEvent - uint64(db.limits.Events) + 1
+	}
+	entry, pos, err := log.entry(tx, db.epoch)
+	if err != nil {
+		return answers, storeError("write a commit", err)
+	}
+	if err := db.finish(tx, entry, pos); err != nil {
 		return answers, storeError("commit", err)
 	}
 	done = true
-	for i, r := range batch {
+	for i, r := range requests {
 		if answers[i].err == nil {
 			db.keep(r, answers[i].revision)
 		}
@@ -259,6 +270,17 @@ func (db *DB) keep(r *request, rev fleet.Revision) {
 			db.shelf.add(fleet.Key(p.key), fleet.Kept{Value: p.value, Data: p.data, Revision: rev})
 		}
 	}
+}
+
+// finish commits, and hands what was committed to followers before anybody can see it without them.
+func (db *DB) finish(tx *bbolt.Tx, e fleet.LogEntry, pos fleet.Position) error {
+	db.relay.mu.Lock()
+	defer db.relay.mu.Unlock()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	db.relay.addLocked(e, pos)
+	return nil
 }
 
 func checkConditions(records *bbolt.Bucket, conditions []fleet.Precondition) error {
@@ -288,12 +310,14 @@ func checkConditions(records *bbolt.Bucket, conditions []fleet.Precondition) err
 	return e
 }
 
-func (r *request) apply(records, events *bbolt.Bucket, rev fleet.Revision) error {
+// apply writes the change, and into log what it wrote.
+func (r *request) apply(records, events *bbolt.Bucket, rev fleet.Revision, log *batch) error {
 	for _, p := range r.puts {
 		if p.data == nil {
 			if err := records.Delete(p.key); err != nil {
 				return err
 			}
+			log.put(false, p.key, nil)
 			continue
 		}
 		value := encodeRecord(p.kind, p.version, rev, p.data)
@@ -303,6 +327,7 @@ func (r *request) apply(records, events *bbolt.Bucket, rev fleet.Revision) error
 		if err := records.Put(p.key, value); err != nil {
 			return err
 		}
+		log.put(false, p.key, value)
 	}
 	for _, e := range r.events {
 		id, err := events.NextSequence()
@@ -310,9 +335,11 @@ func (r *request) apply(records, events *bbolt.Bucket, rev fleet.Revision) error
 			return err
 		}
 		key := binary.BigEndian.AppendUint64(nil, id)
-		if err := events.Put(key, withSum(key, append(binary.BigEndian.AppendUint64(nil, uint64(rev)), e...))); err != nil {
+		value := withSum(key, append(binary.BigEndian.AppendUint64(nil, uint64(rev)), e...))
+		if err := events.Put(key, value); err != nil {
 			return err
 		}
+		log.put(true, key, value)
 	}
 	return nil
 }

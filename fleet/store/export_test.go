@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/hex"
 	"maps"
 	"slices"
 
@@ -36,3 +37,12 @@ var DecodeRecord = decodeRecord
 
 // Kinds are the kinds that the store knows, in order.
 func Kinds() []string { return slices.Sorted(maps.Keys(kindVersions)) }
+
+// ChainAfter is the running digest after a batch.
+func ChainAfter(pos fleet.Position, text []byte) string {
+	before, err := hex.DecodeString(pos.Chain)
+	if err != nil {
+		panic(err)
+	}
+	return hex.EncodeToString(nextChain(before, text))
+}

@@ -51,6 +51,13 @@ func (f *feed) enter(rev fleet.Revision, puts []put) {
 	}
 }
 
+// lose says that nothing is known of what came before rev, which is about to be committed by somebody who does not say what it writes.
+func (f *feed) lose(rev fleet.Revision) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.begin(rev)
+}
+
 // forget takes back what came after rev: it was not committed.
 func (f *feed) forget(rev fleet.Revision) {
 	f.mu.Lock()

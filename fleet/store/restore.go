@@ -196,7 +196,9 @@ func beginLife(ctx context.Context, dir string, m Manifest, o RestoreOptions) (f
 	if err != nil {
 		return fleet.StoreIdentity{}, err
 	}
-	if err := db.bolt.Update(func(tx *bbolt.Tx) error { return appendLife(tx.Bucket(bucketMeta), o.Now()) }); err != nil {
+	if err := db.bolt.Update(func(tx *bbolt.Tx) error {
+		return errors.Join(putRole(tx.Bucket(bucketMeta), fleet.StoreRole{}), appendLife(tx.Bucket(bucketMeta), o.Now()))
+	}); err != nil {
 		return fleet.StoreIdentity{}, errors.Join(storeError("begin a new life", err), db.Close())
 	}
 	id, err := uuid.NewV7()

@@ -30,6 +30,9 @@ type Options struct {
 	// Backups is the folder with further backups than those below the data folder, for whoever meets a damaged store; may be "".
 	Backups string
 	Limits  Limits
+	// AnyRole opens a store whose server does not act (it follows another, or was taken over from), too, for reading: it is not migrated and takes no
+	// changes. Without it such a store is refused: MC-STANDBY-FOLLOWS, MC-STANDBY-RETIRED.
+	AnyRole bool
 
 	// migrations and schema are replaced by tests of the migration itself.
 	migrations []migration
@@ -82,7 +85,13 @@ type DB struct {
 	feed     feed
 	durable  durable
 
+	relay *relay
+	// epoch is the store's present life. broken is why nothing more is committed, nil while something is; it belongs to the committer.
+	epoch  string
+	broken error
+
 	queue   chan *request
+	control chan func() // what runs between two batches
 	closing chan struct{}
 	stopped chan struct{}
 	once    sync.Once
@@ -130,26 +139,57 @@ func Open(dir string, o Options) (*DB, error) {
 	}
 	db := &DB{
 		dir: dir, half: half, bolt: bolt, seal: seal, now: o.Now, log: o.Log, limits: o.Limits,
+		relay: newRelay(), control: make(chan func()),
 		queue: make(chan *request, 256), closing: make(chan struct{}), stopped: make(chan struct{}), changed: make(chan struct{}),
 	}
-	if err := db.prepare(o); err != nil {
+	if err := db.begin(o); err != nil {
 		return nil, errors.Join(err, bolt.Close())
-	}
-	if err := db.ensureLife(); err != nil {
-		return nil, errors.Join(err, bolt.Close())
-	}
-	err = bolt.View(func(tx *bbolt.Tx) error {
-		db.feed.begin(fleet.Revision(getUint(tx.Bucket(bucketMeta), metaRevision)))
-		return nil
-	})
-	if err != nil {
-		return nil, errors.Join(openError(dir, err), bolt.Close())
 	}
 	if db.timeline, err = openTimeline(filepath.Join(dir, "timeline"), db.limits.TimelineBytes, db.log); err != nil {
 		return nil, errors.Join(openError(dir, err), bolt.Close())
 	}
 	go db.commitLoop()
 	return db, nil
+}
+
+// begin makes the file ready for its committer.
+func (db *DB) begin(o Options) error {
+	if err := db.admit(o); err != nil {
+		return err
+	}
+	if err := db.prepare(o); err != nil {
+		return err
+	}
+	if db.broken == nil {
+		if err := db.ensureLife(); err != nil {
+			return err
+		}
+	}
+	err := db.relay.begin(db.bolt)
+	db.epoch = db.relay.pos.Epoch
+	db.feed.begin(db.relay.pos.Revision)
+	return storeError("read the store's position", err)
+}
+
+// admit refuses a store whose server does not act, or lets nothing be committed to it.
+func (db *DB) admit(o Options) error {
+	var role fleet.StoreRole
+	err := db.bolt.View(func(tx *bbolt.Tx) (err error) {
+		if meta := tx.Bucket(bucketMeta); meta != nil {
+			role, err = readRole(meta)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return storeError("read the store's role", err)
+	case role.Kind == fleet.RoleActs:
+		return nil
+	case !o.AnyRole:
+		return errRole(role)
+	}
+	db.broken = errRole(role)
+	return nil
 }
 
 func (o Options) withDefaults() Options {
@@ -208,6 +248,9 @@ func (db *DB) prepare(o Options) error {
 			return fleet.Errorf(fleet.Denied, "MC-STORE-KEY", "the master key is not the one that the store in %s was made with", db.dir).
 				WithHint("give the key file that belongs to this data folder")
 		}
+		if db.broken != nil {
+			return nil // it is migrated when it acts: what it follows goes on in the older schema
+		}
 		return db.migrate(found, o)
 	}
 	sealed, err := db.seal.seal(metaKeyCheck, []byte(keyCheckText))
@@ -242,6 +285,9 @@ func (db *DB) Close() error {
 	})
 	return err
 }
+
+// Dir is the data folder.
+func (db *DB) Dir() string { return db.dir }
 
 // View implements fleet.Store.
 func (db *DB) View(ctx context.Context, f func(fleet.Snapshot) error) error {

@@ -1,0 +1,223 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/reconcile"
+	"github.com/metalctl/metalctl/fleet/server"
+	"github.com/metalctl/metalctl/fleet/standby"
+	"github.com/metalctl/metalctl/fleet/store"
+	"github.com/metalctl/metalctl/fleet/witness"
+	"github.com/metalctl/metalctl/provision/vmedia"
+)
+
+// errNextStage ends a stage: the store's role has changed.
+var errNextStage = errors.New("the store's role has changed")
+
+// serverRun is one process of the server. It goes from stage to stage: it acts, or follows, or has retired, as its store's role says.
+type serverRun struct {
+	p   *program
+	cfg serverConfig
+	log *slog.Logger
+	// ring is the end of what was logged, in whatever stage.
+	ring *logRing
+}
+
+// runServer runs the server until ctx ends.
+func runServer(ctx context.Context, p *program, cfg serverConfig) error {
+	if os.Getenv("GOGC") == "" {
+		// What a large fleet keeps changes little: collecting twice as often costs less than keeping as much again in garbage.
+		debug.SetGCPercent(50)
+	}
+	log, ring, err := newLogger(p, cfg)
+	if err != nil {
+		return err
+	}
+	r := &serverRun{p: p, cfg: cfg, log: log, ring: ring}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "make the data folder: %w", err).WithHint("give a writable --data-dir")
+	}
+	for {
+		stage, err := r.stage()
+		if err == nil {
+			err = stage(ctx)
+		}
+		if errors.Is(err, errNextStage) && ctx.Err() == nil {
+			continue
+		}
+		if errors.Is(err, context.Canceled) || errors.Is(err, errNextStage) {
+			return nil
+		}
+		return err
+	}
+}
+
+// stage says what this process does next. Without another server to follow that shows when the store is opened.
+func (r *serverRun) stage() (func(context.Context) error, error) {
+	if r.cfg.Standby == "" {
+		return r.act, nil
+	}
+	role, there, err := store.RoleOf(r.cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	if !there || role.Kind != fleet.RoleActs {
+		return r.follow, nil
+	}
+	return r.act, nil
+}
+
+func openStore(cfg serverConfig, log *slog.Logger) (*store.DB, error) {
+	key, err := store.LoadOrCreateKey(cfg.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(cfg.DataDir, store.Options{Key: key, Log: log, Backups: cfg.BackupDir})
+}
+
+// serverConfig is what the server room gets.
+func (c serverConfig) serverConfig() server.Config {
+	return server.Config{
+		Listen: c.Listen, ListenBoot: c.ListenBoot, Advertise: c.Advertise, AdvertiseNodes: c.AdvertiseNodes,
+		AdvertiseBoot: c.AdvertiseBoot, DataDir: c.DataDir, Console: c.Console, Version: version, Commit: commit(),
+		Drivers: map[string]string{"store": "bbolt", "bmc": "redfish", "boot": "vmedia", "network": "none"},
+	}
+}
+
+// act wires the rooms together: this is the support matrix.
+func (r *serverRun) act(ctx context.Context) (err error) {
+	cfg, log := r.cfg, r.log
+	db, err := openStore(cfg, log)
+	switch fleet.CodeOf(err) {
+	case "MC-STANDBY-RETIRED":
+		return r.retired(ctx)
+	case "MC-STANDBY-FOLLOWS":
+		return fleet.Errorf(fleet.Refused, "MC-STANDBY-FOLLOWS", "no standby is configured, and %w", err).WithHint("metalctl server --standby URL --standby-token-file FILE")
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	role, err := db.Role(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.mayAct(ctx, db); err != nil {
+		return err
+	}
+	logs, err := cfg.witnesses()
+	if err != nil {
+		return err
+	}
+	if err := hearWitness(ctx, db, logs, time.Now, log); err != nil {
+		return err
+	}
+	tokenFile := filepath.Join(cfg.DataDir, "admin.token")
+	if err := server.EnsureAdminToken(ctx, db, tokenFile); err != nil {
+		return err
+	}
+	media, err := cfg.media(ctx, log)
+	if err != nil {
+		return err
+	}
+	powerOnFor, err := time.ParseDuration(cfg.PowerOnFor)
+	if err != nil {
+		return usageError("power_on_for: %v", err)
+	}
+
+	kept, err := cfg.backups(db, log)
+	if err != nil {
+		return err
+	}
+	observeEvery, err := time.ParseDuration(cfg.ObserveEvery)
+	if err != nil {
+		return usageError("observe_every: %v", err)
+	}
+	if observeEvery == 0 {
+		observeEvery = -1
+	}
+
+	controllers := newBMCs(db, db, log)
+	second := &actingSide{db: db, log: log, controllers: controllers, handsOff: cfg.handsOff}
+	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, logs: logs, ring: r.ring, standby: second, now: cfg.now, began: cfg.now(), ran: ranSince(time.Now())}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+		defer cancel()
+		controllers.close(closing)
+	}()
+	srv, err := server.Open(ctx, cfg.serverConfig(), server.Deps{
+		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers,
+		Media: media, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept, Physician: doctor, Standby: second, Stored: db.Stored,
+	})
+	if err != nil {
+		return err
+	}
+	doctor.agents = srv
+	controllers.ours = srv.MediaOrigins()
+	controllers.measure = srv.ObserveRedfish
+	controllers.plain, controllers.firmware = srv.PlainAddress, srv.FirmwareAddress
+	driver := &vmedia.Driver{Dial: controllers.dial, Medium: srv}
+	loop := reconcile.New(&reconcile.Loop{
+		Now: cfg.now, Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
+		Console: controllers, Firmware: controllers,
+		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
+		Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker, Silent: controllers.Silent,
+		// The store is locked by this process, so that whoever held claims under this name before is gone; of another server that is waited for.
+		Worker: "server", Sole: !role.HandsOff,
+	})
+	if err := second.begin(ctx, srv, loop, role); err != nil {
+		srv.Close()
+		return err
+	}
+	fmt.Fprintf(r.p.stderr, "metalctl server at %s\n  token: %s\n  CA:    %s\n", srv.URL(), tokenFile, filepath.Join(cfg.DataDir, "ca.pem"))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return second.loop(ctx) })
+	g.Go(func() error { return second.run(ctx) })
+	g.Go(func() error { return sweepDaily(ctx, db, srv, log) })
+	g.Go(func() error { return kept.Run(ctx) })
+	g.Go(func() error { return doctor.settleDoubts(ctx, controllers.doubted, log) })
+	g.Go(func() error { return (&witness.Follower{Store: db, Logs: logs, Now: time.Now, Log: log}).Run(ctx) })
+	g.Go(func() error {
+		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop})
+	})
+	return g.Wait()
+}
+
+// mayAct asks the server that followed this one whether it has taken over, before anything is done. Where it does not answer, nobody knows: this server
+// then waits, and says so, until it does or a person decides.
+func (r *serverRun) mayAct(ctx context.Context, db *store.DB) error {
+	f, err := standby.FollowerOf(ctx, db)
+	if err != nil || f == nil {
+		return err
+	}
+	ask, err := newAsker(ctx, db, f.URL)
+	if err != nil {
+		return err
+	}
+	v, err := ask.verdict(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil && v.took:
+		return ask.retire(ctx, v)
+	case err == nil && !v.split:
+		return nil
+	}
+	if err == nil {
+		err = fleet.Errorf(fleet.Conflict, "MC-STANDBY-SPLIT", "the server %s acts, too, and neither store is what became of the other", f.URL).
+			WithHint("stop one of the two for good; metalctl doctor --world on the other one")
+	}
+	return r.unsure(ctx, db, ask, err)
+}
