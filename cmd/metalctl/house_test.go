@@ -54,7 +54,7 @@ var arrows = []struct {
 	{"images/pack", "", ""},
 	{"fixtures/bmc", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/bmc/...", "fixtures/bmc/...", "the emulator's parts"},
-	{"fixtures/rack", "fixtures/bmc images/ramdisk", "a rack is made of emulated BMCs that read real media"},
+	{"fixtures/rack", "fixtures/bmc fixtures/profiles images/ramdisk", "a rack is made of emulated BMCs that read real media, and of machines that are not there"},
 	{"fixtures/profiles", "fixtures/nvml", "machines that are not there, as data; what their GPUs answer is composed there"},
 	{"fixtures/herd", "agent fleet/api", "many light machines that run the real agent's protocol"},
 	{"fixtures/contract", "...", "contract tests drive what they test"},

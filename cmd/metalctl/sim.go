@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/metalctl/metalctl/fixtures/bmc"
+	"github.com/metalctl/metalctl/fixtures/profiles"
 	"github.com/metalctl/metalctl/fixtures/rack"
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -32,7 +33,7 @@ func simNoun(p *program) *cobra.Command {
 func defaultRackDir() string { return filepath.Join(os.TempDir(), "metalctl-rack") }
 
 type simUpOptions struct {
-	file, dir            string
+	file, dir, profile   string
 	nodes                int
 	qemu, detach, keep   bool
 	verbose, noNamespace bool
@@ -53,17 +54,22 @@ specification as the vendor's hardware does; "bmc: {no_defects: true}" leaves th
 	f := c.Flags()
 	f.StringVarP(&o.file, "file", "f", "", "lab file (YAML)")
 	f.IntVar(&o.nodes, "nodes", 2, "how many machines, without a lab file")
+	f.StringVar(&o.profile, "profile", "", "GPU server that the machines show, of those that \"sim profile\" lists, without a lab file")
 	f.BoolVar(&o.qemu, "qemu", false, "QEMU machines instead of processes, without a lab file")
 	f.StringVar(&o.dir, "dir", defaultRackDir(), "folder for disks, logs and certificates")
 	f.BoolVar(&o.detach, "detach", false, "return when the rack is up; end it with sim down")
 	f.BoolVar(&o.keep, "keep", false, "keep disks and logs when the rack goes down")
 	f.BoolVar(&o.noNamespace, "no-namespaces", false, "run process machines without network namespaces")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what the rack does")
+	must(c.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions(profiles.Names(), cobra.ShellCompDirectiveNoFileComp)))
 	return c
 }
 
 func (o *simUpOptions) lab() (rack.Lab, error) {
 	if o.file != "" {
+		if o.profile != "" {
+			return rack.Lab{}, usageError("sim up: --profile is for racks without a lab file; in one, a machine says: profile: %s", o.profile)
+		}
 		b, err := os.ReadFile(o.file)
 		if err != nil {
 			return rack.Lab{}, fmt.Errorf("read lab file: %w", err)
@@ -74,7 +80,9 @@ func (o *simUpOptions) lab() (rack.Lab, error) {
 	if o.qemu {
 		mode = rack.ModeQEMU
 	}
-	return rack.Default(o.nodes, mode), nil
+	lab := rack.Default(o.nodes, mode)
+	lab.Machines[0].Profile = o.profile
+	return lab, nil
 }
 
 func (o *simUpOptions) run(ctx context.Context, p *program) error {
@@ -123,7 +131,7 @@ func (o *simUpOptions) startDetached(ctx context.Context, p *program) error {
 	if o.file != "" {
 		args = append(args, "-f", o.file)
 	} else {
-		args = append(args, "--nodes", fmt.Sprint(o.nodes), fmt.Sprintf("--qemu=%v", o.qemu))
+		args = append(args, "--nodes", fmt.Sprint(o.nodes), fmt.Sprintf("--qemu=%v", o.qemu), "--profile", o.profile)
 	}
 	args = append(args, fmt.Sprintf("--keep=%v", o.keep), fmt.Sprintf("--no-namespaces=%v", o.noNamespace))
 	cmd := exec.Command(self, args...)
