@@ -50,6 +50,13 @@ func (j *judge) place(component string) string {
 	if component == "" {
 		return "system"
 	}
+	if controller, ok := strings.CutPrefix(component, "disk/nvme"); ok { // the kernel speaks of the controller, the inventory has its namespaces
+		for _, d := range j.inv.Disks {
+			if strings.HasPrefix(d.Name, "nvme"+controller+"n") {
+				return "disk/" + d.Name
+			}
+		}
+	}
 	return component
 }
 

@@ -181,7 +181,7 @@ func (j *judge) linksUnread() {
 		}
 	}
 	if len(blind) > 1 && len(blind) == judged {
-		j.unread("gpus", "NVLinks", "gpus/nvlinks", "nvlinks", "gpu", "nvml")
+		j.unread("gpus", "NVLinks", "gpus nvlinks", "gpus nvlink", "gpu", "nvml")
 		return
 	}
 	for _, i := range blind {

@@ -119,8 +119,8 @@ func (j *judge) said(component string, codes ...string) *fleet.Difference {
 // unread reports a part that the class has an opinion of and nobody could read; why is looked up under the names that readers use.
 func (j *judge) unread(component, what string, keys ...string) {
 	why := ""
-	for _, m := range j.inv.Missing {
-		for _, k := range append(keys, component) {
+	for _, k := range append(keys, component) { // the names that tell most come first
+		for _, m := range j.inv.Missing {
 			if why == "" && (m.What == k || strings.HasPrefix(m.What, k+"/") || strings.HasPrefix(m.What, k+" ")) {
 				why = ": " + m.Why
 			}
