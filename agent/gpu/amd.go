@@ -1,24 +1,19 @@
 package gpu
 
 import (
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// sysfs reads one attribute of a PCI function below a root, at most a page.
-func sysfs(root, address, name string) (string, error) {
-	f, err := os.Open(filepath.Join(root, "sys/bus/pci/devices", address, name))
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 4096))
+// attribute reads one attribute of a PCI function below a root.
+func attribute(root, address, name string) (string, error) {
+	b, err := sysfs.New(root).Bytes("sys/bus/pci/devices", address, name)
 	return clean(string(b)), err
 }
 
@@ -38,7 +33,7 @@ func (r *Reading) readAMD(root string, g *fleet.GPU) {
 		r.Driver = &fleet.GPUDriver{Name: "amdgpu", Version: version}
 	}
 	text := func(to *string, name, part string) {
-		s, err := sysfs(root, g.PCIAddress, name)
+		s, err := attribute(root, g.PCIAddress, name)
 		if err != nil {
 			r.missing(what+" "+part, "amdgpu shows no %s", name)
 			return
@@ -46,7 +41,7 @@ func (r *Reading) readAMD(root string, g *fleet.GPU) {
 		*to = s
 	}
 	number := func(name, part string) *int64 {
-		s, err := sysfs(root, g.PCIAddress, name)
+		s, err := attribute(root, g.PCIAddress, name)
 		n, bad := strconv.ParseInt(s, 10, 64)
 		if err != nil || bad != nil || n < 0 {
 			r.missing(what+" "+part, "amdgpu shows no number in %s", name)
@@ -56,20 +51,20 @@ func (r *Reading) readAMD(root string, g *fleet.GPU) {
 	}
 	text(&g.UUID, "unique_id", "uuid")
 	text(&g.VBIOS, "vbios_version", "vbios")
-	if s, err := sysfs(root, g.PCIAddress, "serial_number"); err == nil {
+	if s, err := attribute(root, g.PCIAddress, "serial_number"); err == nil {
 		g.Serial = s
 	}
-	if s, err := sysfs(root, g.PCIAddress, "product_name"); err == nil && s != "" {
+	if s, err := attribute(root, g.PCIAddress, "product_name"); err == nil && s != "" {
 		g.Model = s
 	}
-	if s, err := sysfs(root, g.PCIAddress, "product_number"); err == nil {
+	if s, err := attribute(root, g.PCIAddress, "product_number"); err == nil {
 		g.Part = s
 	}
 	if n := number("mem_info_vram_total", "memory"); n != nil {
 		g.MemoryBytes = *n
 	}
 	g.MemoryUsedBytes = number("mem_info_vram_used", "memory used")
-	if s, err := sysfs(root, g.PCIAddress, "pcie_replay_count"); err == nil && g.PCIe != nil {
+	if s, err := attribute(root, g.PCIAddress, "pcie_replay_count"); err == nil && g.PCIe != nil {
 		if n, err := strconv.ParseInt(s, 10, 64); err == nil && n >= 0 {
 			g.PCIe.Replays = n
 		}
@@ -87,7 +82,7 @@ func (r *Reading) readRAS(root, what string, g *fleet.GPU) {
 	ecc := &fleet.ECC{Mode: fleet.Pending{Now: "on", Next: "on"}}
 	v := &ecc.Volatile
 	for _, file := range files {
-		s, err := sysfs(root, g.PCIAddress, "ras/"+filepath.Base(file))
+		s, err := attribute(root, g.PCIAddress, "ras/"+filepath.Base(file))
 		if err != nil {
 			r.missing(what+" ecc", "amdgpu does not tell %s", filepath.Base(file))
 			return

@@ -22,8 +22,8 @@ const (
 
 // readBoard reads the subsystem, which names the board that a chip is on. Bridges that keep none say 0.
 func (r *reading) readBoard(dir, name string, p *fleet.PCI) {
-	vendor := strings.TrimPrefix(r.fs.try(dir, name, "subsystem_vendor"), "0x")
-	device := strings.TrimPrefix(r.fs.try(dir, name, "subsystem_device"), "0x")
+	vendor := strings.TrimPrefix(r.fs.Try(dir, name, "subsystem_vendor"), "0x")
+	device := strings.TrimPrefix(r.fs.Try(dir, name, "subsystem_device"), "0x")
 	if len(vendor) == 4 && len(device) == 4 && vendor != "0000" {
 		p.Subsystem = vendor + ":" + device
 	}
@@ -34,8 +34,8 @@ func (r *reading) readACS(dir, name string, p *fleet.PCI) {
 	if !strings.HasPrefix(p.Class, "0604") {
 		return
 	}
-	b, err := r.fs.bytes(dir, name, "config")
-	if errors.Is(err, fs.ErrNotExist) && !r.fs.live() {
+	b, err := r.fs.Bytes(dir, name, "config")
+	if errors.Is(err, fs.ErrNotExist) && !r.fs.Live() {
 		r.missingf("pci bridges acs", "the recording has no configuration spaces")
 		return
 	}
@@ -43,7 +43,7 @@ func (r *reading) readACS(dir, name string, p *fleet.PCI) {
 		r.missing("pci/"+name+" acs", err)
 		return
 	}
-	if len(b) <= 64 && r.fs.live() {
+	if len(b) <= 64 && r.fs.Live() {
 		r.missingf("pci bridges acs", "their configuration space cannot be read beyond the header; this needs root")
 		return
 	}
@@ -88,7 +88,7 @@ func extendedCapability(b []byte, id uint16) (at int, ok bool) {
 // readAER reads what a function's error reporting counted since boot (Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats).
 func (r *reading) readAER(dir, name string, p *fleet.PCI) {
 	for severity, file := range map[string]string{"correctable": "aer_dev_correctable", "nonfatal": "aer_dev_nonfatal", "fatal": "aer_dev_fatal"} {
-		text, err := r.fs.text(dir, name, file)
+		text, err := r.fs.Text(dir, name, file)
 		if err != nil {
 			continue // no such capability, or the firmware kept it to itself
 		}

@@ -28,14 +28,14 @@ func (r *reading) readBMC(context.Context) {
 		}
 	}
 	const dir = "sys/class/ipmi"
-	names, err := r.fs.list(dir)
+	names, err := r.fs.List(dir)
 	if err != nil {
 		r.missing("bmc", err)
 	}
 	if len(names) > 0 {
 		at := dir + "/" + names[0] + "/device/bmc"
-		b.Firmware = r.fs.try(at, "firmware_revision")
-		if n, err := strconv.ParseUint(strings.TrimPrefix(r.fs.try(at, "manufacturer_id"), "0x"), 16, 32); err == nil {
+		b.Firmware = r.fs.Try(at, "firmware_revision")
+		if n, err := strconv.ParseUint(strings.TrimPrefix(r.fs.Try(at, "manufacturer_id"), "0x"), 16, 32); err == nil {
 			b.Manufacturer = manufacturer(n)
 		}
 	}
@@ -61,12 +61,12 @@ func manufacturer(n uint64) string {
 
 // hostInterface is the network interface that leads to the BMC: a USB network device, named by its driver or by udev's rules for BMCs.
 func (r *reading) hostInterface() string {
-	names, err := r.fs.list("sys/class/net")
+	names, err := r.fs.List("sys/class/net")
 	if err != nil {
 		return ""
 	}
 	for _, name := range names {
-		driver := r.fs.base("sys/class/net", name, "device/driver")
+		driver := r.fs.Base("sys/class/net", name, "device/driver")
 		if driver == "cdc_ether" || driver == "rndis_host" || driver == "cdc_ncm" && strings.Contains(name, "bmc") {
 			return name
 		}

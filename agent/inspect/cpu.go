@@ -8,12 +8,13 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
 // readCPUs counts sockets, cores and threads from the topology of every online CPU; names come from /proc/cpuinfo.
 func (r *reading) readCPUs(context.Context) {
-	names, err := r.fs.list("sys/devices/system/cpu")
+	names, err := r.fs.List("sys/devices/system/cpu")
 	if err != nil || len(names) == 0 {
 		r.missingf("cpu", "/sys/devices/system/cpu cannot be read: %v", err)
 		return
@@ -28,16 +29,16 @@ func (r *reading) readCPUs(context.Context) {
 			continue
 		}
 		dir := "sys/devices/system/cpu/" + name
-		if r.fs.numberOr(1, dir, "online") == 0 {
+		if r.fs.NumberOr(1, dir, "online") == 0 {
 			offline++ // its topology is gone while it is off
 			continue
 		}
-		socket, err := r.fs.number(dir, "topology/physical_package_id")
+		socket, err := r.fs.Number(dir, "topology/physical_package_id")
 		if err != nil {
 			r.missing("cpu", err)
 			continue
 		}
-		core, err := r.fs.number(dir, "topology/core_id")
+		core, err := r.fs.Number(dir, "topology/core_id")
 		if err != nil {
 			r.missing("cpu", err)
 			continue
@@ -48,11 +49,11 @@ func (r *reading) readCPUs(context.Context) {
 		c := sockets[int(socket)]
 		if c == nil {
 			c = &fleet.CPU{Socket: int(socket), Model: info[n]["model name"], Microcode: info[n]["microcode"]}
-			c.MaxMHz = int(r.fs.numberOr(0, dir, "cpufreq/cpuinfo_max_freq") / 1000)
+			c.MaxMHz = int(r.fs.NumberOr(0, dir, "cpufreq/cpuinfo_max_freq") / 1000)
 			sockets[int(socket)] = c
 		}
 		c.Threads++
-		die := r.fs.numberOr(0, dir, "topology/die_id")
+		die := r.fs.NumberOr(0, dir, "topology/die_id")
 		key := [2]int64{socket<<32 | max(die, 0), core}
 		if !cores[key] {
 			cores[key] = true
@@ -84,7 +85,7 @@ func (r *reading) socketModel(socket int) string {
 
 // cpuinfo returns the fields of /proc/cpuinfo by logical CPU.
 func (r *reading) cpuinfo() map[int]map[string]string {
-	b, err := r.fs.bytes("proc/cpuinfo")
+	b, err := r.fs.Bytes("proc/cpuinfo")
 	if err != nil {
 		r.missing("cpu model", err)
 		return nil
@@ -96,7 +97,7 @@ func parseCPUInfo(text string) map[int]map[string]string {
 	out := map[int]map[string]string{}
 	var cur map[string]string
 	lines := bufio.NewScanner(strings.NewReader(text))
-	lines.Buffer(nil, maxAttribute)
+	lines.Buffer(nil, sysfs.MaxFile)
 	for lines.Scan() {
 		k, v, ok := strings.Cut(lines.Text(), ":")
 		if !ok {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -20,19 +21,19 @@ func (r *reading) readDisks(ctx context.Context) {
 		r.inv.Disks = slices.Clone(r.opts.Disks)
 		return
 	}
-	names, err := r.fs.list("sys/block")
+	names, err := r.fs.List("sys/block")
 	if err != nil {
 		r.missing("disk", err)
 		return
 	}
 	for _, name := range names {
-		device := r.fs.device("sys/block", name)
+		device := r.fs.Device("sys/block", name)
 		// What has no hardware behind it (loop, ram, zram, md, dm, nbd) stands below virtual; so do the heads of multipath NVMe, which are real.
 		if device == "" || strings.HasPrefix(device, "/sys/devices/virtual/") && !strings.Contains(device, "/nvme-subsystem/") {
 			continue
 		}
 		// hidden: one path of a multipath NVMe namespace, which its head stands for.
-		if strings.HasPrefix(name, "fd") || r.fs.numberOr(0, "sys/block", name, "hidden") == 1 {
+		if strings.HasPrefix(name, "fd") || r.fs.NumberOr(0, "sys/block", name, "hidden") == 1 {
 			continue
 		}
 		d := r.disk(name, device)
@@ -52,23 +53,23 @@ func (r *reading) readDisks(ctx context.Context) {
 
 func (r *reading) disk(name, device string) fleet.Disk {
 	dir := "sys/block/" + name
-	d := fleet.Disk{Name: name, Path: "/dev/" + name, Transport: transport(name, device, r.sas(device)), PCIAddress: pciAddress(device)}
+	d := fleet.Disk{Name: name, Path: "/dev/" + name, Transport: transport(name, device, r.sas(device)), PCIAddress: sysfs.PCIAddress(device)}
 	if d.PCIAddress == "" && d.Transport == "nvme" {
 		d.PCIAddress = r.headAddress(name)
 	}
 	d.NUMANode = -1
 	if d.PCIAddress != "" {
-		d.NUMANode = int(r.fs.numberOr(-1, "sys/bus/pci/devices", d.PCIAddress, "numa_node"))
+		d.NUMANode = int(r.fs.NumberOr(-1, "sys/bus/pci/devices", d.PCIAddress, "numa_node"))
 		if d.Transport == "nvme" {
 			d.PCIe = r.pcieLink(d.PCIAddress)
 		}
 	}
-	sectors, err := r.fs.number(dir, "size") // in units of 512 bytes, whatever the device's own are
+	sectors, err := r.fs.Number(dir, "size") // in units of 512 bytes, whatever the device's own are
 	if err != nil {
 		r.missing("disk/"+name+" size", err)
 	}
 	d.SizeBytes = sectors * 512
-	block, err := r.fs.number(dir, "queue/logical_block_size")
+	block, err := r.fs.Number(dir, "queue/logical_block_size")
 	if err != nil {
 		r.missing("disk/"+name+" block size", err)
 	}
@@ -76,9 +77,9 @@ func (r *reading) disk(name, device string) fleet.Disk {
 	d.Rotational = r.flag(name, "queue/rotational")
 	d.Removable = r.flag(name, "removable")
 	d.ReadOnly = r.flag(name, "ro")
-	d.WWN = first(r.fs.try(dir, "wwid"), r.fs.try(dir, "device/wwid"))
+	d.WWN = first(r.fs.Try(dir, "wwid"), r.fs.Try(dir, "device/wwid"))
 	d.Model = r.model(name)
-	d.Firmware = first(r.fs.try(dir, "device/firmware_rev"), r.fs.try(dir, "device/rev"))
+	d.Firmware = first(r.fs.Try(dir, "device/firmware_rev"), r.fs.Try(dir, "device/rev"))
 	d.Serial = r.serial(name, device)
 	d.BootMedium = r.bootMedium(name, d)
 	if d.Serial == "" && !d.BootMedium {
@@ -89,12 +90,12 @@ func (r *reading) disk(name, device string) fleet.Disk {
 
 // headAddress is the PCI address of the first controller behind the head of a multipath NVMe namespace.
 func (r *reading) headAddress(name string) string {
-	names, err := r.fs.list("sys/block", name, "device")
+	names, err := r.fs.List("sys/block", name, "device")
 	if err != nil {
 		return ""
 	}
 	for _, c := range names {
-		if a := r.fs.try("sys/block", name, "device", c, "address"); strings.HasPrefix(c, "nvme") && isPCIAddress(a) {
+		if a := r.fs.Try("sys/block", name, "device", c, "address"); strings.HasPrefix(c, "nvme") && sysfs.IsPCIAddress(a) {
 			return a
 		}
 	}
@@ -103,7 +104,7 @@ func (r *reading) headAddress(name string) string {
 
 // flag reads a 0 or 1. What cannot be read is recorded: "false" must not look true.
 func (r *reading) flag(name, file string) bool {
-	n, err := r.fs.number("sys/block", name, file)
+	n, err := r.fs.Number("sys/block", name, file)
 	if err != nil {
 		r.missing("disk/"+name+" "+path.Base(file), err)
 	}
@@ -111,8 +112,8 @@ func (r *reading) flag(name, file string) bool {
 }
 
 func (r *reading) model(name string) string {
-	model := r.fs.try("sys/block", name, "device/model")
-	vendor := r.fs.try("sys/block", name, "device/vendor")
+	model := r.fs.Try("sys/block", name, "device/model")
+	vendor := r.fs.Try("sys/block", name, "device/vendor")
 	// "ATA" is what SCSI says of a SATA disk, "0x1af4" what virtio does.
 	if vendor == "" || vendor == "ATA" || vendor == "NVMe" || strings.HasPrefix(vendor, "0x") || strings.HasPrefix(model, vendor) {
 		return model
@@ -127,7 +128,7 @@ func (r *reading) sas(device string) bool {
 	}
 	for _, part := range strings.Split(device, "/") {
 		if strings.HasPrefix(part, "host") {
-			switch r.fs.try("sys/class/scsi_host", part, "proc_name") {
+			switch r.fs.Try("sys/class/scsi_host", part, "proc_name") {
 			case "megaraid_sas", "mpt3sas", "mpi3mr", "smartpqi", "hpsa", "aacraid", "pm80xx", "isci":
 				return true
 			}
@@ -158,12 +159,12 @@ func transport(name, device string, sas bool) string {
 func (r *reading) serial(name, device string) string {
 	dir := "sys/block/" + name
 	if strings.HasPrefix(name, "nvme") {
-		return r.fs.try(dir, "device/serial")
+		return r.fs.Try(dir, "device/serial")
 	}
-	if s := r.fs.try(dir, "serial"); s != "" { // virtio
+	if s := r.fs.Try(dir, "serial"); s != "" { // virtio
 		return s
 	}
-	if b, err := r.fs.bytes(dir, "device/vpd_pg80"); err == nil {
+	if b, err := r.fs.Bytes(dir, "device/vpd_pg80"); err == nil {
 		if s := unitSerial(b); s != "" {
 			return s
 		}
@@ -171,7 +172,7 @@ func (r *reading) serial(name, device string) string {
 	if strings.Contains(device, "/usb") {
 		// The nearest ancestor with a serial is the USB device itself; its root hub's serial is a PCI address.
 		for dir := device; strings.Contains(path.Dir(dir), "/usb"); dir = path.Dir(dir) {
-			if s := r.fs.try(dir, "serial"); s != "" {
+			if s := r.fs.Try(dir, "serial"); s != "" {
 				return s
 			}
 		}
@@ -203,7 +204,7 @@ func (r *reading) bootMedium(name string, d fleet.Disk) bool {
 	if d.Transport != "usb" {
 		return false
 	}
-	label, err := isoLabel(r.fs.path("dev", name))
+	label, err := isoLabel(r.fs.Path("dev", name))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		r.missing("disk/"+name+" label", err)
 	}

@@ -14,7 +14,7 @@ type dmi struct{ *smbios.SMBIOS }
 
 // readDMI decodes the firmware's table where the kernel shows it.
 func (r *reading) readDMI() {
-	table, err := r.fs.bytes("sys/firmware/dmi/tables/DMI")
+	table, err := r.fs.Bytes("sys/firmware/dmi/tables/DMI")
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = errors.New("the kernel shows no SMBIOS table (/sys/firmware/dmi/tables/DMI)")
@@ -22,7 +22,7 @@ func (r *reading) readDMI() {
 		r.missing("smbios", err)
 		return
 	}
-	entry, err := r.fs.bytes("sys/firmware/dmi/tables/smbios_entry_point")
+	entry, err := r.fs.Bytes("sys/firmware/dmi/tables/smbios_entry_point")
 	if err != nil {
 		r.missing("smbios", err)
 		return

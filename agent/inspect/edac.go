@@ -6,7 +6,7 @@ import "strings"
 // know only channels (CPU_SrcID#0_MC#0_Chan#0_DIMM#0) name no slot: their errors are told as missing, never put on a module by guess.
 func (r *reading) readEDAC() {
 	const dir = "sys/devices/system/edac/mc"
-	controllers, err := r.fs.list(dir)
+	controllers, err := r.fs.List(dir)
 	if err != nil {
 		r.missing("memory errors", err)
 		return
@@ -16,7 +16,7 @@ func (r *reading) readEDAC() {
 		if !strings.HasPrefix(mc, "mc") {
 			continue
 		}
-		names, err := r.fs.list(dir, mc)
+		names, err := r.fs.List(dir, mc)
 		if err != nil {
 			r.missing("memory errors "+mc, err)
 		}
@@ -25,9 +25,9 @@ func (r *reading) readEDAC() {
 				continue
 			}
 			seen++
-			label := r.fs.try(dir, mc, name, "dimm_label")
-			corrected, err1 := r.fs.number(dir, mc, name, "dimm_ce_count")
-			uncorrected, err2 := r.fs.number(dir, mc, name, "dimm_ue_count")
+			label := r.fs.Try(dir, mc, name, "dimm_label")
+			corrected, err1 := r.fs.Number(dir, mc, name, "dimm_ce_count")
+			uncorrected, err2 := r.fs.Number(dir, mc, name, "dimm_ue_count")
 			if err1 != nil || err2 != nil {
 				r.missingf("memory errors "+mc+"/"+name, "%v, %v", err1, err2)
 				continue

@@ -20,7 +20,7 @@ func (r *reading) readGPUs(ctx context.Context) {
 		r.inv.Missing = append(r.inv.Missing, alone.inv.Missing...)
 	}
 	var missing []fleet.Missing
-	r.inv.GPUDriver, r.inv.GPUs, missing = r.opts.GPUs(ctx, r.fs.root, pci)
+	r.inv.GPUDriver, r.inv.GPUs, missing = r.opts.GPUs(ctx, r.fs.Path(), pci)
 	r.inv.Missing = append(r.inv.Missing, missing...)
 	for i := range r.inv.NVSwitches {
 		s := &r.inv.NVSwitches[i]

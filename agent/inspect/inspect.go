@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -66,14 +67,14 @@ type Options struct {
 // reading is an inventory in the making. Every reader is one file; it fills its part and says what it could not read.
 type reading struct {
 	opts Options
-	fs   tree
+	fs   sysfs.Tree
 	inv  *fleet.Inventory
 	dmi  *dmi // nil where there is no table
 }
 
 // missing records that something could not be read. What is not there at all on this kind of machine is no miss.
 func (r *reading) missing(what string, err error) {
-	why := r.fs.plain(err)
+	why := r.fs.Plain(err)
 	for _, m := range r.inv.Missing {
 		if m.What == what && m.Why == why {
 			return
@@ -99,7 +100,7 @@ func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
 		CPUs: []fleet.CPU{}, NUMANodes: []fleet.NUMANode{}, PCI: []fleet.PCI{}, NICs: []fleet.NIC{}, Disks: []fleet.Disk{}, Missing: []fleet.Missing{},
 	}
 	inv.Memory.DIMMs = []fleet.DIMM{}
-	r := &reading{opts: opts, fs: newTree(opts.Root), inv: inv}
+	r := &reading{opts: opts, fs: sysfs.New(opts.Root), inv: inv}
 	r.readDMI()
 	for _, part := range r.parts() {
 		if opts.Only != nil && !slices.Contains(opts.Only, part.name) {

@@ -38,17 +38,17 @@ func (r *reading) readKernelLog(ctx context.Context) {
 		f.Add(k)
 	}
 	var err error
-	if r.fs.live() {
+	if r.fs.Live() {
 		err = liveRecords(ctx, each)
 	} else {
 		var text string
-		text, err = r.fs.text(kernelLog)
+		text, err = r.fs.Text(kernelLog)
 		for line := range strings.Lines(text) {
 			each(line)
 		}
 	}
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) && !r.fs.live() {
+		if errors.Is(err, fs.ErrNotExist) && !r.fs.Live() {
 			err = errors.New("the recording has no kernel log (" + kernelLog + ")")
 		}
 		r.missing("kernel_findings", err)
@@ -62,7 +62,7 @@ func (r *reading) readKernelLog(ctx context.Context) {
 
 // bootTime is when the kernel started, to the second; zero where nobody tells.
 func (r *reading) bootTime() time.Time {
-	up, _, _ := strings.Cut(r.fs.try("proc/uptime"), " ")
+	up, _, _ := strings.Cut(r.fs.Try("proc/uptime"), " ")
 	seconds, err := strconv.ParseFloat(up, 64)
 	if err != nil || seconds < 0 || seconds > 1e10 {
 		return time.Time{}

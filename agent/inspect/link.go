@@ -34,7 +34,7 @@ func (r *reading) findSwitches() {
 		}
 		s := fleet.NVSwitch{PCIAddress: p.Address, PCIDevice: p.Vendor + ":" + p.Device, NUMANode: p.NUMANode, PCIe: r.pcieLink(p.Address)}
 		// The driver's own account, such as "UUID: SWX-...".
-		text := r.fs.try("proc/driver/nvidia-nvswitch/devices", p.Address)
+		text := r.fs.Try("proc/driver/nvidia-nvswitch/devices", p.Address)
 		for line := range strings.Lines(text) {
 			k, v, _ := strings.Cut(line, ":")
 			switch strings.TrimSpace(k) {

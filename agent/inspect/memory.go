@@ -11,7 +11,7 @@ import (
 // readMemory reads what the kernel has, and which modules carry it by SMBIOS type 17.
 func (r *reading) readMemory(context.Context) {
 	m := &r.inv.Memory
-	text, err := r.fs.text("proc/meminfo")
+	text, err := r.fs.Text("proc/meminfo")
 	if err == nil {
 		m.TotalBytes, err = kilobytes(text, "MemTotal:")
 	}

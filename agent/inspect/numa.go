@@ -13,7 +13,7 @@ import (
 // readNUMA reads every memory domain with its row of distances.
 func (r *reading) readNUMA(context.Context) {
 	const dir = "sys/devices/system/node"
-	names, err := r.fs.list(dir)
+	names, err := r.fs.List(dir)
 	if err != nil {
 		r.missing("numa", err)
 		return
@@ -25,13 +25,13 @@ func (r *reading) readNUMA(context.Context) {
 		}
 		what := fmt.Sprintf("numa/%d", id)
 		n := fleet.NUMANode{ID: id, Distances: []int{}}
-		if n.CPUs, err = r.fs.text(dir, name, "cpulist"); err != nil {
+		if n.CPUs, err = r.fs.Text(dir, name, "cpulist"); err != nil {
 			r.missing(what+" cpus", err)
 		}
 		if n.MemoryBytes, err = r.nodeMemory(dir, name); err != nil {
 			r.missing(what+" memory", err)
 		}
-		row, err := r.fs.text(dir, name, "distance")
+		row, err := r.fs.Text(dir, name, "distance")
 		if err != nil {
 			r.missing(what+" distances", err)
 		}
@@ -54,7 +54,7 @@ func (r *reading) readNUMA(context.Context) {
 
 // nodeMemory reads "Node 0 MemTotal: 131072 kB".
 func (r *reading) nodeMemory(dir, name string) (int64, error) {
-	text, err := r.fs.text(dir, name, "meminfo")
+	text, err := r.fs.Text(dir, name, "meminfo")
 	if err != nil {
 		return 0, err
 	}

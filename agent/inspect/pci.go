@@ -6,13 +6,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
 // readPCI reads every function with its place in the tree, the link it has and could have, what it enforces and the errors it counted.
 func (r *reading) readPCI(context.Context) {
 	const dir = "sys/bus/pci/devices"
-	names, err := r.fs.list(dir)
+	names, err := r.fs.List(dir)
 	if err != nil {
 		r.missing("pci", err)
 		return
@@ -23,16 +24,16 @@ func (r *reading) readPCI(context.Context) {
 			to   *string
 			file string
 		}{{&p.Vendor, "vendor"}, {&p.Device, "device"}, {&p.Class, "class"}} {
-			text, err := r.fs.text(dir, name, f.file)
+			text, err := r.fs.Text(dir, name, f.file)
 			if err != nil {
 				r.missing("pci/"+name+" "+f.file, err)
 			}
 			*f.to = strings.TrimPrefix(text, "0x")
 		}
-		p.Driver = r.fs.base(dir, name, "driver")
-		p.NUMANode = int(r.fs.numberOr(-1, dir, name, "numa_node"))
-		if device := r.fs.device(dir, name); device != "" {
-			if parent := path.Base(path.Dir(device)); isPCIAddress(parent) {
+		p.Driver = r.fs.Base(dir, name, "driver")
+		p.NUMANode = int(r.fs.NumberOr(-1, dir, name, "numa_node"))
+		if device := r.fs.Device(dir, name); device != "" {
+			if parent := path.Base(path.Dir(device)); sysfs.IsPCIAddress(parent) {
 				p.Parent = parent
 			}
 		}
@@ -51,7 +52,7 @@ func (r *reading) readPCI(context.Context) {
 
 // linkSpeed is "32.0 GT/s PCIe" as the kernel prints it, or "" where a function has no link of its own.
 func (r *reading) linkSpeed(parts ...string) string {
-	s := r.fs.try(parts...)
+	s := r.fs.Try(parts...)
 	if strings.HasPrefix(s, "Unknown") {
 		return ""
 	}
@@ -59,7 +60,7 @@ func (r *reading) linkSpeed(parts ...string) string {
 }
 
 func (r *reading) linkWidth(parts ...string) int {
-	n, err := strconv.Atoi(r.fs.try(parts...))
+	n, err := strconv.Atoi(r.fs.Try(parts...))
 	if err != nil || n < 0 || n > 64 { // the kernel prints 255 for unknown
 		return 0
 	}

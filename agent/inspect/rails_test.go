@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -99,7 +100,7 @@ func TestRails(t *testing.T) {
 		{"no GPU", 1, []function{{"pci0000:00/0000:00:01.0/0000:01:00.0", hca, 0}, {"pci0000:00/0000:00:02.0", port, 0}}, []fleet.HCA{{Name: "a", PCIAddress: "0000:01:00.0"}}, nil, "storage"},
 	} {
 		t.Run(tc.situation, func(t *testing.T) {
-			r := &reading{fs: newTree(treeOf(t, tc.nodes, tc.tree)), inv: &fleet.Inventory{HCAs: tc.hcas, NUMANodes: make([]fleet.NUMANode, tc.nodes)}}
+			r := &reading{fs: sysfs.New(treeOf(t, tc.nodes, tc.tree)), inv: &fleet.Inventory{HCAs: tc.hcas, NUMANodes: make([]fleet.NUMANode, tc.nodes)}}
 			r.readPCI(t.Context())
 			r.readRails(t.Context())
 			var got []string

@@ -21,9 +21,9 @@ func (r *reading) smart(ctx context.Context, d fleet.Disk) *fleet.Smart {
 	var b []byte
 	var err error
 	switch {
-	case !r.fs.live():
-		controller := path.Base(path.Dir(r.fs.device("sys/block", d.Name)))
-		if b, err = r.fs.bytes(smartDir, controller); errors.Is(err, fs.ErrNotExist) {
+	case !r.fs.Live():
+		controller := path.Base(path.Dir(r.fs.Device("sys/block", d.Name)))
+		if b, err = r.fs.Bytes(smartDir, controller); errors.Is(err, fs.ErrNotExist) {
 			return nil // a recording without logs is no drive without health
 		}
 	case r.opts.SmartLog == nil:

@@ -13,7 +13,7 @@ const globalVariable = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 // readSystem reads who the machine is and how it was started.
 func (r *reading) readSystem(context.Context) {
 	s := &r.inv.System
-	s.Kernel = r.fs.try("proc/sys/kernel/osrelease")
+	s.Kernel = r.fs.Try("proc/sys/kernel/osrelease")
 	r.readFirmware(s)
 	if o := r.opts.System; o != nil {
 		kernel := s.Kernel
@@ -37,7 +37,7 @@ func (r *reading) readSystem(context.Context) {
 		{"bios_date", "bios_date", &s.BIOSDate, func(d *dmi) string { return d.BIOSInformation.ReleaseDate }},
 	} {
 		// The kernel's own decoding first: it has the quirks of twenty years, the byte order of UUIDs among them.
-		text, err := r.fs.text("sys/class/dmi/id", f.file)
+		text, err := r.fs.Text("sys/class/dmi/id", f.file)
 		if placeholder(text) && r.dmi != nil {
 			text = f.table(r.dmi)
 		}
@@ -67,11 +67,11 @@ func placeholder(s string) bool {
 
 func (r *reading) readFirmware(s *fleet.System) {
 	s.FirmwareMode, s.SecureBoot = "bios", "off"
-	if !r.fs.exists("sys/firmware/efi") {
+	if !r.fs.Exists("sys/firmware/efi") {
 		return
 	}
 	s.FirmwareMode, s.SecureBoot = "uefi", "unknown"
-	b, err := r.fs.bytes("sys/firmware/efi/efivars", "SecureBoot-"+globalVariable)
+	b, err := r.fs.Bytes("sys/firmware/efi/efivars", "SecureBoot-"+globalVariable)
 	switch {
 	case err != nil:
 		r.missing("system.secure_boot", err)

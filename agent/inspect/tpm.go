@@ -15,12 +15,12 @@ import (
 // readTPM reads the first trusted platform module. A machine without one has none, which is no miss.
 func (r *reading) readTPM(context.Context) {
 	const dir = "sys/class/tpm/tpm0"
-	if !r.fs.exists(dir) {
+	if !r.fs.Exists(dir) {
 		return
 	}
 	t := &fleet.TPM{}
 	r.inv.TPM = t
-	switch major, err := r.fs.number(dir, "tpm_version_major"); {
+	switch major, err := r.fs.Number(dir, "tpm_version_major"); {
 	case err != nil:
 		r.missing("tpm.version", err)
 	case major == 2:
@@ -33,7 +33,7 @@ func (r *reading) readTPM(context.Context) {
 	if t.Version != "2.0" {
 		return
 	}
-	if !r.fs.live() {
+	if !r.fs.Live() {
 		r.missingf("tpm.manufacturer", "a recording cannot be asked")
 		return
 	}

@@ -17,8 +17,8 @@ const (
 // fromDevlink fills in what devlink knows better than sysfs, or alone.
 func (r *reading) fromDevlink(h *fleet.HCA) {
 	info := r.live.info[h.PCIAddress]
-	if !r.isLive() {
-		info = pairs(r.try(devlinkDir, h.PCIAddress))
+	if !r.Live() {
+		info = pairs(r.Try(devlinkDir, h.PCIAddress))
 	}
 	set := func(to *string, keys ...string) {
 		for _, k := range keys {
@@ -47,10 +47,10 @@ func isBlueField(kind string) bool {
 
 // resources counts what somebody left open.
 func (r *reading) resources(name string) map[string]int64 {
-	if r.isLive() {
+	if r.Live() {
 		return r.live.resources[name]
 	}
-	text := r.try(resourceDir, name)
+	text := r.Try(resourceDir, name)
 	if text == "" {
 		return nil
 	}

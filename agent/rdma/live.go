@@ -3,7 +3,6 @@ package rdma
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"github.com/Mellanox/rdmamap"
@@ -23,12 +22,12 @@ type live struct {
 // request a deadline of a minute.
 func askKernel(r *reading) live {
 	l := live{info: map[string]map[string]string{}, resources: map[string]map[string]int64{}}
-	names, err := r.list(class)
+	names, err := r.List(class)
 	if err != nil {
 		r.missing("hca", err)
 	}
 	for _, name := range names {
-		address := filepath.Base(r.target(class, name, "device"))
+		address := r.Base(class, name, "device")
 		info, err := netlink.DevlinkGetDeviceInfoByNameAsMap("pci", address)
 		if err != nil {
 			if !errors.Is(err, unix.ENODEV) {

@@ -20,12 +20,12 @@ func (r *reading) module(what string, interfaces []string) *fleet.PortModule {
 	}
 	var b []byte
 	var err error
-	if r.isLive() {
+	if r.Live() {
 		b, err = readModule(interfaces[0])
 		if errors.Is(err, errNoModule) {
 			return nil
 		}
-	} else if b, err = r.bytes(moduleDir, interfaces[0]); errors.Is(err, fs.ErrNotExist) {
+	} else if b, err = r.Bytes(moduleDir, interfaces[0]); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	var m *fleet.PortModule

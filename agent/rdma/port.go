@@ -14,26 +14,26 @@ import (
 func (r *reading) port(h fleet.HCA, n int) fleet.HCAPort {
 	dir := class + "/" + h.Name + "/ports/" + strconv.Itoa(n)
 	what := "hca/" + h.Name + "/port/" + strconv.Itoa(n)
-	p := fleet.HCAPort{Port: n, GUID: parseGUID(lastHalf(r.try(dir, "gids/0")))}
+	p := fleet.HCAPort{Port: n, GUID: parseGUID(lastHalf(r.Try(dir, "gids/0")))}
 	for _, f := range []struct {
 		file string
 		to   *string
 	}{{"state", &p.State}, {"phys_state", &p.PhysicalState}, {"link_layer", &p.LinkLayer}} {
-		text, err := r.text(dir, f.file)
+		text, err := r.Text(dir, f.file)
 		if err != nil {
 			r.missing(what+" "+f.file, err)
 			continue
 		}
 		*f.to = word(text)
 	}
-	rate, err := r.text(dir, "rate")
+	rate, err := r.Text(dir, "rate")
 	if err == nil {
 		p.RateGbps, err = parseRate(rate)
 	}
 	if err != nil {
 		r.missing(what+" rate", err)
 	}
-	p.LID, p.SMLID = int(r.numberOr(0, dir, "lid")), int(r.numberOr(0, dir, "sm_lid"))
+	p.LID, p.SMLID = int(r.NumberOr(0, dir, "lid")), int(r.NumberOr(0, dir, "sm_lid"))
 	p.Interfaces = r.interfaces(h.Name, n)
 	if h.Role == fleet.HCAFabric {
 		return p
@@ -74,7 +74,7 @@ func parseRate(s string) (float64, error) {
 
 // pkeys is the port's table without its empty entries, in its order.
 func (r *reading) pkeys(what, dir string) []string {
-	names, err := r.list(dir, "pkeys")
+	names, err := r.List(dir, "pkeys")
 	if err != nil {
 		r.missing(what+" pkeys", err)
 	}
@@ -86,7 +86,7 @@ func (r *reading) pkeys(what, dir string) []string {
 	})
 	var out []string
 	for _, name := range names {
-		key := strings.ToLower(r.try(dir, "pkeys", name))
+		key := strings.ToLower(r.Try(dir, "pkeys", name))
 		if len(key) == 6 && key != "0x0000" {
 			out = append(out, key)
 		}
@@ -99,7 +99,7 @@ func (r *reading) pkeys(what, dir string) []string {
 func (r *reading) counters(what, dir string) map[string]int64 {
 	var out map[string]int64
 	for _, folder := range []string{"counters", "hw_counters"} {
-		names, err := r.list(dir, folder)
+		names, err := r.List(dir, folder)
 		if err != nil {
 			r.missing(what+" "+folder, err)
 		}
@@ -107,7 +107,7 @@ func (r *reading) counters(what, dir string) map[string]int64 {
 			if name == "lifespan" {
 				continue
 			}
-			n, err := r.number(dir, folder, name)
+			n, err := r.Number(dir, folder, name)
 			if err != nil {
 				if !errors.Is(err, fs.ErrNotExist) {
 					r.missing(what+" "+folder, err)
@@ -130,13 +130,13 @@ func (r *reading) counters(what, dir string) map[string]int64 {
 
 // interfaces are the network interfaces of a port: those of the function whose dev_port, from 0 on, is the port's.
 func (r *reading) interfaces(name string, port int) []string {
-	list, err := r.list(class, name, "device/net")
+	list, err := r.List(class, name, "device/net")
 	if err != nil {
 		return nil
 	}
 	var out []string
 	for _, n := range list {
-		if int(r.numberOr(0, class, name, "device/net", n, "dev_port"))+1 == port {
+		if int(r.NumberOr(0, class, name, "device/net", n, "dev_port"))+1 == port {
 			out = append(out, n)
 		}
 	}

@@ -4,11 +4,11 @@ package rdma
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -16,13 +16,13 @@ const class = "sys/class/infiniband"
 
 // reading is one look at the devices below a root.
 type reading struct {
-	tree
+	sysfs.Tree
 	missed []fleet.Missing
 	live   live // what the kernel tells by netlink; empty for a recording, which has it as files
 }
 
 func (r *reading) missing(what string, err error) {
-	m := fleet.Missing{What: what, Why: r.plain(err)}
+	m := fleet.Missing{What: what, Why: r.Plain(err)}
 	if !slices.Contains(r.missed, m) {
 		r.missed = append(r.missed, m)
 	}
@@ -35,15 +35,15 @@ func (r *reading) missingf(what, format string, args ...any) {
 // Read reads every device below root: "" or "/" is this machine, where netlink and ethtool are asked, too; anything else is a recording. Role is set only
 // where the device tells it (management, fabric): what is a rail depends on where the GPUs are.
 func Read(ctx context.Context, root string) ([]fleet.HCA, []fleet.Missing) {
-	r := &reading{tree: newTree(root)}
-	names, err := r.list(class)
+	r := &reading{Tree: sysfs.New(root)}
+	names, err := r.List(class)
 	if err != nil {
 		r.missing("hca", err)
 	}
 	if len(names) == 0 {
 		return nil, r.missed
 	}
-	if r.isLive() {
+	if r.Live() {
 		r.live = askKernel(r)
 	}
 	var out []fleet.HCA
@@ -54,7 +54,7 @@ func Read(ctx context.Context, root string) ([]fleet.HCA, []fleet.Missing) {
 		}
 		out = append(out, r.device(name))
 	}
-	if r.isLive() {
+	if r.Live() {
 		r.crossCheck(out)
 	}
 	return out, r.missed
@@ -62,17 +62,17 @@ func Read(ctx context.Context, root string) ([]fleet.HCA, []fleet.Missing) {
 
 func (r *reading) device(name string) fleet.HCA {
 	dir := class + "/" + name
-	h := fleet.HCA{Name: name, NUMANode: -1, Type: r.try(dir, "hca_type"), PSID: r.try(dir, "board_id"), Firmware: r.try(dir, "fw_ver"), Ports: []fleet.HCAPort{}}
-	h.PCIAddress = filepath.Base(r.target(dir, "device"))
-	if h.PCIAddress == "." {
+	h := fleet.HCA{Name: name, NUMANode: -1, Type: r.Try(dir, "hca_type"), PSID: r.Try(dir, "board_id"), Firmware: r.Try(dir, "fw_ver"), Ports: []fleet.HCAPort{}}
+	h.PCIAddress = r.Base(dir, "device")
+	if h.PCIAddress == "" {
 		h.PCIAddress = ""
 		r.missingf("hca/"+name+" pci_address", "it has no device in sysfs")
 	}
 	pci := dir + "/device"
-	if vendor, device := r.try(pci, "vendor"), r.try(pci, "device"); vendor != "" && device != "" {
+	if vendor, device := r.Try(pci, "vendor"), r.Try(pci, "device"); vendor != "" && device != "" {
 		h.PCIDevice = strings.TrimPrefix(vendor, "0x") + ":" + strings.TrimPrefix(device, "0x")
 	}
-	h.NUMANode = int(r.numberOr(-1, pci, "numa_node"))
+	h.NUMANode = int(r.NumberOr(-1, pci, "numa_node"))
 	h.NodeGUID = r.guid(name, dir, "node_guid")
 	h.SystemGUID = r.guid(name, dir, "sys_image_guid")
 	h.PCIe = r.link(pci)
@@ -82,7 +82,7 @@ func (r *reading) device(name string) fleet.HCA {
 	h.Role = r.role(h, vpd)
 	h.TemperatureC = r.temperature(h)
 	h.Resources = r.resources(name)
-	ports, err := r.list(dir, "ports")
+	ports, err := r.List(dir, "ports")
 	if err != nil || len(ports) == 0 {
 		r.missingf("hca/"+name+" ports", "it shows none: %v", err)
 	}
@@ -107,12 +107,12 @@ func (r *reading) role(h fleet.HCA, vpd map[string]string) string {
 	if strings.Contains(h.Name, "bond") {
 		return fleet.HCAManagement
 	}
-	names, err := r.list(class, h.Name, "device/net")
+	names, err := r.List(class, h.Name, "device/net")
 	if err != nil {
 		return ""
 	}
 	for _, n := range names {
-		if r.exists(class, h.Name, "device/net", n, "bonding_slave") {
+		if r.Exists(class, h.Name, "device/net", n, "bonding_slave") {
 			return fleet.HCAManagement
 		}
 	}
@@ -121,7 +121,7 @@ func (r *reading) role(h fleet.HCA, vpd map[string]string) string {
 
 // guid turns "a088:c203:00b2:f000" into the form of fleet.GUID.
 func (r *reading) guid(name, dir, file string) fleet.GUID {
-	text, err := r.text(dir, file)
+	text, err := r.Text(dir, file)
 	if err != nil {
 		r.missing("hca/"+name+" "+file, err)
 		return ""
@@ -145,10 +145,10 @@ func parseGUID(text string) fleet.GUID {
 // link is the PCIe link of the function.
 func (r *reading) link(pci string) *fleet.PCIeLink {
 	generation := func(file string) int {
-		return slices.Index([]string{"2.5 GT/s PCIe", "5.0 GT/s PCIe", "8.0 GT/s PCIe", "16.0 GT/s PCIe", "32.0 GT/s PCIe", "64.0 GT/s PCIe"}, r.try(pci, file)) + 1
+		return slices.Index([]string{"2.5 GT/s PCIe", "5.0 GT/s PCIe", "8.0 GT/s PCIe", "16.0 GT/s PCIe", "32.0 GT/s PCIe", "64.0 GT/s PCIe"}, r.Try(pci, file)) + 1
 	}
 	width := func(file string) int {
-		n := r.numberOr(0, pci, file)
+		n := r.NumberOr(0, pci, file)
 		if n < 0 || n > 64 {
 			return 0 // 255 is the kernel's word for unknown
 		}
@@ -166,11 +166,11 @@ func (r *reading) temperature(h fleet.HCA) *int {
 	if h.Role == fleet.HCAFabric {
 		return nil
 	}
-	sensors, err := r.list(class, h.Name, "device/hwmon")
+	sensors, err := r.List(class, h.Name, "device/hwmon")
 	if err != nil || len(sensors) == 0 {
 		return nil
 	}
-	milli, err := r.number(class, h.Name, "device/hwmon", sensors[0], "temp1_input")
+	milli, err := r.Number(class, h.Name, "device/hwmon", sensors[0], "temp1_input")
 	if err != nil {
 		return nil
 	}

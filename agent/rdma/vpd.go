@@ -8,7 +8,7 @@ import (
 
 // vital reads a function's vital product data: part number (PN), serial number (SN) and the vendor's keywords.
 func (r *reading) vital(name, pci string) map[string]string {
-	b, err := r.bytes(pci, "vpd")
+	b, err := r.Bytes(pci, "vpd")
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			r.missing("hca/"+name+" vpd", err)
