@@ -28,7 +28,7 @@ func (b *BMC) retry(ctx context.Context, req request, send func(context.Context,
 		r, err := send(ctx, req)
 		var e *Error
 		if err == nil {
-			if r.status < 300 {
+			if r.status < 300 || r.status == http.StatusNotModified && req.ifNoneMatch != "" {
 				return r, nil
 			}
 			e = b.failure(req, r)

@@ -30,6 +30,7 @@ type request struct {
 	method, uri string
 	body        any
 	ifMatch     string
+	ifNoneMatch string // a 304 is then a success without a body
 	token       string // X-Auth-Token
 	basic       *Credentials
 	timeout     time.Duration
@@ -207,6 +208,9 @@ func (w *wire) send(ctx context.Context, req request, body []byte) (*response, e
 	}
 	if req.ifMatch != "" {
 		hr.Header.Set("If-Match", req.ifMatch)
+	}
+	if req.ifNoneMatch != "" {
+		hr.Header.Set("If-None-Match", req.ifNoneMatch)
 	}
 	if req.token != "" {
 		hr.Header.Set("X-Auth-Token", req.token)

@@ -92,7 +92,7 @@ func addCompletion(root *cobra.Command, p *program) {
 		"output":       {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},
 		"config-drive": {string(fleet.ConfigDriveOpenStack), string(fleet.ConfigDriveNoCloud)},
 		"ready":        {string(fleet.ReadyOS), string(fleet.ReadyPhoneHome), string(fleet.ReadyNow)},
-		"against":      {fleet.AgainstClass, fleet.AgainstLast, fleet.AgainstFleet},
+		"against":      {fleet.AgainstClass, fleet.AgainstLast, fleet.AgainstFleet, fleet.AgainstBMC},
 		"use":          {"inspect", "clean", "burn", "deploy", "rebuild", "release", "resume"},
 		"format":       {"raw", "raw.zst", "raw.gz", "raw.xz", "qcow2"},
 	}

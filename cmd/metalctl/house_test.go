@@ -48,6 +48,7 @@ var arrows = []struct {
 	{"agent/efi", "", ""},
 	{"redfish", "redfish/quirk", "the client reads its table"},
 	{"redfish/quirk", "", ""},
+	{"redfish/hgx", "", "reads resources by an interface of its own; main hands it the client"},
 	{"provision/vmedia", "", ""},
 	{"images", "", ""},
 	{"images/ramdisk", "", ""},

@@ -19,8 +19,9 @@ func nodeInventory(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use: "inventory NODE", Short: "Print what the newest inspection found, or in which ways that is not what it should be", Args: exactly("NODE"),
 		Long: "Print what the newest inspection found.\n\nWith --diff print by component what is wrong by itself, what its class does not say, what has changed since the inspection before, and in what it " +
-			"differs from most other nodes of its class. Exit code 9 where there are differences.",
-		Example: "  metalctl node inventory hgx-001 --diff",
+			"differs from most other nodes of its class. Exit code 9 where there are differences.\n\nWith --against bmc its BMC is asked now, by reads only and for two minutes at most, for the GPU baseboard, " +
+			"and what the host showed is compared with what the baseboard's own controller shows: GPUs that not both see, firmware, both ends of the NVLinks, memory, roots of trust.",
+		Example: "  metalctl node inventory hgx-001 --diff\n  metalctl node inventory hgx-001 --diff --against bmc",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(against) > 0 && !diff {
 				return usageError("--against goes with --diff")
@@ -45,7 +46,7 @@ func nodeInventory(p *program) *cobra.Command {
 	}
 	f := c.Flags()
 	f.BoolVar(&diff, "diff", false, "print the differences; exit code 9 where there are any")
-	f.StringSliceVar(&against, "against", nil, "with --diff: class (with what is wrong by itself), last or fleet (default all)")
+	f.StringSliceVar(&against, "against", nil, "with --diff: class (with what is wrong by itself), last, fleet (default these three), or bmc, which asks the BMC now")
 	return c
 }
 
@@ -102,6 +103,8 @@ func comparedWords(d api.Differences) string {
 			out = append(out, "class "+d.Class)
 		case a == fleet.AgainstLast && !d.LastAt.IsZero():
 			out = append(out, "the inspection of "+d.LastAt.UTC().Format(time.RFC3339))
+		case a == fleet.AgainstBMC && !d.BoardAt.IsZero():
+			out = append(out, "the baseboard by its BMC")
 		case a == fleet.AgainstFleet && d.Fellows > 1:
 			out = append(out, fmt.Sprintf("%d fellows", d.Fellows))
 		}

@@ -158,7 +158,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 		controllers.close(closing)
 	}()
 	srv, err := server.Open(ctx, cfg.serverConfig(), server.Deps{
-		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers,
+		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers, Boards: controllers,
 		Media: media, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept, Physician: doctor, Standby: second, Stored: db.Stored,
 	})
 	if err != nil {

@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -12,7 +14,7 @@ import (
 // Differences says in which ways a node's newest inventory is not what it should be. What is wrong by itself goes with the class.
 type Differences struct {
 	Node string `json:"node"`
-	// Against are what it was compared with: class, last, fleet.
+	// Against are what it was compared with: class, last, fleet, bmc.
 	Against []string `json:"against"`
 	Class   string   `json:"class,omitempty"`
 	// InventoryAt is when the inventory was taken, LastAt the one before, zero where there is none.
@@ -20,15 +22,22 @@ type Differences struct {
 	LastAt      time.Time `json:"last_at,omitzero"`
 	// Fellows is with how many nodes of its class it was compared.
 	Fellows int `json:"fellows,omitempty"`
+	// BoardAt is when the BMC was asked for its GPU baseboard, zero where it was not, or shows none.
+	BoardAt time.Time `json:"board_at,omitzero"`
 	// NotCompared says what could not be compared, and why.
 	NotCompared []string           `json:"not_compared,omitempty"`
 	Differences []fleet.Difference `json:"differences"`
 }
 
-// Differences compares a node's newest inventory; no words mean all of class, last and fleet.
+// Differences compares a node's newest inventory; no words mean all of class, last and fleet. The word bmc asks its BMC, which may take two minutes.
 func (c *Client) Differences(ctx context.Context, idOrName string, against ...string) (Differences, error) {
 	var d Differences
-	return d, c.get(ctx, nodePath(idOrName, "differences"), url.Values{"against": against}, &d)
+	r := request{method: http.MethodGet, path: nodePath(idOrName, "differences"), query: url.Values{"against": against}}
+	if slices.Contains(against, fleet.AgainstBMC) {
+		r.extra = 2 * time.Minute
+	}
+	_, err := c.do(ctx, r, &d)
+	return d, err
 }
 
 // Topology reads what a node is made of, laid out to be drawn.

@@ -101,6 +101,12 @@ type Powerer interface {
 	SetPower(ctx context.Context, id fleet.NodeID, action string) (state string, err error)
 }
 
+// Boards looks at the GPU baseboard behind a node's BMC, by reads only.
+type Boards interface {
+	// Baseboard is nil where the BMC shows none. Its deadline is that of ctx; what was not read by then is named in it.
+	Baseboard(ctx context.Context, id fleet.NodeID) (*fleet.Baseboard, error)
+}
+
 // Media are the boot ISOs that the server has. At least one is there.
 type Media interface {
 	// Ramdisks says what there is; the first is this program's own: what its configuration names, or what it built.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -15,7 +16,7 @@ const mostFellows = 32
 
 type differencesIn struct {
 	Item
-	Against []string `query:"against,explode" maxItems:"3" enum:"class,last,fleet" doc:"what to compare the newest inventory with; none means all"`
+	Against []string `query:"against,explode" maxItems:"4" enum:"class,last,fleet,bmc" doc:"what to compare the newest inventory with; none means class, last and fleet; bmc asks the node's BMC for its GPU baseboard now, which may take two minutes"`
 }
 
 func (s *Server) getDifferences(ctx context.Context, in *differencesIn) (*plain[api.Differences], error) {
@@ -67,7 +68,36 @@ func (s *Server) getDifferences(ctx context.Context, in *differencesIn) (*plain[
 		}
 		out.Differences = append(out.Differences, verdict.Fellows(inv, fellows)...)
 	}
+	if slices.Contains(out.Against, fleet.AgainstBMC) {
+		class, err := s.classOf(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		board, err := s.baseboard(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		if board == nil {
+			not("bmc: its BMC shows no GPU baseboard")
+		} else {
+			ds, why := verdict.Baseboard(inv, class, *board)
+			out.BoardAt, out.Differences, out.NotCompared = board.TakenAt, append(out.Differences, ds...), append(out.NotCompared, why...)
+		}
+	}
 	return &plain[api.Differences]{out}, nil
+}
+
+// boardLimit is how long the BMC may be asked for its baseboard.
+const boardLimit = 2 * time.Minute
+
+// baseboard asks the node's BMC for it; nil where it shows none.
+func (s *Server) baseboard(ctx context.Context, n fleet.Node) (*fleet.Baseboard, error) {
+	if s.Boards == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, boardLimit)
+	defer cancel()
+	return s.Boards.Baseboard(ctx, n.ID)
 }
 
 // newestInventory reads what the last inspection found.

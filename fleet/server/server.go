@@ -70,6 +70,8 @@ type Deps struct {
 	Media       Media
 	Images      ImageChecker
 	Packs       PackChecker
+	// Boards may be nil: then there are no baseboards to compare with.
+	Boards Boards
 	// Backups and Physician may be nil: what they answer then is refused.
 	Backups   Backups
 	Physician Physician
