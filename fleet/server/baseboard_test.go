@@ -44,7 +44,7 @@ func TestDifferencesBMC(t *testing.T) {
 	f.board = &fleet.Baseboard{TakenAt: w.Now(), GPUs: []fleet.BoardGPU{{Name: "GPU_SXM_1", Number: 1, Serial: "A", State: "Enabled"}, {Name: "GPU_SXM_2", Number: 2, Serial: "B", State: "Enabled"}}}
 	d, err = w.client.Differences(ctx, "n1", fleet.AgainstBMC)
 	must(t, err)
-	if len(d.Differences) != 1 || d.Differences[0].Code != "MC-BOARD-GPU-HOST" || d.Differences[0].Component != "gpu/2" || d.BoardAt.IsZero() {
+	if len(d.Differences) != 1 || d.Differences[0].Code != "MC-BOARD-GPU-HOST" || d.Differences[0].Component != "gpu/2" || d.Differences[0].Blocks != fleet.BlocksNothing || d.BoardAt.IsZero() {
 		t.Errorf("got %+v", d)
 	}
 	f.err = fleet.Errorf(fleet.Refused, "MC-BMC-TLS", "another key")

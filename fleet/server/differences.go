@@ -81,6 +81,9 @@ func (s *Server) getDifferences(ctx context.Context, in *differencesIn) (*plain[
 			not("bmc: its BMC shows no GPU baseboard")
 		} else {
 			ds, why := verdict.Baseboard(inv, class, *board)
+			for i := range ds {
+				ds[i].Blocks = fleet.BlocksNothing // they are shown; no inspection has made faults of them
+			}
 			out.BoardAt, out.Differences, out.NotCompared = board.TakenAt, append(out.Differences, ds...), append(out.NotCompared, why...)
 		}
 	}

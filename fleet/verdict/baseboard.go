@@ -123,6 +123,7 @@ func (j *boardJudge) numbering() int {
 func (j *boardJudge) presence() {
 	seen := map[int]bool{} // host's GPUs that the BMC sees, too
 	var unseen []int
+	others := j.otherBoard()
 	highest := j.class.Expect.GPUs.Count
 	at := map[int]bool{} // module ids that somebody sees
 	for i, g := range j.b.GPUs {
@@ -137,8 +138,9 @@ func (j *boardJudge) presence() {
 			unseen = append(unseen, i)
 			continue
 		}
-		seen[k] = true
-		j.pair(i, k)
+		if seen[k] = true; !others {
+			j.pair(i, k)
+		}
 	}
 	all := len(unseen) > 1 && len(j.inv.GPUs) == 0
 	for _, i := range unseen {
@@ -164,6 +166,32 @@ func (j *boardJudge) presence() {
 	j.nobody(highest, at)
 }
 
+// otherBoard tells that no serial of the board is the host's: that is one story, of the board or of the BMC, and not one of each GPU.
+func (j *boardJudge) otherBoard() bool {
+	differ := 0
+	for i, g := range j.b.GPUs {
+		if k := j.host[i]; k >= 0 && j.otherSerial(i, k) {
+			differ++
+		} else if k >= 0 && g.State != "Absent" {
+			return false
+		}
+	}
+	if differ < 2 {
+		return false
+	}
+	j.block(finding{code: "MC-BOARD-GPU-OTHER", component: "gpus", want: j.inv.GPUs[0].Serial, got: j.b.GPUs[0].Serial, do: "retest"},
+		"all %d GPUs that the BMC shows have other serials than those of the host: the baseboard was replaced since the inspection, or the BMC is another machine's", differ)
+	for _, n := range j.name {
+		j.cover(n)
+	}
+	return true
+}
+
+func (j *boardJudge) otherSerial(i, k int) bool {
+	g, h := &j.b.GPUs[i], &j.inv.GPUs[k]
+	return g.Serial != "" && h.Serial != "" && !strings.EqualFold(g.Serial, h.Serial)
+}
+
 // nobody finds places where neither side sees a GPU.
 func (j *boardJudge) nobody(highest int, at map[int]bool) {
 	if len(at) == 0 || highest > 64 {
@@ -184,7 +212,7 @@ func (j *boardJudge) nobody(highest int, at map[int]bool) {
 func (j *boardJudge) pair(i, k int) {
 	g, h, name := &j.b.GPUs[i], &j.inv.GPUs[k], j.name[i]
 	switch {
-	case g.Serial != "" && h.Serial != "" && !strings.EqualFold(g.Serial, h.Serial):
+	case j.otherSerial(i, k):
 		j.block(finding{code: "MC-BOARD-GPU-OTHER", component: name, want: h.Serial, got: g.Serial, do: "retest"},
 			"%s: the BMC shows another GPU there, with serial %s: it was replaced since the inspection, or the BMC is another machine's", j.part(k), g.Serial)
 		j.cover(name)

@@ -52,9 +52,13 @@ func TestBaseboard(t *testing.T) {
 			b.GPUs[1].Health = "Critical"
 		}, "critical MC-BOARD-GPU-DRIVER gpu/2 replace"},
 		{"another GPU is in place", func(_ *fleet.Inventory, b *fleet.Baseboard) { b.GPUs[1].Serial = "OTHER" }, "critical MC-BOARD-GPU-OTHER gpu/2 retest"},
+		{"another board is in place", func(_ *fleet.Inventory, b *fleet.Baseboard) {
+			for i := range b.GPUs {
+				b.GPUs[i].Serial, b.GPUs[i].VBIOS, b.Links[i].B.State = "X"+b.GPUs[i].Serial, "97", "down"
+			}
+		}, "critical MC-BOARD-GPU-OTHER gpus retest"},
 		{"two GPUs changed places", func(_ *fleet.Inventory, b *fleet.Baseboard) {
 			b.GPUs[0].Serial, b.GPUs[1].Serial = b.GPUs[1].Serial, b.GPUs[0].Serial
-			b.GPUs[0].Number, b.GPUs[1].Number = b.GPUs[0].Number, b.GPUs[1].Number
 		}, "warning MC-BOARD-GPU-PLACE gpu/1 retest\nwarning MC-BOARD-GPU-PLACE gpu/2 retest"},
 		{"one VBIOS differs", func(_ *fleet.Inventory, b *fleet.Baseboard) { b.GPUs[1].VBIOS = "97" }, "warning MC-BOARD-FIRMWARE gpu/2 cold-cycle"},
 		{"every VBIOS differs", func(_ *fleet.Inventory, b *fleet.Baseboard) {
