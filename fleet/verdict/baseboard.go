@@ -54,6 +54,8 @@ type boardJudge struct {
 	// offset is what makes a module id of the number in a GPU's name: boards count from 0 or from 1.
 	offset int
 	byName map[string]string // component by the board's name of a GPU
+	// nameless is how many GPUs the host has on PCI of which nothing tells which they are.
+	nameless int
 }
 
 // seat joins the GPUs of both views.
@@ -83,6 +85,19 @@ func (j *boardJudge) seat() {
 	match(func(g fleet.BoardGPU, h fleet.GPU) bool {
 		return g.Number >= 0 && h.ModuleID > 0 && g.Number+j.offset == h.ModuleID
 	})
+	// A GPU that the driver lost tells neither serial nor module id: where it is the only one, the place that is left over is its own.
+	for i, g := range gpus {
+		for k := range j.inv.GPUs {
+			if j.host[i] < 0 && !taken[k] && g.Number >= 0 && j.names.modules && j.names.gpu[k] == "gpu/"+strconv.Itoa(g.Number+j.offset) {
+				j.host[i], taken[k] = k, true
+			}
+		}
+	}
+	for k, h := range j.inv.GPUs {
+		if !taken[k] && h.ModuleID == 0 && h.Serial == "" && bareUUID(h.UUID) == "" {
+			j.nameless++
+		}
+	}
 	for i, g := range gpus {
 		switch {
 		case j.host[i] >= 0:
@@ -142,6 +157,7 @@ func (j *boardJudge) presence() {
 			j.pair(i, k)
 		}
 	}
+	unseen = j.untold(unseen)
 	all := len(unseen) > 1 && len(j.inv.GPUs) == 0
 	for _, i := range unseen {
 		if f := (finding{code: "MC-BOARD-GPU-HOST", component: j.name[i], want: "on PCI", got: "absent", do: "cold-cycle"}); !all {
@@ -157,13 +173,27 @@ func (j *boardJudge) presence() {
 		if h.ModuleID > 0 {
 			highest, at[h.ModuleID] = max(highest, h.ModuleID), true
 		}
-		if !seen[k] && (h.Vendor == "nvidia" || h.Vendor == "") {
+		if anonymous := h.ModuleID == 0 && h.Serial == "" && bareUUID(h.UUID) == ""; !seen[k] && !anonymous && (h.Vendor == "nvidia" || h.Vendor == "") {
 			j.warn(finding{code: "MC-BOARD-GPU-BMC", component: j.names.gpu[k], want: "seen by the BMC", got: "absent", do: "cold-cycle"},
 				"%s: the host has it and the BMC does not: nobody watches its temperature and firmware; the baseboard's controller or its bus to the GPU, not the GPU's work", j.part(k))
 			j.cover(j.names.gpu[k])
 		}
 	}
 	j.nobody(highest, at)
+}
+
+// untold takes out of the GPUs that the host seems not to have those that it may have on PCI without telling which they are.
+func (j *boardJudge) untold(unseen []int) []int {
+	if j.nameless == 0 {
+		return unseen
+	}
+	// Which of them are on PCI nobody can tell: none is called absent.
+	for _, i := range unseen {
+		j.block(finding{code: "MC-BOARD-GPU-DRIVER", component: j.name[i], want: "driven", got: "not driven", do: "cold-cycle"},
+			"%s: the BMC sees it (%s), and the driver does not; PCI shows %s that did not tell which it is", j.boardPart(i), j.words(i), count(j.nameless, "GPU"))
+		j.cover(j.name[i])
+	}
+	return nil
 }
 
 // otherBoard tells that no serial of the board is the host's: that is one story, of the board or of the BMC, and not one of each GPU.
@@ -254,124 +284,4 @@ func (j *boardJudge) boardPart(i int) string {
 		return j.part(k)
 	}
 	return fmt.Sprintf("%s (%s, serial %s)", strings.Replace(j.name[i], "gpu/", "GPU ", 1), j.b.GPUs[i].Name, orUnknown(j.b.GPUs[i].Serial))
-}
-
-// health repeats what the baseboard's controller says of its parts.
-func (j *boardJudge) health() {
-	for i, g := range j.b.GPUs {
-		if g.Health != "" && g.Health != "OK" {
-			j.sick(j.name[i], j.boardPart(i), g.Health)
-		}
-	}
-	for _, p := range slices.Sorted(maps.Keys(j.b.Health)) {
-		if j.byName[p] == "" {
-			j.sick("board/"+p, p, j.b.Health[p])
-		}
-	}
-}
-
-func (j *boardJudge) sick(component, what, health string) {
-	f := finding{code: "MC-BOARD-HEALTH", component: component, want: "OK", got: health, do: "retest"}
-	if health == "Critical" {
-		f.do = "replace"
-		j.block(f, "%s: the baseboard's controller says that its health is critical", what)
-		return
-	}
-	j.warn(f, "%s: the baseboard's controller says that its health is %s", what, strings.ToLower(health))
-}
-
-// versions compares the firmware that both views name. What all GPUs share is one difference.
-func (j *boardJudge) versions() {
-	items := map[string]string{}
-	for _, f := range j.b.Firmware {
-		items[f.ID] = f.Version
-	}
-	type change struct{ what, host, bmc string }
-	who := map[change][]int{}
-	var order []change
-	paired := 0
-	add := func(i int, what, host, bmc string) {
-		if host == "" || bmc == "" || strings.EqualFold(host, bmc) {
-			return
-		}
-		c := change{what, host, bmc}
-		if who[c] == nil {
-			order = append(order, c)
-		}
-		who[c] = append(who[c], i)
-	}
-	for i, g := range j.b.GPUs {
-		k := j.host[i]
-		if k < 0 || j.explained(j.name[i]) {
-			continue
-		}
-		paired++
-		h := j.inv.GPUs[k]
-		add(i, "VBIOS", h.VBIOS, g.VBIOS)
-		add(i, "InfoROM image", h.InfoROM["image"], items["HGX_InfoROM_"+g.Name])
-		add(i, "VBIOS", h.VBIOS, otherThan(items["HGX_FW_"+g.Name], g.VBIOS))
-	}
-	for _, c := range order {
-		f := finding{code: "MC-BOARD-FIRMWARE", component: "gpus", want: c.host, got: c.bmc, do: "cold-cycle"}
-		if is := who[c]; len(is) > 1 && len(is) == paired {
-			j.warn(f, "all %d GPUs: the %s is %s by the driver and %s by the BMC: an update waits for a power cycle, or was done since the inspection", len(is), c.what, c.host, c.bmc)
-			continue
-		}
-		for _, i := range who[c] {
-			f.component = j.name[i]
-			j.warn(f, "%s: its %s is %s by the driver and %s by the BMC: an update waits for a power cycle, or was done since the inspection", j.boardPart(i), c.what, c.host, c.bmc)
-		}
-	}
-}
-
-// otherThan is v, "" where it says what was said.
-func otherThan(v, said string) string {
-	if strings.EqualFold(v, said) {
-		return ""
-	}
-	return v
-}
-
-// memories finds what the controller knows of a GPU's memory and the driver did not say.
-func (j *boardJudge) memories() {
-	for i, g := range j.b.GPUs {
-		k := j.host[i]
-		if k < 0 || j.explained(j.name[i]) {
-			continue
-		}
-		h := j.inv.GPUs[k]
-		if rows := deref(h.RemappedRows); deref(g.RemapFailed) && !rows.Failure {
-			j.block(finding{code: "MC-GPU-REMAP-FAILED", component: j.name[i], want: "false", got: "true", do: "replace"}, "%s: the BMC says that a row of its memory could not be replaced, the driver did not", j.part(k))
-		} else if deref(g.RemapPending) && !rows.Pending {
-			j.block(finding{code: "MC-GPU-REMAP-PENDING", component: j.name[i], want: "false", got: "true", do: "reset"}, "%s: the BMC says that a row of its memory waits to be replaced, the driver did not", j.part(k))
-		}
-		if n := deref(g.Uncorrected); h.ECC != nil && n > h.ECC.Aggregate.Uncorrected {
-			j.warn(finding{code: "MC-GPU-ECC", component: j.name[i], want: fmt.Sprint(h.ECC.Aggregate.Uncorrected), got: fmt.Sprint(n), do: "retest"},
-				"%s: the BMC counts %d uncorrected errors over its life, the driver %d at the inspection", j.part(k), n, h.ECC.Aggregate.Uncorrected)
-		}
-	}
-}
-
-// roots finds GPUs whose root of trust is not there while others have one, and those that are switched off.
-func (j *boardJudge) roots() {
-	if len(j.b.Roots) == 0 {
-		return
-	}
-	have := map[string]bool{}
-	for _, r := range j.b.Roots {
-		for _, g := range j.b.GPUs {
-			if strings.HasSuffix(r.ID, "_"+g.Name) {
-				have[g.Name] = true
-			}
-		}
-		if !r.Enabled || r.Health == "Critical" {
-			j.warn(finding{code: "MC-BOARD-ROOT", component: "board/" + r.ID, want: "enabled", got: strings.TrimSpace(r.State + " " + r.Health), do: "configure"},
-				"the root of trust %s cannot vouch for the firmware of its part", r.ID)
-		}
-	}
-	for i, g := range j.b.GPUs {
-		if len(have) > 0 && !have[g.Name] && g.State != "Absent" {
-			j.warn(finding{code: "MC-BOARD-ROOT", component: j.name[i], want: "present", got: "absent", do: "cold-cycle"}, "%s has no root of trust in the BMC, and others have", j.boardPart(i))
-		}
-	}
 }

@@ -51,6 +51,14 @@ func TestBaseboard(t *testing.T) {
 			inv.GPUs[1] = fleet.GPU{Index: -1, Vendor: "nvidia", ModuleID: 2, Lost: "unknown: not initialised"}
 			b.GPUs[1].Health = "Critical"
 		}, "critical MC-BOARD-GPU-DRIVER gpu/2 replace"},
+		{"the driver lost a GPU that tells nothing any more", func(inv *fleet.Inventory, _ *fleet.Baseboard) {
+			inv.GPUs[1] = fleet.GPU{Index: 2, Vendor: "nvidia", PCIAddress: inv.GPUs[1].PCIAddress, Lost: "lost: GPU is lost"}
+		}, "critical MC-BOARD-GPU-DRIVER gpu/2 cold-cycle"},
+		{"the driver lost two GPUs that tell nothing any more", func(inv *fleet.Inventory, _ *fleet.Baseboard) {
+			for _, i := range []int{1, 2} {
+				inv.GPUs[i] = fleet.GPU{Index: 3 - i, Vendor: "nvidia", PCIAddress: inv.GPUs[i].PCIAddress, Lost: "lost: GPU is lost"}
+			}
+		}, "critical MC-BOARD-GPU-DRIVER gpu/2 cold-cycle\ncritical MC-BOARD-GPU-DRIVER gpu/3 cold-cycle"},
 		{"another GPU is in place", func(_ *fleet.Inventory, b *fleet.Baseboard) { b.GPUs[1].Serial = "OTHER" }, "critical MC-BOARD-GPU-OTHER gpu/2 retest"},
 		{"another board is in place", func(_ *fleet.Inventory, b *fleet.Baseboard) {
 			for i := range b.GPUs {
