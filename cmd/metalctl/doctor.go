@@ -89,7 +89,7 @@ func reportDoctor(p *program, d api.Doctor) error {
 	}
 	switch {
 	case bad > 0:
-		return &exitError{exitDiffers, fmt.Errorf("%d of %d checks are not well", bad, len(d.Findings))}
+		return &exitError{exitDiffers, fmt.Errorf("not well: %d of %d checks", bad, len(d.Findings))}
 	case unsure > 0:
 		return &exitError{exitUnsure, fmt.Errorf("%d of %d checks could not tell", unsure, len(d.Findings))}
 	}

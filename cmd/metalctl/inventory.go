@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -22,6 +23,7 @@ func printInventory(p *program, inv fleet.Inventory) error {
 		for len(cells) < 5 {
 			cells = append(cells, "")
 		}
+		cells[0] = fmt.Sprintf("%-9s", cells[0])
 		rows = append(rows, cells)
 	}
 	s := inv.System
@@ -66,7 +68,18 @@ func printInventory(p *program, inv fleet.Inventory) error {
 	for _, m := range inv.Missing {
 		add("missing", m.What, m.Why)
 	}
-	return printTable(p.stdout, rows)
+	// Each kind of part has columns of its own width: a GPU's names would push a disk's to the far right.
+	for len(rows) > 0 {
+		n := slices.IndexFunc(rows, func(r []string) bool { return r[0] != rows[0][0] })
+		if n < 0 {
+			n = len(rows)
+		}
+		if err := printTable(p.stdout, rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
 }
 
 // gpuName is a GPU's place on the board, or else its address.

@@ -147,7 +147,7 @@ func (o *verbOptions) run(ctx context.Context, p *program, d verbDoc, args []str
 		}
 	}
 	if failed != nil {
-		return &exitError{exitSomeFailed, fmt.Errorf("some of %d nodes refused %s", len(names), d.verb)}
+		return &exitError{exitSomeFailed, fmt.Errorf("%d of %d nodes refused %s", len(names)-len(ids), len(names), d.verb)}
 	}
 	return nil
 }

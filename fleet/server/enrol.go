@@ -115,7 +115,7 @@ func (s *Server) checkCreate(ctx context.Context, req *api.NodeCreate) (string, 
 		if err != nil && fleet.KindOf(err) != fleet.NotFound {
 			return "", err
 		}
-		f.check(err == nil, "class", fmt.Sprintf("there is no class %q", shortened(req.Class)))
+		f.check(err == nil, "class", fmt.Sprintf("there is no class %q; metalctl class list shows those that there are", shortened(req.Class)))
 	}
 	address, addressErr := bmcAddress(req.Address)
 	if addressErr != nil {
