@@ -9,24 +9,28 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/spf13/cobra"
+
 	"github.com/metalctl/metalctl/fixtures/profiles"
 	"github.com/metalctl/metalctl/fleet"
 )
 
+// completeFixture completes the names of machines and faults that are built in; folders and files are the shell's.
+func completeFixture(c *cobra.Command) {
+	must(c.RegisterFlagCompletionFunc("fixture", cobra.FixedCompletions(profiles.Names(), cobra.ShellCompDirectiveDefault)))
+	must(c.RegisterFlagCompletionFunc("fault", cobra.FixedCompletions(profiles.FaultNames(), cobra.ShellCompDirectiveDefault)))
+}
+
 // openFixture makes ready the folder that is to be read in place of this machine: one that is there, one that holds only a machine.yaml, or a profile by its
-// name. "" is this machine. A fault file is applied to a copy. done takes away what was made.
-func openFixture(name, faultFile string) (root string, done func() error, err error) {
+// name. "" is this machine. A fault, built in or of a file, is applied to a copy. done takes away what was made.
+func openFixture(name, fault string) (root string, done func() error, err error) {
 	done = func() error { return nil }
 	if name == "" {
 		return "", done, nil
 	}
 	var faults *profiles.Faults
-	if faultFile != "" {
-		b, err := os.ReadFile(faultFile)
-		if err != nil {
-			return "", done, fmt.Errorf("read the fault file: %w", err)
-		}
-		if faults, err = profiles.ParseFaults(faultFile, b); err != nil {
+	if fault != "" {
+		if faults, err = profiles.ReadFaults(fault); err != nil {
 			return "", done, err
 		}
 	}

@@ -21,8 +21,9 @@ func agentInspect(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use: "inspect", Short: "Print what this machine is made of; no server needed", Args: exactly(),
 		Long: `Inspect prints the inventory that an inspection would send. With --fixture the same code reads another machine: a folder in the layout of
-docs/inventory.md, recorded or made up, or the name of a profile (metalctl sim profile lists them). --fault applies a fault file to a copy first.`,
-		Example: "  metalctl agent inspect -o json\n  metalctl agent inspect --fixture hgx-h200 --fault narrow.yaml",
+docs/inventory.md, recorded or made up, or the name of a profile (metalctl sim profile lists them). --fault breaks a copy of it first: with a fault that is built in (metalctl sim profile --faults lists
+them) or a fault file.`,
+		Example: "  metalctl agent inspect -o json\n  metalctl agent inspect --fixture hgx-h200 --fault nvlink-down",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if o.fault != "" && o.fixture == "" {
 				return usageError("agent inspect: --fault needs --fixture: faults are for machines that are not there")
@@ -45,6 +46,7 @@ docs/inventory.md, recorded or made up, or the name of a profile (metalctl sim p
 	f := c.Flags()
 	f.DurationVar(&o.lldpWait, "lldp-wait", 0, "how long to listen for LLDP neighbours (switches speak every 30 s)")
 	f.StringVar(&o.fixture, "fixture", "", "folder of a machine to read instead of this one, or the name of a profile")
-	f.StringVar(&o.fault, "fault", "", "fault file (YAML) to apply to a copy of the fixture")
+	f.StringVar(&o.fault, "fault", "", "a fault's name, or a fault file (YAML), to apply to a copy of the fixture")
+	completeFixture(c)
 	return c
 }

@@ -1,14 +1,20 @@
+//go:build !ramdisk
+
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -18,8 +24,6 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 	judge "github.com/metalctl/metalctl/fleet/verdict"
 )
-
-const faultFiles = "../../fixtures/profiles/faults"
 
 // profileFaults has the one difference that each fault file makes of a profile: code, component, severity and what to do.
 var profileFaults = map[string]struct{ profile, want string }{
@@ -83,6 +87,9 @@ var profileFaults = map[string]struct{ profile, want string }{
 	"machine-check":       {"hgx-h200", "MC-CPU-ERROR thread/12 critical replace"},
 }
 
+// quickFaults are tried in a hurry, too: of files, of the kernel's log, of the driver, and of a part that is gone.
+var quickFaults = []string{"gpu-absent", "nvlink-down", "hca-port-down", "drive-absent", "xid-gsp"}
+
 // gpuPart is what the GPUs' reader told of a healthy machine, for faults that do not touch them: a child for each GPU is dear.
 type gpuPart struct {
 	driver  *fleet.GPUDriver
@@ -98,69 +105,137 @@ func (g gpuPart) read(context.Context, string, []fleet.PCI) (*fleet.GPUDriver, [
 	return g.driver, gpus, slices.Clone(g.missing)
 }
 
-// TestProfileFaults applies each fault file that ships to a copy of its profile and reads that as an agent would: exactly the one difference follows, at
-// the right part, with its severity and what to do.
-func TestProfileFaults(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(faultFiles, "*.yaml"))
-	if err != nil || len(files) != len(profileFaults) {
-		t.Fatalf("%d fault files and %d differences that are expected of them: %v", len(files), len(profileFaults), err)
+// tried is a machine for many faults: whole is never changed, and work is made like it again before each fault.
+type tried struct {
+	whole, work string
+	folders     []string // of whole, parents before their children
+	gpus        gpuPart
+}
+
+func newTried(t *testing.T, profile string) *tried {
+	t.Helper()
+	m := &tried{whole: profileFolder(t, profile), work: smallFiles(t)}
+	err := filepath.WalkDir(m.whole, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			m.folders = append(m.folders, strings.TrimPrefix(name, m.whole))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv := inspected(t, m.whole)
+	gpus, err := json.Marshal(inv.GPUs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.gpus = gpuPart{inv.GPUDriver, gpus, slices.DeleteFunc(inv.Missing, func(m fleet.Missing) bool { return !strings.HasPrefix(m.What, "gpu") })}
+	return m
+}
+
+// untouched is the time of a folder in work since nobody changed it: a fault replaces files, and never writes into one.
+var untouched = time.Unix(0, 0)
+
+// mend makes work like whole, by new names for its files. A machine has thousands of them, so that only folders that a fault changed are looked into.
+func (m *tried) mend() error {
+	for _, folder := range m.folders {
+		from, to := m.whole+folder, m.work+folder
+		info, err := os.Stat(to)
+		if err == nil && info.ModTime().Equal(untouched) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		entries, err := os.ReadDir(to)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if was, err := os.Lstat(filepath.Join(from, e.Name())); err == nil && e.IsDir() && was.IsDir() {
+				continue
+			}
+			if err := os.RemoveAll(filepath.Join(to, e.Name())); err != nil {
+				return err
+			}
+		}
+		if entries, err = os.ReadDir(from); err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if err := same(filepath.Join(from, e.Name()), filepath.Join(to, e.Name()), e); err != nil {
+				return err
+			}
+		}
+		if err := os.Chtimes(to, untouched, untouched); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// same makes what is at from appear at to as well.
+func same(from, to string, e fs.DirEntry) error {
+	switch {
+	case e.IsDir():
+		if err := os.Mkdir(to, 0o755); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	case e.Type()&fs.ModeSymlink != 0:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, to)
+	}
+	return os.Link(from, to)
+}
+
+// TestProfileFaults breaks a profile with each fault that ships and reads it as an agent would: exactly the one difference follows, at the right part, with
+// its severity and what to do.
+func TestProfileFaults(all *testing.T) {
+	t := all
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(profileFaults)), profiles.FaultNames()); diff != "" {
+		t.Fatalf("not of every fault it is said what follows from it (-said +shipped):\n%s", diff)
 	}
 	doc, err := os.ReadFile("../../docs/inventory.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	folders, healthy := map[string]string{}, map[string]gpuPart{}
-	for _, c := range profileFaults {
-		if folders[c.profile] != "" || testing.Short() && c.profile != "hgx-h200" {
-			continue
-		}
-		folders[c.profile] = profileFolder(t, c.profile)
-		inv := inspected(t, folders[c.profile])
-		gpus, err := json.Marshal(inv.GPUs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		healthy[c.profile] = gpuPart{inv.GPUDriver, gpus, slices.DeleteFunc(inv.Missing, func(m fleet.Missing) bool { return !strings.HasPrefix(m.What, "gpu") })}
-	}
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+	machines, classes := map[string]*tried{}, map[string]fleet.Class{}
+	for _, name := range profiles.FaultNames() {
 		t.Run(name, func(t *testing.T) {
-			c, ok := profileFaults[name]
-			if !ok {
-				t.Fatal("nobody says what follows from it")
-			}
+			c := profileFaults[name]
 			if !strings.Contains(string(doc), "| `"+name+"` |") {
 				t.Error("docs/inventory.md does not list it")
 			}
-			b, err := os.ReadFile(file)
+			if testing.Short() && !slices.Contains(quickFaults, name) {
+				t.Skip("long: some faults of each kind are enough in a hurry")
+			}
+			faults, err := profiles.ReadFaults(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			faults, err := profiles.ParseFaults(file, b)
-			if err != nil {
+			m := machines[c.profile]
+			if m == nil {
+				// Of the whole test: its folders outlive this fault.
+				m = newTried(all, c.profile)
+				machines[c.profile], classes[c.profile] = m, profileClass(t, c.profile)
+			}
+			if err := errors.Join(m.mend(), faults.Apply(m.work)); err != nil {
 				t.Fatal(err)
 			}
-			driver := slices.ContainsFunc(faults.Faults, func(f profiles.Fault) bool { return len(f.NVML) > 0 })
-			if testing.Short() && driver && name != "gpu-absent" && name != "nvlink-down" {
-				t.Skip("long: two faults of the driver are enough in a hurry")
-			}
-			dir := smallFiles(t)
-			if err := profiles.Copy(folders[c.profile], dir); err != nil {
-				t.Fatal(err)
-			}
-			if err := faults.Apply(dir); err != nil {
-				t.Fatal(err)
-			}
-			read := healthy[c.profile].read
-			if driver {
+			read := m.gpus.read
+			if slices.ContainsFunc(faults.Faults, func(f profiles.Fault) bool { return len(f.NVML) > 0 }) {
 				read = readGPUs
 			}
-			inv, err := inspect.Read(t.Context(), inspect.Options{Root: dir, GPUs: read, HCAs: rdma.Read})
+			inv, err := inspect.Read(t.Context(), inspect.Options{Root: m.work, GPUs: read, HCAs: rdma.Read})
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, d := range judge.Judge(inv, profileClass(t, c.profile)) {
+			for _, d := range judge.Judge(inv, classes[c.profile]) {
 				got = append(got, fmt.Sprintf("%s %s %s %s", d.Code, d.Component, d.Severity, d.Do))
 				t.Log(d.Words)
 			}

@@ -26,12 +26,29 @@ var profileView = view[profileRow]{
 	},
 }
 
+// faultRow is a line of `sim profile --faults`.
+type faultRow struct {
+	Name  string `json:"name"`
+	At    string `json:"at"`
+	Words string `json:"words"`
+}
+
+var faultView = view[faultRow]{
+	name: func(r faultRow) string { return "fault/" + r.Name },
+	columns: []column[faultRow]{
+		{"NAME", false, func(r faultRow) string { return r.Name }},
+		{"AT", false, func(r faultRow) string { return r.At }},
+		{"WORDS", false, func(r faultRow) string { return r.Words }},
+	},
+}
+
 func simProfile(p *program) *cobra.Command {
-	return &cobra.Command{
+	var faults bool
+	c := &cobra.Command{
 		Use: "profile [NAME DIR]", Short: "List the GPU servers that are built in, or write the files of one", Args: noneOr("NAME", "DIR"),
 		Long: `Without arguments, profile lists the machines that are built in as data. With a name and a folder it writes what a kernel would show of that machine,
-for metalctl agent inspect --fixture DIR; docs/inventory.md has the layout.`,
-		Example: "  metalctl sim profile\n  metalctl sim profile hgx-h200 /tmp/h200",
+for metalctl agent inspect --fixture DIR; docs/inventory.md has the layout. --faults lists the faults that are built in, for agent inspect --fault NAME.`,
+		Example: "  metalctl sim profile\n  metalctl sim profile hgx-h200 /tmp/h200\n  metalctl sim profile --faults",
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
 				return profiles.Names(), cobra.ShellCompDirectiveNoFileComp
@@ -39,6 +56,12 @@ for metalctl agent inspect --fixture DIR; docs/inventory.md has the layout.`,
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
+			if faults {
+				if len(args) > 0 {
+					return usageError("sim profile: --faults lists; it takes no arguments")
+				}
+				return listFaults(p)
+			}
 			if len(args) == 2 {
 				m, err := profiles.Load(args[0])
 				if err != nil {
@@ -61,4 +84,20 @@ for metalctl agent inspect --fixture DIR; docs/inventory.md has the layout.`,
 			return profileView.print(p, rows, false)
 		},
 	}
+	c.Flags().BoolVar(&faults, "faults", false, "list the faults that are built in")
+	return c
+}
+
+func listFaults(p *program) error {
+	var rows []faultRow
+	for _, name := range profiles.FaultNames() {
+		f, err := profiles.ReadFaults(name)
+		if err != nil {
+			return err
+		}
+		for _, x := range f.Faults {
+			rows = append(rows, faultRow{name, x.At, x.Words})
+		}
+	}
+	return faultView.print(p, rows, false)
 }
