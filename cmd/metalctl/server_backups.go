@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -89,6 +90,7 @@ func (b *backups) make(ctx context.Context, why string) (api.Backup, error) {
 		return api.Backup{}, err
 	}
 	_, problems, err := store.VerifyBackup(ctx, dir, b.key)
+	debug.FreeOSMemory() // the check read the whole store once more
 	if ctx.Err() != nil {
 		return api.Backup{}, ctx.Err()
 	}

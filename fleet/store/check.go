@@ -30,18 +30,39 @@ func (p Problem) String() string {
 // maxNode is what a node's record may weigh; what is bigger belongs in a blob.
 const maxNode = 4 << 10
 
-// checker gathers what a pass over the file finds out.
+// checker gathers what a pass over the file finds out. It keeps of each record only what others are compared with: a check of a large fleet's backup runs
+// beside the server's own work.
 type checker struct {
 	db       *DB
 	problems []Problem
 
 	ids        map[string][]string // id → kinds that have it
-	nodes      map[fleet.NodeID]fleet.Node
-	leases     map[fleet.LeaseID]fleet.Lease
-	operations map[fleet.OperationID]fleet.Operation
-	names      map[string]map[string]json.RawMessage // record key → its top-level fields, for unique keys
+	nodes      map[fleet.NodeID]nodeTies
+	leases     map[fleet.LeaseID]leaseTies
+	operations map[fleet.OperationID]operationTies
 	uniques    map[string]string
 	blobs      map[string]string // digest → the record that names it
+}
+
+// nodeTies, leaseTies and operationTies are what a record says about others.
+type nodeTies struct {
+	lease           fleet.LeaseID
+	operation, wish fleet.OperationID
+}
+
+type leaseTies struct {
+	state   fleet.LeaseState
+	members []memberTies
+}
+
+type memberTies struct {
+	node  fleet.NodeID
+	state fleet.MemberState
+}
+
+type operationTies struct {
+	node fleet.NodeID
+	over bool
 }
 
 func (c *checker) addf(key, format string, args ...any) {
@@ -61,8 +82,8 @@ func (c *checker) addf(key, format string, args ...any) {
 //	S9  event ids count up by one and their revisions never go back
 //	S10 the store's lives follow one another, none begins after the revision that it is at
 func (db *DB) Check(ctx context.Context) []Problem {
-	c := &checker{db: db, ids: map[string][]string{}, nodes: map[fleet.NodeID]fleet.Node{}, leases: map[fleet.LeaseID]fleet.Lease{},
-		operations: map[fleet.OperationID]fleet.Operation{}, names: map[string]map[string]json.RawMessage{}, uniques: map[string]string{}, blobs: map[string]string{}}
+	c := &checker{db: db, ids: map[string][]string{}, nodes: map[fleet.NodeID]nodeTies{}, leases: map[fleet.LeaseID]leaseTies{},
+		operations: map[fleet.OperationID]operationTies{}, uniques: map[string]string{}, blobs: map[string]string{}}
 	err := db.bolt.View(func(tx *bbolt.Tx) error {
 		if !db.half { // else bbolt panics at the first page, and all others were proven when the store was opened
 			for err := range tx.Check() {
@@ -75,13 +96,13 @@ func (db *DB) Check(ctx context.Context) []Problem {
 			c.record(k, v, rev)
 			return ctx.Err()
 		})
+		c.uniqueKeys(tx.Bucket(bucketRecords))
 		return errors.Join(err, c.events(ctx, tx.Bucket(bucketEvents), rev))
 	})
 	if err != nil {
 		c.addf("", "read the store: %v", err)
 		return c.problems
 	}
-	c.uniqueKeys()
 	c.memberships()
 	c.runs()
 	c.checkBlobs(ctx)
@@ -117,7 +138,11 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 		}
 		if n, ok := decodeInto[fleet.Node](c, key, r.Data); ok {
 			c.sameID(key, id, string(n.ID))
-			c.nodes[n.ID] = n
+			ties := nodeTies{lease: n.Lease, operation: n.Operation}
+			if n.Wish != nil {
+				ties.wish = n.Wish.Operation
+			}
+			c.nodes[n.ID] = ties
 			if n.Inventory != "" {
 				c.blobs[n.Inventory] = key
 			}
@@ -128,7 +153,11 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 	case fleet.KindLease:
 		if l, ok := decodeInto[fleet.Lease](c, key, r.Data); ok {
 			c.sameID(key, id, string(l.ID))
-			c.leases[l.ID] = l
+			ties := leaseTies{state: l.State}
+			for _, m := range l.Members {
+				ties.members = append(ties.members, memberTies{m.Node, m.State})
+			}
+			c.leases[l.ID] = ties
 			if l.UserData != "" {
 				c.blobs[l.UserData] = key
 			}
@@ -136,7 +165,7 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 	case fleet.KindOperation:
 		if o, ok := decodeInto[fleet.Operation](c, key, r.Data); ok {
 			c.sameID(key, id, string(o.ID))
-			c.operations[o.ID] = o
+			c.operations[o.ID] = operationTies{o.Node, o.State.Over()}
 		}
 	case fleet.KindClass:
 		decodeInto[fleet.Class](c, key, r.Data)
@@ -176,11 +205,6 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 	}
 	if !json.Valid(r.Data) {
 		c.addf(key, "is not JSON")
-		return
-	}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(r.Data, &fields) == nil {
-		c.names[key] = fields
 	}
 }
 
@@ -242,7 +266,7 @@ func (c *checker) events(ctx context.Context, b *bbolt.Bucket, now fleet.Revisio
 
 // uniqueKeys checks S3. A key unique/KIND-FIELD/VALUE must name a record of that kind, whose field, where it is a string, has that value; any other
 // unique key must name something that lives.
-func (c *checker) uniqueKeys() {
+func (c *checker) uniqueKeys(records *bbolt.Bucket) {
 	for rest, owner := range c.uniques {
 		key := fleet.KindUnique + "/" + rest
 		if len(c.ids[owner]) == 0 {
@@ -254,10 +278,15 @@ func (c *checker) uniqueKeys() {
 		if _, known := kindVersions[kind]; !known {
 			continue
 		}
-		fields, ok := c.names[kind+"/"+owner]
-		if !ok {
+		at := []byte(kind + "/" + owner)
+		v := records.Get(at)
+		if v == nil {
 			c.addf(key, "names %q, which is no %s", owner, kind)
 			continue
+		}
+		var fields map[string]json.RawMessage
+		if r, err := decodeRecord(at, v); err != nil || json.Unmarshal(r.Data, &fields) != nil {
+			continue // the record's own problem, and named as such
 		}
 		var value string
 		if raw, has := fields[field]; has && json.Unmarshal(raw, &value) == nil && !strings.EqualFold(value, want) {

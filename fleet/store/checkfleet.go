@@ -19,42 +19,42 @@ func (c *checker) memberships() {
 	holder := map[fleet.NodeID]fleet.LeaseID{}
 	for id, l := range c.leases {
 		key := fleet.KindLease + "/" + string(id)
-		for _, m := range l.Members {
-			if l.State.Over() || m.State == fleet.MemberReplaced || m.State == fleet.MemberReleased {
+		for _, m := range l.members {
+			if l.state.Over() || m.state == fleet.MemberReplaced || m.state == fleet.MemberReleased {
 				continue
 			}
-			if other, taken := holder[m.Node]; taken {
-				c.addf(key, "holds node %s, which lease %s holds as well", m.Node, other)
+			if other, taken := holder[m.node]; taken {
+				c.addf(key, "holds node %s, which lease %s holds as well", m.node, other)
 			}
-			holder[m.Node] = id
-			n, ok := c.nodes[m.Node]
+			holder[m.node] = id
+			n, ok := c.nodes[m.node]
 			switch {
 			case !ok:
-				c.addf(key, "has the member %s, which does not exist", m.Node)
-			case n.Lease == id:
-			case n.Lease != "":
-				c.addf(key, "has the member %s, whose lease is %s", m.Node, n.Lease)
-			case m.State == fleet.MemberDeploying || m.State == fleet.MemberReady:
-				c.addf(key, "has the member %s %s, and the node says that it has no lease", m.Node, m.State)
+				c.addf(key, "has the member %s, which does not exist", m.node)
+			case n.lease == id:
+			case n.lease != "":
+				c.addf(key, "has the member %s, whose lease is %s", m.node, n.lease)
+			case m.state == fleet.MemberDeploying || m.state == fleet.MemberReady:
+				c.addf(key, "has the member %s %s, and the node says that it has no lease", m.node, m.state)
 			}
 		}
 	}
 	for id, n := range c.nodes {
-		if n.Lease == "" {
+		if n.lease == "" {
 			continue
 		}
 		key := fleet.KindNode + "/" + string(id)
-		l, ok := c.leases[n.Lease]
+		l, ok := c.leases[n.lease]
 		if !ok {
-			c.addf(key, "is in the lease %s, which does not exist", n.Lease)
+			c.addf(key, "is in the lease %s, which does not exist", n.lease)
 			continue
 		}
 		listed := false
-		for _, m := range l.Members {
-			listed = listed || m.Node == id
+		for _, m := range l.members {
+			listed = listed || m.node == id
 		}
 		if !listed {
-			c.addf(key, "is in the lease %s, which does not list it", n.Lease)
+			c.addf(key, "is in the lease %s, which does not list it", n.lease)
 		}
 	}
 }
@@ -63,35 +63,32 @@ func (c *checker) memberships() {
 func (c *checker) runs() {
 	open := map[fleet.NodeID]fleet.OperationID{}
 	for id, o := range c.operations {
-		if o.State.Over() {
+		if o.over {
 			continue
 		}
 		key := fleet.KindOperation + "/" + string(id)
-		if other, has := open[o.Node]; has {
-			c.addf(key, "is open on node %s beside %s", o.Node, other)
+		if other, has := open[o.node]; has {
+			c.addf(key, "is open on node %s beside %s", o.node, other)
 		}
-		open[o.Node] = id
-		if n, ok := c.nodes[o.Node]; !ok {
-			c.addf(key, "is open on node %s, which does not exist", o.Node)
-		} else if n.Operation != id && !wishes(n, id) {
-			c.addf(key, "is open on node %s, which points to %q", o.Node, n.Operation)
+		open[o.node] = id
+		if n, ok := c.nodes[o.node]; !ok {
+			c.addf(key, "is open on node %s, which does not exist", o.node)
+		} else if n.operation != id && n.wish != id {
+			c.addf(key, "is open on node %s, which points to %q", o.node, n.operation)
 		}
 	}
 	for id, n := range c.nodes {
-		if n.Operation == "" {
+		if n.operation == "" {
 			continue
 		}
 		key := fleet.KindNode + "/" + string(id)
-		if o, ok := c.operations[n.Operation]; !ok {
-			c.addf(key, "points to the operation %s, which does not exist", n.Operation)
-		} else if o.Node != id {
-			c.addf(key, "points to the operation %s, which is of node %s", n.Operation, o.Node)
+		if o, ok := c.operations[n.operation]; !ok {
+			c.addf(key, "points to the operation %s, which does not exist", n.operation)
+		} else if o.node != id {
+			c.addf(key, "points to the operation %s, which is of node %s", n.operation, o.node)
 		}
 	}
 }
-
-// wishes reports whether the node's wish, not yet begun, is that operation.
-func wishes(n fleet.Node, id fleet.OperationID) bool { return n.Wish != nil && n.Wish.Operation == id }
 
 // checkBlobs checks S7.
 func (c *checker) checkBlobs(ctx context.Context) {
