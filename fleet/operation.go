@@ -140,4 +140,8 @@ type TimelineEntry struct {
 	Offset int64 `json:"offset,omitempty"`
 	Length int64 `json:"length,omitempty"`
 	Count  int   `json:"count,omitempty"`
+	// Until, where set, says that what Text tells came Count times from At to then, each time alike.
+	Until time.Time `json:"until,omitzero"`
+	// Same, where not empty, is what makes an entry a repeat of the last one; it is not kept.
+	Same string `json:"-"`
 }

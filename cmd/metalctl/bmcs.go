@@ -275,7 +275,11 @@ func (b *bmcs) trace(id fleet.NodeID, vendor string, c redfish.Call) {
 	if c.Status == 0 {
 		text = fmt.Sprintf("%s %s -> no answer: %s", c.Method, c.URI, c.Err)
 	}
-	b.timeline.AppendTimeline(id, fleet.TimelineEntry{At: c.Start, Source: "redfish", Text: text})
+	e := fleet.TimelineEntry{At: c.Start, Source: "redfish", Text: text}
+	if c.Method == "GET" { // what is read again and again, with the same answer; a write stands alone
+		e.Same = fmt.Sprintf("%s %d %s", c.URI, c.Status, c.Err)
+	}
+	b.timeline.AppendTimeline(id, e)
 }
 
 // drop closes the node's BMC, so that its next use opens it afresh.

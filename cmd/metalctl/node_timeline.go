@@ -23,6 +23,9 @@ var timelineView = view[fleet.TimelineEntry]{
 			if e.Length > 0 {
 				s += fmt.Sprintf("  bytes %d-%d in %d reads", e.Offset, e.Offset+e.Length-1, max(1, e.Count))
 			}
+			if !e.Until.IsZero() {
+				s += fmt.Sprintf("  the same answer %d times until %s", e.Count, e.Until.UTC().Format(time.TimeOnly))
+			}
 			return s
 		}},
 	},
@@ -40,7 +43,7 @@ func nodeTimeline(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use: "timeline NODE", Short: "Every Redfish call, byte range, agent line and step on one line of time", Args: exactly("NODE"),
 		Long: `Timeline prints what happened around a node, of whatever source, in order of time: redfish (every call to its BMC with method, path, status and
-duration, never with a body), media and image (the byte ranges that firmware and agent read), serial and agent (what was said), step, state and lease
+duration, never with a body; what was read again and again with the same answer is one line), media and image (the byte ranges that firmware and agent read), serial and agent (what was said), step, state and lease
 (what was decided). The server keeps the newest of it, between one and two MiB a node.`,
 		Example: `  metalctl node timeline hgx-001 --since 1h
   metalctl node timeline hgx-001 --source redfish,step --follow`,
@@ -119,7 +122,9 @@ func newTail() *tail { return &tail{printed: map[fleet.TimelineEntry]bool{}} }
 
 // mark is an entry without what changes while a byte range grows.
 func mark(e fleet.TimelineEntry) fleet.TimelineEntry {
-	e.Length, e.Count = 0, 0
+	if e.Length > 0 {
+		e.Length, e.Count = 0, 0
+	}
 	return e
 }
 

@@ -37,6 +37,8 @@ type timeline struct {
 
 	mu      sync.Mutex // guards the rest
 	pending map[fleet.NodeID][]fleet.TimelineEntry
+	// repeats is the newest entry of each node that may be repeated, and what came of it: Count is how often, 0 for not yet.
+	repeats map[fleet.NodeID]fleet.TimelineEntry
 	dropped int
 	failing bool
 }
@@ -46,7 +48,7 @@ func openTimeline(dir string, segment int64, log *slog.Logger) (*timeline, error
 		return nil, err
 	}
 	t := &timeline{dir: dir, segment: segment, log: log, wake: make(chan struct{}, 1), done: make(chan struct{}), stopped: make(chan struct{}),
-		pending: make(map[fleet.NodeID][]fleet.TimelineEntry)}
+		pending: make(map[fleet.NodeID][]fleet.TimelineEntry), repeats: make(map[fleet.NodeID]fleet.TimelineEntry)}
 	go t.flushLoop()
 	return t, nil
 }
@@ -69,13 +71,18 @@ func (t *timeline) flushLoop() {
 func (t *timeline) close() error {
 	close(t.done)
 	<-t.stopped
+	t.mu.Lock()
+	for id := range t.repeats {
+		t.settleLocked(id)
+	}
+	t.mu.Unlock()
 	return t.flush()
 }
 
 var nodeDir = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 // AppendTimeline implements fleet.Timeline. It never waits for the disk. A byte range that follows the last one of the same source and
-// generation is merged into it.
+// generation is merged into it, and a repeat of the last entry is counted; up to mostRepeats are in memory only.
 func (db *DB) AppendTimeline(id fleet.NodeID, e fleet.TimelineEntry) { db.timeline.append(id, e) }
 
 func (t *timeline) append(id fleet.NodeID, e fleet.TimelineEntry) {
@@ -85,6 +92,49 @@ func (t *timeline) append(id fleet.NodeID, e fleet.TimelineEntry) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.repeatedLocked(id, e) {
+		return
+	}
+	t.appendLocked(id, e)
+}
+
+// mostRepeats is how many repeats of an entry make one: a machine at rest is asked the same once a minute.
+const mostRepeats = 60
+
+// repeatedLocked counts a repeat of the node's newest entry, and settles what was repeated before anything else.
+func (t *timeline) repeatedLocked(id fleet.NodeID, e fleet.TimelineEntry) bool {
+	r, ok := t.repeats[id]
+	if ok && e.Same != "" && r.Same == e.Same && r.Source == e.Source && r.Generation == e.Generation {
+		if r.Count++; r.Count == 1 {
+			r.At = e.At
+		}
+		r.Text, r.Until = e.Text, e.At
+		t.repeats[id] = r
+		if r.Count >= mostRepeats {
+			t.settleLocked(id)
+			t.repeats[id] = e
+		}
+		return true
+	}
+	t.settleLocked(id)
+	if e.Same != "" {
+		t.repeats[id] = e
+	}
+	return false
+}
+
+// settleLocked ends a row of repeats.
+func (t *timeline) settleLocked(id fleet.NodeID) {
+	if r, ok := t.repeats[id]; ok {
+		delete(t.repeats, id)
+		if r.Count > 0 {
+			t.appendLocked(id, r)
+		}
+	}
+}
+
+func (t *timeline) appendLocked(id fleet.NodeID, e fleet.TimelineEntry) {
+	e.Same = ""
 	waiting := t.pending[id]
 	if n := len(waiting); n > 0 && merge(&waiting[n-1], e) {
 		return
@@ -235,7 +285,8 @@ func (t *timeline) read(ctx context.Context, id fleet.NodeID, since time.Time, l
 	defer t.files.Unlock()
 	var out []fleet.TimelineEntry
 	keep := func(e fleet.TimelineEntry) {
-		if e.At.After(since) {
+		if e.At.After(since) || e.Until.After(since) {
+			e.Same = ""
 			out = append(out, e)
 		}
 	}
@@ -250,6 +301,9 @@ func (t *timeline) read(ctx context.Context, id fleet.NodeID, since time.Time, l
 	t.mu.Lock()
 	for _, e := range t.pending[id] {
 		keep(e)
+	}
+	if r := t.repeats[id]; r.Count > 0 {
+		keep(r)
 	}
 	t.mu.Unlock()
 	if limit > 0 && len(out) > limit {
@@ -292,6 +346,7 @@ func (db *DB) ForgetTimeline(id fleet.NodeID) error {
 	defer t.files.Unlock()
 	t.mu.Lock()
 	delete(t.pending, id)
+	delete(t.repeats, id)
 	t.mu.Unlock()
 	return storeError("remove the timeline", os.RemoveAll(filepath.Join(t.dir, string(id))))
 }

@@ -153,3 +153,57 @@ func TestTimelineForgotten(t *testing.T) {
 	_, err := db.ReadTimeline(context.Background(), "../../evil", time.Time{}, 0)
 	wantCode(t, err, fleet.NotFound, "MC-STORE-ABSENT")
 }
+
+func TestTimelineCountsRepeats(t *testing.T) {
+	dir := t.TempDir()
+	db := contract.OpenStoreIn(t, dir, store.Options{})
+	get := func(second int, uri string) {
+		db.AppendTimeline("n1", fleet.TimelineEntry{At: at(second), Source: "redfish", Text: fmt.Sprintf("GET %s in %d ms", uri, second), Same: uri})
+	}
+	flush := func() {
+		t.Helper()
+		if err := db.FlushTimeline(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	once := func(second int, uri string) fleet.TimelineEntry {
+		return fleet.TimelineEntry{At: at(second), Source: "redfish", Text: fmt.Sprintf("GET %s in %d ms", uri, second)}
+	}
+	again := func(from, until, count int, uri string) fleet.TimelineEntry {
+		return fleet.TimelineEntry{At: at(from), Until: at(until), Count: count, Source: "redfish", Text: fmt.Sprintf("GET %s in %d ms", uri, until)}
+	}
+	get(1, "/a")
+	flush()
+	get(2, "/a")
+	flush()
+	get(3, "/a")
+	want := []fleet.TimelineEntry{once(1, "/a"), again(2, 3, 2, "/a")}
+	if diff := cmp.Diff(readTimeline(t, db, time.Time{}, 0), want); diff != "" {
+		t.Errorf("while it goes on: %s", diff)
+	}
+	if diff := cmp.Diff(readTimeline(t, db, at(2), 0), want[1:]); diff != "" {
+		t.Errorf("what began before and went on is left out: %s", diff)
+	}
+	get(4, "/b")
+	get(5, "/b")
+	db.AppendTimeline("n1", fleet.TimelineEntry{At: at(6), Source: "redfish", Text: "POST /b"})
+	get(7, "/b")
+	want = append(want, once(4, "/b"), again(5, 5, 1, "/b"), fleet.TimelineEntry{At: at(6), Source: "redfish", Text: "POST /b"}, once(7, "/b"))
+	flush()
+	if diff := cmp.Diff(readTimeline(t, db, time.Time{}, 0), want); diff != "" {
+		t.Errorf("others between: %s", diff)
+	}
+	for i := range 61 {
+		get(8+i, "/b")
+	}
+	want = append(want, again(8, 67, 60, "/b"), again(68, 68, 1, "/b"))
+	if diff := cmp.Diff(readTimeline(t, db, time.Time{}, 0), want); diff != "" {
+		t.Errorf("after many: %s", diff)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(readTimeline(t, contract.OpenStoreIn(t, dir, store.Options{}), time.Time{}, 0), want); diff != "" {
+		t.Errorf("after a restart: %s", diff)
+	}
+}
