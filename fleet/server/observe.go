@@ -74,11 +74,11 @@ func (s *Server) observe(ctx context.Context, after int64, err error) error {
 		case err != nil && ctx.Err() == nil:
 			// Metrics are worth no more than a try at the next commit; what is in between is not measured.
 			s.Log.Warn("events cannot be followed for metrics", "err", err)
-			if waitFor(ctx, time.Minute, nil, nil) {
+			if waitFor(ctx, time.Minute, nil) {
 				after, err = s.Store.LastEvent(ctx)
 			}
 		case len(events) == 0:
-			waitFor(ctx, 0, changed, nil)
+			waitFor(ctx, 0, changed)
 		}
 	}
 	return nil

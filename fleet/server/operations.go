@@ -108,7 +108,7 @@ func (s *Server) getOperation(ctx context.Context, in *getOperationIn) (*tagged[
 		if err != nil {
 			return nil, err
 		}
-		if op.State.Over() || !waitFor(until, 0, changed, nil) {
+		if op.State.Over() || !waitFor(until, 0, changed) {
 			return tag(s.operationView(op, rev), rev), nil
 		}
 	}

@@ -77,6 +77,15 @@ func (p *presence) wake(id fleet.NodeID) {
 	}
 }
 
+func (p *presence) wakeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.bells {
+		close(c)
+	}
+	clear(p.bells)
+}
+
 // revoke forgets the agent of a boot generation, for good: its requests that still wait do not bring it back.
 func (p *presence) revoke(id fleet.NodeID, generation int64) {
 	p.forget(id)

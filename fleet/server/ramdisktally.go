@@ -45,9 +45,9 @@ func (s *Server) tally(ctx context.Context) error {
 		switch {
 		case err != nil && ctx.Err() == nil:
 			s.Log.Warn("the boots of ramdisks cannot be counted; trying again", "err", err)
-			waitFor(ctx, 5*time.Second, nil, nil)
+			waitFor(ctx, 5*time.Second, nil)
 		case !more:
-			waitFor(ctx, 0, changed, nil)
+			waitFor(ctx, 0, changed)
 		}
 	}
 	return nil

@@ -280,6 +280,7 @@ func (s *Server) Run(ctx context.Context, e Engine) error {
 	}
 	group.Go(func() error { return s.sweep(ctx) })
 	group.Go(func() error { return s.tally(ctx) })
+	group.Go(func() error { return s.wakeAgents(ctx) })
 	group.Go(func() error { return s.observe(ctx, after, err) })
 	group.Go(func() error {
 		<-ctx.Done()

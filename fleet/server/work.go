@@ -90,7 +90,7 @@ func (s *Server) agentTask(w http.ResponseWriter, r *http.Request, who caller) e
 	ctx, cancel := context.WithTimeout(r.Context(), min(max(wait, 0), maxPoll))
 	defer cancel()
 	for {
-		changed, bell := s.Store.Changed(), s.presence.bell(who.id)
+		bell := s.presence.bell(who.id)
 		// The answer may have become another session's while this one waited.
 		if _, err := s.identify(r); err != nil {
 			return err
@@ -106,7 +106,7 @@ func (s *Server) agentTask(w http.ResponseWriter, r *http.Request, who caller) e
 				return nil
 			}
 		}
-		if !waitFor(ctx, rest, changed, bell) {
+		if !waitFor(ctx, rest, bell) {
 			w.WriteHeader(http.StatusNoContent)
 			return nil
 		}
@@ -114,8 +114,8 @@ func (s *Server) agentTask(w http.ResponseWriter, r *http.Request, who caller) e
 	}
 }
 
-// waitFor waits for a or b, or for d where that is not 0, and reports false when ctx ended first.
-func waitFor(ctx context.Context, d time.Duration, a, b <-chan struct{}) bool {
+// waitFor waits for bell, or for d where that is not 0, and reports false when ctx ended first.
+func waitFor(ctx context.Context, d time.Duration, bell <-chan struct{}) bool {
 	var later <-chan time.Time
 	if d > 0 {
 		t := time.NewTimer(d)
@@ -125,9 +125,7 @@ func waitFor(ctx context.Context, d time.Duration, a, b <-chan struct{}) bool {
 	select {
 	case <-ctx.Done():
 		return false
-	case <-a:
-		return true
-	case <-b:
+	case <-bell:
 		return true
 	case <-later:
 		return true
