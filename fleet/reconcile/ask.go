@@ -59,7 +59,7 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 	}
 	opID := fleet.OperationID(l.NewID())
 	harm, harms := deedOf(verb, p, by)
-	err = l.updateFenced(ctx, id, harm.harm, func(v *view) error {
+	err = l.updateFenced(ctx, id, harm.harm, nil, func(v *view) error {
 		if err := v.thawed(verb, p); err != nil {
 			return err
 		}

@@ -140,7 +140,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 		power = l.power(ctx, id)
 	}
 	// What is tried again where it stopped is the harm that it was: a root disk that is written anew. Where a plan is composed anew, wish counts it.
-	err := l.updateFenced(ctx, id, fleet.HarmRebuild, func(v *view) error {
+	err := l.updateFenced(ctx, id, fleet.HarmRebuild, nil, func(v *view) error {
 		n := v.node.v
 		fresh = ""
 		if v.frozen != nil {

@@ -75,6 +75,14 @@ func (b *bells) end(id fleet.NodeID) bool {
 	return true
 }
 
+// busy reports whether somebody works on the node.
+func (b *bells) busy(id fleet.NodeID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, busy := b.working[id]
+	return busy
+}
+
 // ringLeases wakes the lease loop.
 func (b *bells) ringLeases() {
 	select {

@@ -71,7 +71,7 @@ func (l *Loop) spare(ctx context.Context, id fleet.NodeID, m Move, v *view) erro
 	if v.frozen == nil || decl.Observes || op.Steps[m.Index].Side != step.InBand || !l.takeBack(id, op, m.Index) {
 		return nil
 	}
-	return l.again(ctx, id, Await, func(v *view, m Move) error {
+	return l.again(ctx, id, Await, v, func(v *view, m Move) error {
 		if v.op.v.ID != op.ID || !l.takeBack(id, v.op.v, m.Index) {
 			return nil
 		}

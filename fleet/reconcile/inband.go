@@ -131,7 +131,9 @@ func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, re
 			return err
 		}
 	}
-	err = l.update(ctx, id, func(v *view) error {
+	var m Move
+	err = l.updateSeen(ctx, id, v, func(v *view) error {
+		m = Move{}
 		if !awaited(v, generation, res) {
 			return nil
 		}
@@ -141,12 +143,26 @@ func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, re
 			}
 			v.node.v.Inventory, v.node.v.InventoryAt = inventory, v.now
 		}
-		return v.result(res.Index, r)
+		if err := v.result(res.Index, r); err != nil {
+			return err
+		}
+		if err := l.onward(v, nil); err != nil {
+			return err
+		}
+		if !v.op.v.State.Over() {
+			m = l.decide(v)
+		}
+		return nil
 	})
-	if err == nil {
-		l.Bell(id)
+	if err != nil {
+		return err
 	}
-	return err
+	if m.Kind == Await && !l.bells.busy(id) {
+		l.setWaits(id, m.Why) // the agent asks for it by itself, and nobody else has anything to do
+		return nil
+	}
+	l.Bell(id)
+	return nil
 }
 
 // awaited reports whether the result is of the try that runs now.

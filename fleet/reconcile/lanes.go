@@ -23,15 +23,18 @@ func (x *lanes) init(parallel, observers int) {
 var touches = map[string]bool{step.BMCIdentify: true, step.PowerOff: true, step.PowerOn: true, step.MediaInsert: true, step.BootFromMedia: true, step.BootFromDisk: true, step.MediaEject: true}
 
 // admit waits for a place to do an out-of-band step and returns what gives it back. Before the first step of this process that touches a node's BMC its power
-// is read: a server that was started anew looks before it writes, and learns which BMCs do not answer before they take a place.
-func (l *Loop) admit(ctx context.Context, id fleet.NodeID, name string) (leave func(), err error) {
+// is read: a server that was started anew looks before it writes, and learns which BMCs do not answer before they take a place. at reports that nothing was
+// waited for.
+func (l *Loop) admit(ctx context.Context, id fleet.NodeID, name string) (leave func(), at bool, err error) {
 	if !touches[name] {
-		return func() {}, nil
+		return func() {}, true, nil
 	}
+	at = true
 	if l.Machine != nil && !l.sighted(id) {
 		if err := enter(ctx, l.lanes.eyes); err != nil {
-			return nil, err
+			return nil, false, err
 		}
+		at = false
 		_, _, err := l.glance(ctx, id)
 		<-l.lanes.eyes
 		if err != nil {
@@ -42,10 +45,15 @@ func (l *Loop) admit(ctx context.Context, id fleet.NodeID, name string) (leave f
 	if l.away(id) {
 		lane = l.lanes.doubtfulWork
 	}
-	if err := enter(ctx, lane); err != nil {
-		return nil, err
+	select {
+	case lane <- struct{}{}:
+	default:
+		at = false
+		if err := enter(ctx, lane); err != nil {
+			return nil, false, err
+		}
 	}
-	return func() { <-lane }, nil
+	return func() { <-lane }, at, nil
 }
 
 func enter(ctx context.Context, lane chan struct{}) error {

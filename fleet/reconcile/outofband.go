@@ -12,24 +12,40 @@ import (
 	"github.com/metalctl/metalctl/fleet/step"
 )
 
-// outOfBand does one step on the server's side: it journals the start together with the claim, runs the step, and journals the end together with
-// the claim's. Where the process dies in between, a successor finds *started* and a claim, waits until the claim is surely over, and recovers.
-func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move) (Move, error) {
-	var mine Claim
-	var op fleet.Operation
-	begun := false
-	move := m
-	v, err := l.look(ctx, id)
-	if err != nil || v.op.v == nil || m.Index >= len(v.op.v.Steps) {
-		return m, err
-	}
-	leave, err := l.admit(ctx, id, v.op.v.Steps[m.Index].Name)
+// begun is a step on the server's side whose start and claim are journalled: it is to be run now, and by nobody else.
+type begun struct {
+	claim Claim
+	op    fleet.Operation
+}
+
+func (b *begun) name() string { return b.op.Steps[b.claim.Index].Name }
+
+// begin journals the start of step i and the claim under which it runs.
+func (l *Loop) begin(v *view, i int) *begun {
+	v.started(i)
+	b := &begun{op: *v.op.v}
+	b.claim = Claim{Node: v.node.v.ID, Worker: l.Worker, Operation: b.op.ID, Index: i, Try: b.op.Steps[i].Try, Expires: v.now.Add(l.ClaimTTL)}
+	mine := b.claim
+	v.claim.key, v.claim.v, v.claim.drop = fleet.KeyOf(fleet.KindClaim, v.node.v.ID), &mine, false
+	return b
+}
+
+// outOfBand does a step on the server's side: it journals the start together with the claim, runs the step, and journals the end together with the claim's.
+// Where another such step follows at once, its start and its claim stand in the commit of that end. Where the process dies in between, a successor finds
+// *started* and a claim, waits until the claim is surely over, and recovers.
+func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move, v *view) (Move, error) {
+	var b *begun
+	move, name := m, v.node.v.Name
+	leave, at, err := l.admit(ctx, id, v.op.v.Steps[m.Index].Name)
 	if err != nil {
 		return m, err
 	}
-	defer leave()
-	err = l.update(ctx, id, func(v *view) error {
-		begun = false
+	defer func() { leave() }()
+	if !at {
+		v = nil // it is a while ago
+	}
+	err = l.updateSeen(ctx, id, v, func(v *view) error {
+		b = nil
 		m := l.decide(v)
 		if m.Kind != Start && m.Kind != Recover || v.op.v.Steps[m.Index].Side != step.OutOfBand {
 			return nil
@@ -48,23 +64,28 @@ func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move) (Move, er
 			v.dropClaim()
 			return nil
 		}
-		if err := v.started(m.Index); err != nil {
-			return err
-		}
-		op, begun, move = *v.op.v, true, m
-		mine = Claim{Node: id, Worker: l.Worker, Operation: op.ID, Index: m.Index, Try: op.Steps[m.Index].Try, Expires: v.now.Add(l.ClaimTTL)}
-		v.claim.key, v.claim.v = fleet.KeyOf(fleet.KindClaim, id), &mine
+		b, move = l.begin(v, m.Index), m
 		return nil
 	})
-	if err != nil || !begun {
+	if err != nil || b == nil {
 		l.setWaits(id, move.Why)
 		return move, err
 	}
-	l.setWaits(id, op.Steps[move.Index].Name+" runs")
-	ctx = fleet.WithLog(ctx, slog.String(fleet.LogNode, v.node.v.Name), slog.String(fleet.LogOperation, string(op.ID)), slog.String(fleet.LogStep, op.Steps[mine.Index].Name), slog.Int(fleet.LogTry, mine.Try))
-	r := l.runStep(ctx, id, op, mine)
-	l.heard(id, op.Steps[mine.Index].Name, r)
-	return move, l.ended(ctx, id, mine, r)
+	for b != nil {
+		did := b.name()
+		l.setWaits(id, did+" runs")
+		logged := fleet.WithLog(ctx, slog.String(fleet.LogNode, name), slog.String(fleet.LogOperation, string(b.op.ID)), slog.String(fleet.LogStep, did), slog.Int(fleet.LogTry, b.claim.Try))
+		r := l.runStep(logged, id, b.op, b.claim)
+		l.heard(id, did, r)
+		if b, err = l.ended(logged, id, b.claim, r); err != nil {
+			return move, err
+		}
+		if b != nil && !touches[b.name()] { // a place is for those who speak to the BMC
+			leave()
+			leave = func() {}
+		}
+	}
+	return move, nil
 }
 
 // runStep runs the step's function under the claim.
@@ -113,8 +134,9 @@ func (l *Loop) interrupt(id fleet.NodeID) {
 	}
 }
 
-// ended journals what became of a step that ran here. A process that stops leaves it *started* and only lets go of the claim.
-func (l *Loop) ended(ctx context.Context, id fleet.NodeID, mine Claim, r step.Result) error {
+// ended journals what became of a step that ran here, and the start of the next where that is to be run here at once: it is returned. A process that stops
+// leaves the step *started* and only lets go of the claim.
+func (l *Loop) ended(ctx context.Context, id fleet.NodeID, mine Claim, r step.Result) (next *begun, err error) {
 	stopping := ctx.Err() != nil
 	if stopping {
 		var cancel context.CancelFunc
@@ -122,9 +144,10 @@ func (l *Loop) ended(ctx context.Context, id fleet.NodeID, mine Claim, r step.Re
 		defer cancel()
 	}
 	if err := l.attach(ctx, &r); err != nil {
-		return err
+		return nil, err
 	}
-	return l.update(ctx, id, func(v *view) error {
+	err = l.update(ctx, id, func(v *view) error {
+		next = nil
 		if v.claim.v == nil || !v.claim.v.same(mine) || v.op.v == nil || v.op.v.ID != mine.Operation {
 			return nil // fenced: the successor decides
 		}
@@ -136,8 +159,17 @@ func (l *Loop) ended(ctx context.Context, id fleet.NodeID, mine Claim, r step.Re
 		if r.Problem != nil && stopping {
 			return nil
 		}
-		return v.result(mine.Index, r)
+		if err := v.result(mine.Index, r); err != nil || stopping {
+			return err
+		}
+		return l.onward(v, func(i int) {
+			// Who has no place to speak to the BMC has to wait for one first.
+			if touches[run.Name] || !touches[v.op.v.Steps[i].Name] {
+				next = l.begin(v, i)
+			}
+		})
 	})
+	return next, err
 }
 
 // attach stores a step's attachment as a blob and names it in the evidence.

@@ -29,7 +29,12 @@ func (l *Loop) Once(ctx context.Context, id fleet.NodeID) (Move, error) {
 	case Plan:
 		return m, l.plan(ctx, id, m.Use, v.node.v.Wish)
 	case Enter:
-		return m, l.again(ctx, id, Enter, l.enter)
+		return m, l.again(ctx, id, Enter, v, func(v *view, m Move) error {
+			if err := l.enter(v, m); err != nil {
+				return err
+			}
+			return l.onward(v, nil)
+		})
 	case Start, Recover:
 		return l.start(ctx, id, m, v)
 	case Await:
@@ -39,17 +44,17 @@ func (l *Loop) Once(ctx context.Context, id fleet.NodeID) (Move, error) {
 		// A poll that came before the step was journalled is answered now; an abort is told, too.
 		l.Agents.Wake(id)
 	case Complete:
-		return m, l.again(ctx, id, Complete, func(v *view, _ Move) error { return l.complete(v) })
+		return m, l.again(ctx, id, Complete, v, func(v *view, _ Move) error { return l.complete(v) })
 	case Fail:
-		return m, l.again(ctx, id, Fail, l.fail)
+		return m, l.again(ctx, id, Fail, v, l.fail)
 	case Stop:
-		return m, l.again(ctx, id, Stop, l.stop)
+		return m, l.again(ctx, id, Stop, v, l.stop)
 	case EndGrace:
-		return m, l.again(ctx, id, EndGrace, func(v *view, m Move) error {
+		return m, l.again(ctx, id, EndGrace, v, func(v *view, m Move) error {
 			return v.move(fleet.VerbClean, v.guards(fleet.VerbClean), "the loop", m.Why)
 		})
 	case ComeBack:
-		return m, l.again(ctx, id, ComeBack, func(v *view, m Move) error { return l.comeBack(v) })
+		return m, l.again(ctx, id, ComeBack, v, func(v *view, m Move) error { return l.comeBack(v) })
 	}
 	return m, nil
 }
@@ -66,9 +71,10 @@ func (l *Loop) decide(v *view) Move {
 	return Decide(*v.node.v, v.op.v, v.lease.v, f, v.now)
 }
 
-// again makes a move on what is read afresh, and nothing where the decision has become another meanwhile.
-func (l *Loop) again(ctx context.Context, id fleet.NodeID, kind MoveKind, do func(*view, Move) error) error {
-	return l.update(ctx, id, func(v *view) error {
+// again makes the move that was decided on by v, which was just read. Where somebody was first it is decided anew, and nothing is done where the move has
+// become another.
+func (l *Loop) again(ctx context.Context, id fleet.NodeID, kind MoveKind, v *view, do func(*view, Move) error) error {
+	return l.updateSeen(ctx, id, v, func(v *view) error {
 		m := l.decide(v)
 		if m.Kind != kind {
 			return nil
@@ -262,28 +268,45 @@ func powersOff(op fleet.Operation) bool {
 // start journals the start of a step. An out-of-band step then runs here, under the node's claim; an in-band one is the agent's to fetch.
 func (l *Loop) start(ctx context.Context, id fleet.NodeID, m Move, v *view) (Move, error) {
 	if v.op.v.Steps[m.Index].Side == step.OutOfBand {
-		return l.outOfBand(ctx, id, m)
+		return l.outOfBand(ctx, id, m, v)
 	}
-	err := l.again(ctx, id, Start, func(v *view, m Move) error {
-		if err := v.started(m.Index); err != nil {
-			return err
-		}
-		l.setHandout(id, v.op.v, m.Index)
-		// What cannot be handed out has failed before the agent hears of it.
-		params, err := l.fill(*v.op.v, m.Index, nil, v.site)
-		if err == nil {
-			err = agentKnows(v.node.v, v.op.v.Steps[m.Index].Name, params)
-		}
-		if err != nil {
-			return v.result(m.Index, step.Result{Problem: fleet.ProblemOf(err)})
-		}
-		return nil
-	})
+	err := l.again(ctx, id, Start, v, func(v *view, m Move) error { return l.startInBand(v, m.Index) })
 	l.Agents.Wake(id)
 	return m, err
 }
 
-func (v *view) started(i int) error {
+func (l *Loop) startInBand(v *view, i int) error {
+	v.started(i)
+	l.setHandout(v.node.v.ID, v.op.v, i)
+	// What cannot be handed out has failed before the agent hears of it.
+	params, err := l.fill(*v.op.v, i, nil, v.site)
+	if err == nil {
+		err = agentKnows(v.node.v, v.op.v.Steps[i].Name, params)
+	}
+	if err != nil {
+		return v.result(i, step.Result{Problem: fleet.ProblemOf(err)})
+	}
+	return nil
+}
+
+// onward joins to a change what follows from it at once: the start of the next step, or the end of the plan. Nothing happens outside between the two, so
+// that a crash there would leave nothing that a crash before or after does not leave. outOfBand starts a step on the server's side; nil: none is.
+func (l *Loop) onward(v *view, outOfBand func(index int)) error {
+	if v.op.v == nil || v.op.v.State.Over() {
+		return nil
+	}
+	switch m := l.decide(v); {
+	case m.Kind == Complete:
+		return l.complete(v)
+	case m.Kind == Start && v.op.v.Steps[m.Index].Side == step.InBand:
+		return l.startInBand(v, m.Index)
+	case m.Kind == Start && outOfBand != nil:
+		outOfBand(m.Index)
+	}
+	return nil
+}
+
+func (v *view) started(i int) {
 	op := step.Started(*v.op.v, i, v.node.v.Boot.Generation, v.now)
 	*v.op.v = op
 	r := op.Steps[i]
@@ -292,7 +315,6 @@ func (v *view) started(i int) error {
 		text += fmt.Sprintf(" (try %d)", r.Try)
 	}
 	v.stepEvent(i, text)
-	return nil
 }
 
 // stepEvent records a change of the operation's step i.

@@ -404,15 +404,13 @@ func TestBootPathOfATrustingBMC(t *testing.T) {
 				t.Fatal(err)
 			}
 			seen := false
-			w.Between = func() {
-				n, op := w.Read()
-				if i := op.Current(); i >= 0 && op.Steps[i].Name == step.PowerOn && op.Steps[i].State == fleet.StepPending {
-					seen = true
-					if n.Boot.Unauthenticated != trusting {
-						t.Errorf("before power-on: unauthenticated %v", n.Boot.Unauthenticated)
-					}
+			w.AtStep(step.PowerOn, fleet.StepPending, fleet.StepStarted, func(done bool) contract.Blow {
+				if n, _ := w.Read(); n.Boot.Unauthenticated != trusting {
+					t.Errorf("before power-on: unauthenticated %v", n.Boot.Unauthenticated)
 				}
-			}
+				seen = done
+				return contract.Spared
+			})
 			w.Settle(time.Hour)
 			if n := wantState(t, w, fleet.Managed); !seen || n.Boot.Unauthenticated != trusting {
 				t.Errorf("unauthenticated %v, power-on seen %v", n.Boot.Unauthenticated, seen)

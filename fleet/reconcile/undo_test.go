@@ -128,12 +128,11 @@ func TestUndoAndPeople(t *testing.T) {
 	})
 	t.Run("hold in the middle", func(t *testing.T) {
 		w := failed(t, func(w *contract.World) {
-			w.Between = func() {
-				if _, op := w.Read(); op.Use == string(step.Undo) && op.Steps[0].State == fleet.StepFinished {
-					w.Between = nil
-					askOnly(t, w, "hold", api.NodeVerb{Reason: "mine"})
-				}
-			}
+			w.AtStep(step.BMCIdentify, fleet.StepStarted, fleet.StepFinished, func(bool) contract.Blow {
+				w.Journalled = nil
+				askOnly(t, w, "hold", api.NodeVerb{Reason: "mine"})
+				return contract.Spared
+			})
 		})
 		if left := w.Machine.Left(); !strings.Contains(left, "power") {
 			t.Fatalf("a held machine was switched off; left %q", left)
@@ -207,6 +206,7 @@ func TestUndoMakesRoom(t *testing.T) {
 func TestReleaseTakesEverythingBack(t *testing.T) {
 	w := available(t)
 	w.Machine.Reboot() // the agent is gone, so that deploying boots anew
+	w.Machine.Deny(step.PowerOn, fleet.Errorf(fleet.Unavailable, "MC-TEST-AWAY", "the BMC does not answer"))
 	id := leasedWhen(t, w, step.PowerOn)
 	if _, err := w.Loop.ReleaseLease(t.Context(), id, "tester"); err != nil {
 		t.Fatal(err)

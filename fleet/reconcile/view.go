@@ -215,27 +215,33 @@ const most = 30
 // update reads a node afresh, lets do change what it read, and commits all of it or nothing. do may run several times and must do no I/O.
 // Where do changes nothing, nothing is committed.
 func (l *Loop) update(ctx context.Context, id fleet.NodeID, do func(*view) error) error {
-	return l.updateFenced(ctx, id, "", do)
+	return l.updateFenced(ctx, id, "", nil, do)
 }
 
-// updateFenced is update for what may do harm: the view has the fence's book, unless h is "".
-func (l *Loop) updateFenced(ctx context.Context, id fleet.NodeID, h fleet.Harm, do func(*view) error) error {
+// updateSeen is update that begins with what was read a moment ago, and reads only where somebody was first.
+func (l *Loop) updateSeen(ctx context.Context, id fleet.NodeID, v *view, do func(*view) error) error {
+	return l.updateFenced(ctx, id, "", v, do)
+}
+
+// updateFenced is update for what may do harm: the view has the fence's book, unless h is "". The first try takes v where it is not nil.
+func (l *Loop) updateFenced(ctx context.Context, id fleet.NodeID, h fleet.Harm, v *view, do func(*view) error) error {
 	leave, err := l.harm(ctx, h)
 	if err != nil {
 		return err
 	}
 	defer leave()
 	for try := 1; ; try++ {
-		var v *view
-		err := l.Store.View(ctx, func(s fleet.Snapshot) error {
-			var err error
-			if v, err = l.read(s, id); err == nil && h != "" {
-				v.book, err = l.readBook(s, h)
+		if v == nil {
+			err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+				var err error
+				if v, err = l.read(s, id); err == nil && h != "" {
+					v.book, err = l.readBook(s, h)
+				}
+				return err
+			})
+			if err != nil {
+				return err
 			}
-			return err
-		})
-		if err != nil {
-			return err
 		}
 		if err := do(v); err != nil {
 			return err
@@ -251,6 +257,7 @@ func (l *Loop) updateFenced(ctx context.Context, id fleet.NodeID, h fleet.Harm, 
 		if fleet.CodeOf(err) != "MC-STORE-STALE" || try == most {
 			return err
 		}
+		v = nil
 	}
 }
 
