@@ -9,6 +9,8 @@ import (
 // ClassExpect is what an inventory is compared with; zero fields are not compared. What a field wants and an inventory could not read blocks handing the
 // node out: an error makes no node healthier.
 type ClassExpect struct {
+	// Source says where the expectations are from, as each limit says for itself: learned from a node, a vendor's document, a site's own baseline.
+	Source      string           `json:"source,omitempty"`
 	CPUs        int              `json:"cpus,omitempty"` // sockets
 	NUMANodes   int              `json:"numa_nodes,omitempty"`
 	MemoryBytes int64            `json:"memory_bytes,omitempty"`
@@ -55,7 +57,7 @@ type ExpectInfiniBand struct {
 	RateGbps  float64    `json:"rate_gbps,omitempty"`
 	LinkLayer string     `json:"link_layer,omitempty"` // InfiniBand or Ethernet (RoCE)
 	PCIe      ExpectPCIe `json:"pcie,omitzero"`
-	// BlueField is the mode that DPUs must be in: nic or dpu.
+	// BlueField is the mode that DPUs must be in, nic or dpu: those that are rails, or all where no rail is one.
 	BlueField string `json:"bluefield,omitempty"`
 }
 

@@ -12,49 +12,6 @@ import (
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
-var classView = view[fleet.Class]{
-	name: func(c fleet.Class) string { return "class/" + c.Name },
-	columns: []column[fleet.Class]{
-		{"NAME", false, func(c fleet.Class) string { return c.Name }},
-		{"BURN-IN", false, func(c fleet.Class) string { return c.BurnIn }},
-		{"ERASE", false, func(c fleet.Class) string { return orDash(c.EraseLevel) }},
-		{"GPUS", false, func(c fleet.Class) string { return fmt.Sprint(c.Expect.GPUs.Count) }},
-		{"NVME", false, func(c fleet.Class) string { return fmt.Sprint(c.Expect.NVMe.Count) }},
-	},
-}
-
-func classNoun(p *program) *cobra.Command {
-	list := &cobra.Command{
-		Use: "list", Short: "List classes", Args: exactly(), Example: "  metalctl class list",
-		RunE: func(c *cobra.Command, _ []string) error {
-			cl, err := p.client()
-			if err != nil {
-				return err
-			}
-			cs, err := cl.Classes(c.Context())
-			if err != nil {
-				return err
-			}
-			return classView.print(p, cs, false)
-		},
-	}
-	show := &cobra.Command{
-		Use: "show CLASS", Short: "Show a class", Args: exactly("CLASS"), Example: "  metalctl class show hgx-h200 -o yaml",
-		RunE: func(c *cobra.Command, args []string) error {
-			cl, err := p.client()
-			if err != nil {
-				return err
-			}
-			x, err := cl.Class(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return classView.print(p, []fleet.Class{x}, true)
-		},
-	}
-	return noun("class", "What nodes of a kind must be", list, show, applyVerb(p, "class"))
-}
-
 // applyVerb reads a fleet file and applies its classes, images and site.
 func applyVerb(p *program, what string) *cobra.Command {
 	var file string

@@ -87,12 +87,13 @@ func waitObjects(ctx context.Context, cl *api.Client) ([]string, error) {
 // addCompletion lets every verb complete the arguments and flags that name things on the server, by the placeholders that its usage shows.
 func addCompletion(root *cobra.Command, p *program) {
 	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PACK": packNames, "RAMDISK": ramdiskNames, "OPERATION": operationNames, "(node/N": waitObjects}
-	flags := map[string]lister{"node": nodeNames, "image": imageNames, "class": classNames}
+	flags := map[string]lister{"node": nodeNames, "from": nodeNames, "image": imageNames, "class": classNames}
 	words := map[string][]string{
 		"output":       {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},
 		"config-drive": {string(fleet.ConfigDriveOpenStack), string(fleet.ConfigDriveNoCloud)},
 		"ready":        {string(fleet.ReadyOS), string(fleet.ReadyPhoneHome), string(fleet.ReadyNow)},
 		"against":      {fleet.AgainstClass, fleet.AgainstLast, fleet.AgainstFleet, fleet.AgainstBMC},
+		"origin":       {originSite, originTemplate},
 		"use":          {"inspect", "clean", "burn", "deploy", "rebuild", "release", "resume"},
 		"format":       {"raw", "raw.zst", "raw.gz", "raw.xz", "qcow2"},
 	}

@@ -18,6 +18,9 @@ import (
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
+// editorLine lets an editor that speaks YAML check a fleet file while it is written; docs/operate/classes.md says how.
+const editorLine = "# yaml-language-server: $schema=fleet.schema.json\n"
+
 // fleetFile is what one YAML file holds, in its order.
 type fleetFile struct {
 	nodes   []api.NodeCreate
@@ -28,82 +31,67 @@ type fleetFile struct {
 
 // nodeFile is kind Node of a fleet file.
 type nodeFile struct {
-	Kind string `yaml:"kind"`
-	Name string `yaml:"name"`
+	Kind string `json:"kind"`
+	Name string `json:"name"`
 	BMC  struct {
-		Address      string `yaml:"address"`
-		User         string `yaml:"user"`
-		PasswordFile string `yaml:"password_file"`
+		Address      string `json:"address"`
+		User         string `json:"user"`
+		PasswordFile string `json:"password_file"`
 		TLS          struct {
-			Pin      string `yaml:"pin"`
-			CAFile   string `yaml:"ca_file"`
-			FirstUse bool   `yaml:"first_use"`
-		} `yaml:"tls"`
-	} `yaml:"bmc"`
-	Class  string            `yaml:"class"`
-	Labels map[string]string `yaml:"labels"`
+			Pin      string `json:"pin"`
+			CAFile   string `json:"ca_file"`
+			FirstUse bool   `json:"first_use"`
+		} `json:"tls"`
+	} `json:"bmc"`
+	Class  string            `json:"class"`
+	Labels map[string]string `json:"labels"`
 	Expect struct {
-		Serial string `yaml:"serial"`
-		UUID   string `yaml:"uuid"`
-	} `yaml:"expect"`
-	BootNetwork *fleet.BootNetwork `yaml:"boot_network"`
+		Serial string `json:"serial"`
+		UUID   string `json:"uuid"`
+	} `json:"expect"`
+	BootNetwork *fleet.BootNetwork `json:"boot_network"`
 	RootDisk    struct {
-		MinSizeBytes int64  `yaml:"min_size_bytes"`
-		MaxSizeBytes int64  `yaml:"max_size_bytes"`
-		Serial       string `yaml:"serial"`
-		Model        string `yaml:"model"`
-		WWN          string `yaml:"wwn"`
-		Transport    string `yaml:"transport"`
-		Name         string `yaml:"name"`
-	} `yaml:"root_disk"`
+		MinSizeBytes int64  `json:"min_size_bytes"`
+		MaxSizeBytes int64  `json:"max_size_bytes"`
+		Serial       string `json:"serial"`
+		Model        string `json:"model"`
+		WWN          string `json:"wwn"`
+		Transport    string `json:"transport"`
+		Name         string `json:"name"`
+	} `json:"root_disk"`
 	Ports []struct {
-		MAC    fleet.MAC  `yaml:"mac"`
-		GUID   fleet.GUID `yaml:"guid"`
-		Role   string     `yaml:"role"`
-		Switch string     `yaml:"switch"`
-		Port   string     `yaml:"port"`
-		LAG    string     `yaml:"lag"`
-		Fabric string     `yaml:"fabric"`
-		Rail   *int       `yaml:"rail"`
-	} `yaml:"ports"`
-	AllowReboot bool `yaml:"allow_reboot"`
-	DebugShell  bool `yaml:"debug_shell"`
-}
-
-// classFile is kind Class of a fleet file. `burnin` is a profile with its follow-up, or the word none.
-type classFile struct {
-	Kind   string            `yaml:"kind"`
-	Name   string            `yaml:"name"`
-	Expect fleet.ClassExpect `yaml:"expect"`
-	BurnIn string            `yaml:"burnin"`
-	Erase  struct {
-		Level        string `yaml:"level"`
-		AcceptFormat bool   `yaml:"accept_format"`
-	} `yaml:"erase"`
-	PowerOffAvailable bool     `yaml:"power_off_available"`
-	Packs             []string `yaml:"packs"`
-	Ramdisk           string   `yaml:"ramdisk"`
+		MAC    fleet.MAC  `json:"mac"`
+		GUID   fleet.GUID `json:"guid"`
+		Role   string     `json:"role"`
+		Switch string     `json:"switch"`
+		Port   string     `json:"port"`
+		LAG    string     `json:"lag"`
+		Fabric string     `json:"fabric"`
+		Rail   *int       `json:"rail"`
+	} `json:"ports"`
+	AllowReboot bool `json:"allow_reboot"`
+	DebugShell  bool `json:"debug_shell"`
 }
 
 type imageFile struct {
-	Kind      string `yaml:"kind"`
-	Name      string `yaml:"name"`
-	URL       string `yaml:"url"`
-	Format    string `yaml:"format"`
-	SHA256    string `yaml:"sha256"`
-	SizeBytes int64  `yaml:"size_bytes"`
+	Kind      string `json:"kind"`
+	Name      string `json:"name"`
+	URL       string `json:"url"`
+	Format    string `json:"format"`
+	SHA256    string `json:"sha256"`
+	SizeBytes int64  `json:"size_bytes"`
 }
 
 type siteFile struct {
-	Kind      string   `yaml:"kind"`
-	Isolation string   `yaml:"isolation"`
-	PhoneHome string   `yaml:"phone_home"`
-	Origins   []string `yaml:"image_origins"`
-	Denied    []string `yaml:"image_denied"`
+	Kind      string   `json:"kind"`
+	Isolation string   `json:"isolation"`
+	PhoneHome string   `json:"phone_home"`
+	Origins   []string `json:"image_origins"`
+	Denied    []string `json:"image_denied"`
 	// PackKeys are files with public keys, beside the fleet file.
-	PackKeys []string `yaml:"pack_keys"`
+	PackKeys []string `json:"pack_keys"`
 	// FenceNodes raises the fence.
-	FenceNodes int `yaml:"fence_nodes"`
+	FenceNodes int `json:"fence_nodes"`
 }
 
 // readFleetFile reads a YAML file of one or more documents, strictly: an unknown key or a wrong type is an error with file, line and column.
@@ -231,13 +219,6 @@ func beside(dir, path string) string {
 		return path
 	}
 	return filepath.Join(dir, path)
-}
-
-func (c classFile) class() fleet.Class {
-	return fleet.Class{
-		Name: c.Name, Expect: c.Expect,
-		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk,
-	}
 }
 
 func (n nodeFile) create(dir string, open func(string) ([]byte, error)) (api.NodeCreate, error) {

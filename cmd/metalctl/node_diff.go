@@ -92,7 +92,24 @@ func printDifferences(p *program, d api.Differences) error {
 			blocking++
 		}
 	}
-	return &exitError{exitDiffers, fmt.Errorf("%s: %d differences, of which %d keep it from being handed out (%s)", d.Node, len(d.Differences), blocking, comparedWords(d))}
+	return &exitError{exitDiffers, fmt.Errorf("%s: %s (%s)", d.Node, differencesWords(len(d.Differences), blocking), comparedWords(d))}
+}
+
+// differencesWords says how many there are, and how many of them block.
+func differencesWords(n, blocking int) string {
+	switch {
+	case n == 1 && blocking == 1:
+		return "1 difference, which keeps it from being handed out"
+	case n == 1:
+		return "1 difference, which does not keep it from being handed out"
+	case blocking == n:
+		return fmt.Sprintf("%d differences, all of which keep it from being handed out", n)
+	case blocking == 0:
+		return fmt.Sprintf("%d differences, none of which keeps it from being handed out", n)
+	case blocking == 1:
+		return fmt.Sprintf("%d differences, 1 of which keeps it from being handed out", n)
+	}
+	return fmt.Sprintf("%d differences, %d of which keep it from being handed out", n, blocking)
 }
 
 func comparedWords(d api.Differences) string {

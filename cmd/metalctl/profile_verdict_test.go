@@ -4,7 +4,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -63,14 +62,11 @@ func inspected(t *testing.T, dir string) fleet.Inventory {
 // profileClass is the class that ships beside a profile.
 func profileClass(t *testing.T, name string) fleet.Class {
 	t.Helper()
-	f, err := readFleetFile(filepath.Join("..", "..", "fixtures", "profiles", "classes", name+".yaml"), nil)
+	c, err := classTemplateOf(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.classes) != 1 || f.classes[0].Name != name {
-		t.Fatalf("the file holds %d classes, want one of the name %s", len(f.classes), name)
-	}
-	return f.classes[0]
+	return c.class
 }
 
 // TestProfilesAreHealthy: what the agent reads of each machine that ships is judged whole, by itself and against the class beside it, so that a fault that
@@ -94,6 +90,19 @@ func TestProfilesAreHealthy(t *testing.T) {
 			}
 			if inv.GPUDriver == nil || len(inv.GPUs) != 8 || slices.ContainsFunc(inv.GPUs, func(g fleet.GPU) bool { return g.Serial == "" || g.ModuleID == 0 }) {
 				t.Errorf("the driver did not tell of eight GPUs: %+v, missing %+v", inv.GPUDriver, inv.Missing)
+			}
+			learned := fleet.Class{Name: "learned", BurnIn: "none", EraseLevel: "purge", Expect: judge.Learn(inv, "learned from "+name)}
+			if ds := append(judge.Judge(inv, learned), judge.Suspicions(inv)...); len(ds) > 0 || len(learned.Validate()) > 0 {
+				t.Errorf("against what is learned of it: %+v %+v", ds, learned.Validate())
+			}
+			if d := cmp.Diff(class.Expect, learned.Expect, cmp.FilterPath(func(p cmp.Path) bool {
+				switch p.Last().String() {
+				case ".Source", ".Firmware", ".Limits", ".BlueField", ".MemoryBytes", ".SizeBytes": // what a site decides, and sizes that are rounded
+					return true
+				}
+				return false
+			}, cmp.Ignore())); d != "" {
+				t.Errorf("what ships (-) and what is learned (+):\n%s", d)
 			}
 			class.Expect.GPUs.Count++ // the judge does look
 			if ds := judge.Judge(inv, class); len(ds) != 1 || ds[0].Code != "MC-GPU-MISSING" {

@@ -16,6 +16,7 @@ func (r *routes) nodeParts() {
 	s := r.s
 	route(r, http.MethodGet, "/nodes/{id}/inventory", "get-inventory", "Read the newest inventory", http.StatusOK, s.getInventory)
 	route(r, http.MethodGet, "/nodes/{id}/differences", "get-differences", "In which ways the newest inventory is not what it should be", http.StatusOK, s.getDifferences)
+	route(r, http.MethodGet, "/nodes/{id}/learned-class", "learn-class", "Make a class of what the node is, without storing it", http.StatusOK, s.learnClass)
 	route(r, http.MethodGet, "/nodes/{id}/topology", "get-topology", "What the node is made of, laid out to be drawn, with what is wrong marked", http.StatusOK, s.getTopology)
 	route(r, http.MethodGet, "/nodes/{id}/topology.svg", "get-topology-svg", "The same as a picture", http.StatusOK, s.getTopologySVG)
 	route(r, http.MethodGet, "/nodes/{id}/timeline", "get-timeline", "What happened around the node, of whatever source", http.StatusOK, s.getTimeline)

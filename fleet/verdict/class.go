@@ -24,16 +24,7 @@ func (j *judge) counts() {
 	if differ("MC-CLASS-NUMA", "numa_nodes", len(j.inv.NUMANodes), e.NUMANodes) {
 		j.cover("numa")
 	}
-	disks, nvme := 0, 0
-	for _, d := range j.inv.Disks {
-		if d.BootMedium || d.Removable {
-			continue
-		}
-		disks++
-		if d.Transport == "nvme" {
-			nvme++
-		}
-	}
+	disks, nvme := drives(j.inv)
 	// A drive that is gone is missing among the drives and among the disks: one difference.
 	if !differ("MC-CLASS-NVME", "nvme", nvme, e.NVMe.Count) || disks-e.Disks != nvme-e.NVMe.Count {
 		differ("MC-CLASS-DISKS", "disks", disks, e.Disks)
@@ -55,16 +46,27 @@ func (j *judge) counts() {
 	}
 }
 
+// drives counts what could hold a tenant's data, and how much of it is NVMe.
+func drives(inv *fleet.Inventory) (disks, nvme int) {
+	for _, d := range inv.Disks {
+		if d.BootMedium || d.Removable {
+			continue
+		}
+		disks++
+		if d.Transport == "nvme" {
+			nvme++
+		}
+	}
+	return disks, nvme
+}
+
 // placement compares where parts are with where the class says: NUMA nodes of GPUs, rails, drives beside them.
 func (j *judge) placement() {
 	t, class := j.class.Expect.Topology, j.class.Name
 	if len(t.GPUNUMANodes) > 0 && !j.covered["numa"] {
 		var wrong []int
 		for i, g := range j.inv.GPUs {
-			k := g.ModuleID - 1
-			if k < 0 {
-				k = g.Index
-			}
+			k := placeOf(g)
 			if j.explained(j.names.gpu[i]) || k < 0 || k >= len(t.GPUNUMANodes) || g.NUMANode == t.GPUNUMANodes[k] {
 				continue
 			}
@@ -77,10 +79,7 @@ func (j *judge) placement() {
 		}
 		for _, i := range wrong {
 			g := j.inv.GPUs[i]
-			k := g.ModuleID - 1
-			if k < 0 {
-				k = g.Index
-			}
+			k := placeOf(g)
 			j.block(finding{code: "MC-TOPOLOGY-NUMA", component: j.names.gpu[i], against: fleet.AgainstClass, want: fmt.Sprint(t.GPUNUMANodes[k]), got: fmt.Sprint(g.NUMANode), do: "configure"},
 				"%s is on NUMA node %d, class %s wants it on %d", j.part(i), g.NUMANode, class, t.GPUNUMANodes[k])
 		}
@@ -106,6 +105,14 @@ func (j *judge) placement() {
 				"%s has %s beside its GPU, class %s wants %d", what, count(len(r.NVMe), "drive"), class, t.NVMePerRail)
 		}
 	}
+}
+
+// placeOf is where a GPU stands in ExpectTopology.GPUNUMANodes; negative where nobody knows.
+func placeOf(g fleet.GPU) int {
+	if g.ModuleID > 0 {
+		return g.ModuleID - 1
+	}
+	return g.Index
 }
 
 // firmware compares versions with the class's baseline: once for all parts where all have the same other one.

@@ -11,13 +11,9 @@ import (
 // hcas judges the tenant's rails. Management, storage and the fabric manager's functions are not rails and are not counted as such.
 func (j *judge) hcas() {
 	e, class := j.class.Expect.InfiniBand, j.class.Name
-	var rails []*fleet.HCA
-	for i := range j.inv.HCAs {
-		if j.inv.HCAs[i].Role == fleet.HCARail {
-			rails = append(rails, &j.inv.HCAs[i])
-		}
-	}
+	rails := railHCAs(j.inv)
 	j.railCount(rails)
+	j.blueField()
 	if len(rails) == 0 {
 		return
 	}
@@ -64,6 +60,50 @@ func (j *judge) hcas() {
 			j.portErrors(f, what, p)
 		}
 		j.hca(h)
+	}
+}
+
+func railHCAs(inv *fleet.Inventory) (rails []*fleet.HCA) {
+	for i := range inv.HCAs {
+		if inv.HCAs[i].Role == fleet.HCARail {
+			rails = append(rails, &inv.HCAs[i])
+		}
+	}
+	return rails
+}
+
+// dpus are the BlueFields whose mode a class means: the rails, and all others where no rail is one.
+func dpus(inv *fleet.Inventory) []*fleet.HCA {
+	var all, rails []*fleet.HCA
+	for i := range inv.HCAs {
+		h := &inv.HCAs[i]
+		if h.Mode == "" {
+			continue
+		}
+		all = append(all, h)
+		if h.Role == fleet.HCARail {
+			rails = append(rails, h)
+		}
+	}
+	if len(rails) > 0 {
+		return rails
+	}
+	return all
+}
+
+func (j *judge) blueField() {
+	want := j.class.Expect.InfiniBand.BlueField
+	if want == "" {
+		return
+	}
+	found := dpus(j.inv)
+	if len(found) == 0 {
+		j.unread("infiniband", "the mode of a BlueField", "hcas", "hca", "rdma")
+	}
+	for _, h := range found {
+		if h.Mode != want {
+			j.block(finding{code: "MC-HCA-MODE", component: "hca/" + h.Name, against: fleet.AgainstClass, want: want, got: h.Mode, do: "configure"}, "%s at %s is a BlueField in %s mode, class %s wants %s mode", h.Name, h.PCIAddress, h.Mode, j.class.Name, want)
+		}
 	}
 }
 
@@ -118,12 +158,8 @@ func (j *judge) portErrors(f finding, what string, p fleet.HCAPort) {
 
 func (j *judge) hca(h *fleet.HCA) {
 	name := "hca/" + h.Name
-	e := j.class.Expect.InfiniBand
 	if h.Resources["ctx"] > 0 {
 		j.warn(finding{code: "MC-HCA-RESIDUE", component: name, want: "nothing open", got: counters(h.Resources), do: "reboot"}, "%s at %s: somebody holds it open: %s", h.Name, h.PCIAddress, counters(h.Resources))
-	}
-	if want := e.BlueField; want != "" && h.Mode != "" && h.Mode != want {
-		j.block(finding{code: "MC-HCA-MODE", component: name, against: fleet.AgainstClass, want: want, got: h.Mode, do: "configure"}, "%s at %s is a BlueField in %s mode, class %s wants %s mode", h.Name, h.PCIAddress, h.Mode, j.class.Name, want)
 	}
 	if l := j.class.Expect.Limit("hca-temperature"); l != nil {
 		switch {

@@ -12,11 +12,7 @@ import (
 
 // pcie judges links, error counters and access control. A width never changes with load, so that a narrow link is a fault; the speed of a GPU's does.
 func (j *judge) pcie() {
-	kids := map[string][]*fleet.PCI{}
-	for i := range j.inv.PCI {
-		p := &j.inv.PCI[i]
-		kids[p.Parent] = append(kids[p.Parent], p)
-	}
+	kids := below(j.inv)
 	// Below first: of a link both ends tell, and the device is what a person looks for.
 	all := slices.Collect(maps.Values(j.names.pci))
 	slices.SortFunc(all, func(a, b *fleet.PCI) int {
@@ -37,6 +33,16 @@ func (j *judge) pcie() {
 		j.aer(p)
 	}
 	j.acs()
+}
+
+// below are the functions below each bridge, by its address.
+func below(inv *fleet.Inventory) map[string][]*fleet.PCI {
+	kids := map[string][]*fleet.PCI{}
+	for i := range inv.PCI {
+		p := &inv.PCI[i]
+		kids[p.Parent] = append(kids[p.Parent], p)
+	}
+	return kids
 }
 
 func (j *judge) depth(a string) int {
@@ -61,18 +67,20 @@ func (j *judge) matters(p *fleet.PCI, kids map[string][]*fleet.PCI) bool {
 	return bridge(p) && slices.ContainsFunc(kids[p.Address], func(k *fleet.PCI) bool { return j.matters(k, kids) })
 }
 
-func (j *judge) pcieLink(p *fleet.PCI, kids map[string][]*fleet.PCI) bool {
-	width, most := p.Width, p.MaxWidth
-	gen, top := generation(p.Speed), generation(p.MaxSpeed)
+// reach is what a link is and could be: of its ends the lesser counts.
+type reach struct{ width, mostWidth, gen, topGen int }
+
+func (n *names) reach(p *fleet.PCI, kids map[string][]*fleet.PCI) reach {
+	r := reach{p.Width, p.MaxWidth, generation(p.Speed), generation(p.MaxSpeed)}
 	limit := func(o *fleet.PCI) {
 		if o.MaxWidth > 0 {
-			most = min(most, o.MaxWidth)
+			r.mostWidth = min(r.mostWidth, o.MaxWidth)
 		}
 		if g := generation(o.MaxSpeed); g > 0 {
-			top = min(top, g)
+			r.topGen = min(r.topGen, g)
 		}
 	}
-	if up := j.names.pci[p.Parent]; up != nil {
+	if up := n.pci[p.Parent]; up != nil {
 		limit(up)
 	}
 	if bridge(p) {
@@ -80,6 +88,12 @@ func (j *judge) pcieLink(p *fleet.PCI, kids map[string][]*fleet.PCI) bool {
 			limit(k)
 		}
 	}
+	return r
+}
+
+func (j *judge) pcieLink(p *fleet.PCI, kids map[string][]*fleet.PCI) bool {
+	r := j.names.reach(p, kids)
+	width, most, gen, top := r.width, r.mostWidth, r.gen, r.topGen
 	c := j.names.at(p.Address)
 	if j.explained(c) {
 		return false
@@ -198,23 +212,10 @@ func (j *judge) acs() {
 	if want == "" {
 		return
 	}
-	above := map[string]bool{}
-	for a, c := range j.names.byPCI {
-		if strings.HasPrefix(c, "gpu/") || strings.HasPrefix(c, "hca/") {
-			for p := j.names.parent[a]; p != "" && !above[p]; p = j.names.parent[p] {
-				above[p] = true
-			}
-		}
-	}
 	var wrong []string
 	capable := 0
-	for a := range above {
-		p := j.names.pci[a]
-		if p == nil || p.ACS == nil {
-			continue
-		}
+	for a, on := range j.names.redirects() {
 		capable++
-		on := slices.ContainsFunc(p.ACS, func(s string) bool { return strings.Contains(s, "redirect") || strings.Contains(s, "forwarding") })
 		if on != (want == "on") {
 			wrong = append(wrong, a)
 		}
@@ -229,6 +230,22 @@ func (j *judge) acs() {
 		f.component = "pci"
 	}
 	j.block(f, "access control (ACS) is %s at %s of %d above GPUs and HCAs (%s), class %s wants it %s", got, count(len(wrong), "bridge"), capable, strings.Join(firsts(wrong, 4), ", "), j.class.Name, want)
+}
+
+// redirects says of each bridge above a GPU or HCA that can control access whether it turns traffic up to the root.
+func (n *names) redirects() map[string]bool {
+	out := map[string]bool{}
+	for a, c := range n.byPCI {
+		if !strings.HasPrefix(c, "gpu/") && !strings.HasPrefix(c, "hca/") {
+			continue
+		}
+		for up, i := n.parent[a], 0; up != "" && i < 64; up, i = n.parent[up], i+1 {
+			if p := n.pci[up]; p != nil && p.ACS != nil {
+				out[up] = slices.ContainsFunc(p.ACS, func(s string) bool { return strings.Contains(s, "redirect") || strings.Contains(s, "forwarding") })
+			}
+		}
+	}
+	return out
 }
 
 // generation is that of a speed as the kernel prints it, such as "32.0 GT/s PCIe"; 0 where it is none.

@@ -1,0 +1,109 @@
+//go:build !ramdisk
+
+package main
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// classFile is kind Class of a fleet file. `burnin` is a profile with its follow-up, or the word none.
+type classFile struct {
+	Kind   string            `json:"kind"`
+	Name   string            `json:"name"`
+	Expect fleet.ClassExpect `json:"expect,omitzero"`
+	BurnIn string            `json:"burnin"`
+	Erase  struct {
+		Level        string `json:"level"`
+		AcceptFormat bool   `json:"accept_format,omitempty"`
+	} `json:"erase"`
+	PowerOffAvailable bool     `json:"power_off_available,omitempty"`
+	Packs             []string `json:"packs,omitempty"`
+	Ramdisk           string   `json:"ramdisk,omitempty"`
+}
+
+func (c classFile) class() fleet.Class {
+	return fleet.Class{
+		Name: c.Name, Expect: c.Expect,
+		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk,
+	}
+}
+
+// printClassFile writes a class as the file that `class apply` takes, below lines of comment.
+func printClassFile(w io.Writer, c fleet.Class, comments ...string) error {
+	f := classFile{Kind: "Class", Name: c.Name, Expect: c.Expect, BurnIn: c.BurnIn, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk}
+	f.Erase.Level, f.Erase.AcceptFormat = c.EraseLevel, c.AcceptFormat
+	j, err := json.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("encode class %s: %w", c.Name, err)
+	}
+	y, err := yaml.JSONToYAML(j)
+	if err != nil {
+		return fmt.Errorf("encode class %s: %w", c.Name, err)
+	}
+	var b strings.Builder
+	b.WriteString(editorLine)
+	for _, line := range comments {
+		b.WriteString("# " + printable(line) + "\n")
+	}
+	b.Write(y)
+	_, err = io.WriteString(w, b.String())
+	return err
+}
+
+// shipped are classes to begin with, one for each GPU server that is built in as a profile.
+//
+//go:embed classes/*.yaml
+var shipped embed.FS
+
+// classTemplate is one of them.
+type classTemplate struct {
+	class fleet.Class
+	text  []byte // as it was written, with comments
+}
+
+// classTemplates are all that ship, by name.
+func classTemplates() ([]classTemplate, error) {
+	files, err := shipped.ReadDir("classes")
+	if err != nil {
+		return nil, err
+	}
+	var out []classTemplate
+	for _, f := range files {
+		b, err := shipped.ReadFile(path.Join("classes", f.Name()))
+		if err != nil {
+			return nil, err
+		}
+		ff, err := parseFleetFile(f.Name(), b, nil) // a class names no files
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range ff.classes {
+			out = append(out, classTemplate{c, b})
+		}
+	}
+	return out, nil
+}
+
+func classTemplateOf(name string) (classTemplate, error) {
+	all, err := classTemplates()
+	if err != nil {
+		return classTemplate{}, err
+	}
+	var names []string
+	for _, t := range all {
+		if t.class.Name == name {
+			return t, nil
+		}
+		names = append(names, t.class.Name)
+	}
+	return classTemplate{}, fleet.Errorf(fleet.NotFound, "MC-CLASS-UNKNOWN", "no class %q ships with metalctl; there are %s", name, strings.Join(names, ", ")).WithHint("metalctl class list --origin template")
+}
