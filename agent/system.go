@@ -219,12 +219,15 @@ func (m *machine) cleanBoot(ctx context.Context, c step.Call) (step.Outcome, err
 	if err != nil {
 		return step.Outcome{}, err
 	}
-	removed, err := efi.RemoveOurs(vars)
+	removed, left, err := efi.RemoveOurs(vars)
 	if err != nil {
 		return step.Outcome{Faults: []fleet.Fault{m.bootFault(err)}}, err
 	}
 	if removed == nil {
 		removed = []string{}
 	}
-	return step.Outcome{Evidence: map[string]any{"removed": removed}}, ctx.Err()
+	if left == nil {
+		left = []string{}
+	}
+	return step.Outcome{Evidence: map[string]any{"removed": removed, "left": left}}, ctx.Err()
 }

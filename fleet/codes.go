@@ -356,6 +356,7 @@ var Codes = map[string]Page{
 	"MC-CLASS-INFINIBAND":   {"another number of InfiniBand ports than the class wants", "Look for a card that is missing, or that is set to Ethernet: metalctl node inventory NODE. Then: metalctl node inspect NODE"},
 	"MC-CLASS-MEMORY":       {"another amount of memory than the class wants", "More than a sixteenth differs, so a module is missing or was switched off by the firmware. metalctl node inventory NODE lists the modules."},
 	"MC-CLASS-NICS":         {"another number of network cards than the class wants", "metalctl node inventory NODE shows what was found. After a repair: metalctl node inspect NODE"},
+	"MC-CLEANING-NONE":      {"there is no record of a cleaning", "The node was not cleaned yet, or not after that lease, or before records were kept. Clean it: metalctl node clean NODE"},
 	"MC-CLASS-NONE":         {"the node has no class", "A class says what the node must be, how it is erased and whether it is burned in. Give it one: metalctl node set NODE --class CLASS, then: metalctl node inspect NODE"},
 	"MC-CLASS-NUMA":         {"another number of NUMA nodes than the class wants", "Mostly a firmware setting (NPS, SNC) differs from its twins. Set it alike, then: metalctl node inspect NODE"},
 	"MC-CLASS-NVME":         {"another number of NVMe drives than the class wants", "metalctl node inventory NODE shows what was found. After a repair: metalctl node inspect NODE"},

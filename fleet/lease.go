@@ -96,6 +96,8 @@ type Member struct {
 	Proof string `json:"proof,omitempty"`
 	// Undeployed: its first deployment was given up, so that its disks hold nothing of the tenant's that a grace time could keep.
 	Undeployed bool `json:"undeployed,omitempty"`
+	// Cleaning is the digest of the record of the newest cleaning of what this tenant left; "" before.
+	Cleaning string `json:"cleaning,omitempty"`
 }
 
 // Lease is a tenant's right to nodes. The lease record claims all its nodes at once: it lists its members, and its creation is

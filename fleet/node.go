@@ -62,6 +62,8 @@ type Node struct {
 	Compared string `json:"compared,omitempty"`
 	// Erased is the level that the last cleaning reached, "clear", "purge" or ErasedByFormat; "" from the moment on that a tenant may write.
 	Erased string `json:"erased,omitempty"`
+	// Cleaning is the digest of the newest cleaning record, "" where there is none.
+	Cleaning string `json:"cleaning,omitempty"`
 	// BurnedAt is when the last burn-in passed; zero when it must run again.
 	BurnedAt time.Time `json:"burned_at,omitzero"`
 

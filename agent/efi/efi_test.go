@@ -124,7 +124,7 @@ func TestOurOldEntriesGoAndOthersStay(t *testing.T) {
 	if diff := cmp.Diff(again, want); diff != "" {
 		t.Error("a second run:", diff)
 	}
-	if removed, err := RemoveOurs(vars); err != nil || len(removed) != 1 {
+	if removed, _, err := RemoveOurs(vars); err != nil || len(removed) != 1 {
 		t.Errorf("RemoveOurs: %v %v", removed, err)
 	}
 	left, err := vars.Read("BootOrder")

@@ -88,8 +88,25 @@ func SetBootEntry(vars Vars, w Want) (Outcome, error) {
 	return out, nil
 }
 
-// RemoveOurs takes away every entry that this program made, for a node that is cleaned.
-func RemoveOurs(vars Vars) (removed []string, err error) {
+// RemoveOurs takes away every entry that this program made, for a node that is cleaned, and reads back which ones there are then: left are those of others.
+func RemoveOurs(vars Vars) (removed, left []string, err error) {
+	if removed, err = removeOurs(vars); err != nil {
+		return removed, nil, err
+	}
+	all, _, err := readBoots(vars)
+	if err != nil {
+		return removed, nil, fmt.Errorf("remove boot entries: read back: %w", err)
+	}
+	for _, b := range all {
+		if b.bad == nil && b.option.Ours() {
+			return removed, nil, fleet.Errorf(fleet.Broken, "MC-EFI-READBACK", "the firmware did not let go of %s", b).WithHint("reset its variables by the BMC, or update the firmware")
+		}
+		left = append(left, b.String())
+	}
+	return removed, left, nil
+}
+
+func removeOurs(vars Vars) (removed []string, err error) {
 	all, order, err := readBoots(vars)
 	if err != nil {
 		return nil, fmt.Errorf("remove boot entries: %w", err)

@@ -16,7 +16,7 @@ import (
 
 func nodeNoun(p *program) *cobra.Command {
 	c := noun("node", "Enrol, inspect, clean and hand out machines",
-		nodeEnroll(p), nodeList(p), nodeShow(p), nodeInventory(p), nodeTopology(p), nodePlan(p), nodeTimeline(p), nodeHistory(p), nodeExplain(p),
+		nodeEnroll(p), nodeList(p), nodeShow(p), nodeInventory(p), nodeTopology(p), nodePlan(p), nodeTimeline(p), nodeHistory(p), nodeExplain(p), nodeCleaning(p),
 		nodePower(p), nodeForget(p), nodeSet(p))
 	c.AddCommand(nodeVerbs(p)...)
 	return c
@@ -145,6 +145,9 @@ func showNode(p *program, n api.Node) error {
 		add("data", "unknown: the disks may hold anything until they were cleaned")
 	default:
 		add("data", "dirty: may hold data of lease %s", n.Dirty)
+	}
+	if n.Cleaned != "" {
+		add("cleaned", "%s", n.Cleaned)
 	}
 	switch n.Isolation {
 	case "none":

@@ -16,7 +16,8 @@ import (
 
 // blobKept is how long blobs of a kind stay after nothing names them any more. User-data is a tenant's secret and goes first; the day covers
 // leases that are being made, and steps whose evidence is being journalled.
-var blobKept = map[string]time.Duration{"inventory": 90 * 24 * time.Hour, store.BlobUserData: 24 * time.Hour, "evidence": 24 * time.Hour}
+var blobKept = map[string]time.Duration{"inventory": 90 * 24 * time.Hour, store.BlobUserData: 24 * time.Hour, "evidence": 24 * time.Hour,
+	"cleaning": 90 * 24 * time.Hour}
 
 // blobDigest is how a blob is named, wherever in a step's evidence that stands.
 var blobDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
@@ -53,7 +54,7 @@ func sweepDaily(ctx context.Context, db *store.DB, media ramdiskSweeper, log *sl
 }
 
 // sweepOnce removes inventories that are neither a node's newest nor the one before, user-data of leases that are over and hold no node in grace, and evidence that no journal
-// names: that of tries that were overtaken, or whose worker was fenced.
+// names: that of tries that were overtaken, or whose worker was fenced. Cleaning records stay with the node whose newest they are, and with the lease whose data they are about.
 func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 	used := map[string]bool{}
 	type over struct {
@@ -68,6 +69,7 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 		nodes, err := fleet.List[struct {
 			Inventory     string        `json:"inventory"`
 			LastInventory string        `json:"last_inventory"`
+			Cleaning      string        `json:"cleaning"`
 			Lease         fleet.LeaseID `json:"lease"`
 		}](s, fleet.KindNode)
 		if err != nil {
@@ -75,13 +77,16 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 		}
 		held := map[fleet.LeaseID]bool{}
 		for _, n := range nodes {
-			used[n.Inventory], used[n.LastInventory], held[n.Lease] = true, true, true
+			used[n.Inventory], used[n.LastInventory], used[n.Cleaning], held[n.Lease] = true, true, true, true
 		}
 		leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
 		if err != nil {
 			return err
 		}
 		for _, l := range leases {
+			for _, m := range l.Members {
+				used[m.Cleaning] = true
+			}
 			if l.UserData == "" {
 				continue
 			}

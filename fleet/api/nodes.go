@@ -114,6 +114,16 @@ func (c *Client) Inventory(ctx context.Context, idOrName string) (fleet.Inventor
 	return inv, c.get(ctx, nodePath(idOrName, "inventory"), nil, &inv)
 }
 
+// Cleaning reads the record of the newest cleaning, or of the one after a lease.
+func (c *Client) Cleaning(ctx context.Context, idOrName, lease string) (fleet.CleaningRecord, error) {
+	v := url.Values{}
+	if lease != "" {
+		v.Set("lease", lease)
+	}
+	var rec fleet.CleaningRecord
+	return rec, c.get(ctx, nodePath(idOrName, "cleaning"), v, &rec)
+}
+
 // NodePlan shows what would run, without side effects.
 func (c *Client) NodePlan(ctx context.Context, idOrName string, q PlanQuery) (Plan, error) {
 	v := url.Values{"use": {q.Use}, "device": q.Devices}

@@ -23,6 +23,8 @@ type Node struct {
 	AgentSeen time.Time `json:"agent_seen,omitzero"`
 	// WouldErase lists the disks that accept would agree to; empty before the first inventory.
 	WouldErase []fleet.AcceptedDevice `json:"would_erase,omitempty"`
+	// Cleaned is the newest cleaning record in one line, "" where there is none; it is read with a single node, not in lists.
+	Cleaned string `json:"cleaned,omitempty"`
 	// Breaker says since when and why the BMC's credential is not used, or "".
 	Breaker string `json:"bmc_breaker,omitempty"`
 	// Waits says what the node waits for, or "".

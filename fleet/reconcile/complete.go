@@ -15,6 +15,7 @@ import (
 func (v *view) end(s fleet.OperationState, p *fleet.Problem) {
 	n, op := v.node.v, v.op.v
 	op.State, op.EndedAt, op.Error = s, v.now, p
+	v.recorded()
 	n.Operation = ""
 	if op.Use != string(step.Undo) { // a retry goes on with what failed, not with the clean-up after it
 		n.LastOperation = op.ID

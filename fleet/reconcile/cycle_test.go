@@ -41,6 +41,10 @@ func TestWholeCycle(t *testing.T) {
 	if n.Dirty != "" || len(n.Faults) > 0 || w.Machine.Holds("DATA-1") != "" {
 		t.Fatalf("after cleaning: dirty %q, faults %v, disk %q", n.Dirty, n.Faults, w.Machine.Holds("DATA-1"))
 	}
+	first := n.Cleaning
+	if first == "" {
+		t.Fatal("a cleaning left no record")
+	}
 	lease, err := w.Loop.CreateLease(t.Context(), api.LeaseCreate{Name: "l1", UserData: []byte("#cloud-config"),
 		LeaseRequest: fleet.LeaseRequest{Nodes: []string{"n1"}, Image: "debian"}}, "tester")
 	if err != nil {
@@ -58,6 +62,9 @@ func TestWholeCycle(t *testing.T) {
 	n = wantState(t, w, fleet.Available)
 	if n.Lease != "" || n.Dirty != "" || w.Machine.Holds("ROOT-1") != "" {
 		t.Fatalf("after release: lease %q, dirty %q, disk %q", n.Lease, n.Dirty, w.Machine.Holds("ROOT-1"))
+	}
+	if m := readLease(t, w, lease.ID).Members[0]; m.Cleaning == "" || m.Cleaning != n.Cleaning || m.Cleaning == first {
+		t.Errorf("the lease's record is %q, the node's newest %q, the one before %q", m.Cleaning, n.Cleaning, first)
 	}
 	t.Logf("what happened to the machine:\n%v", w.Machine.Log)
 }

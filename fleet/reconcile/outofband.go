@@ -204,6 +204,7 @@ func (v *view) result(i int, r step.Result) error {
 			unseen = step.UnseenEnd
 		}
 		*v.op.v = step.Failed(*v.op.v, i, *r.Problem, unseen, v.now)
+		v.op.v.Steps[i].Evidence = r.Evidence // what it did before it failed
 		text := fmt.Sprintf("%s: %s failed: %s", v.node.v.Name, run.Name, cut(r.Problem.Detail, 400))
 		if next := v.op.v.Steps[i]; next.State == fleet.StepPending {
 			text += fmt.Sprintf(" (again at %s)", next.NotBefore.UTC().Format(time.TimeOnly))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/cleaning"
 	"github.com/metalctl/metalctl/fleet/step"
 )
 
@@ -43,12 +44,8 @@ func (l *Loop) Once(ctx context.Context, id fleet.NodeID) (Move, error) {
 		}
 		// A poll that came before the step was journalled is answered now; an abort is told, too.
 		l.Agents.Wake(id)
-	case Complete:
-		return m, l.again(ctx, id, Complete, v, func(v *view, _ Move) error { return l.complete(v) })
-	case Fail:
-		return m, l.again(ctx, id, Fail, v, l.fail)
-	case Stop:
-		return m, l.again(ctx, id, Stop, v, l.stop)
+	case Complete, Fail, Stop:
+		return m, l.endPlan(ctx, id, m, v)
 	case EndGrace:
 		return m, l.again(ctx, id, EndGrace, v, func(v *view, m Move) error {
 			return v.move(fleet.VerbClean, v.guards(fleet.VerbClean), "the loop", m.Why)
@@ -296,6 +293,8 @@ func (l *Loop) onward(v *view, outOfBand func(index int)) error {
 		return nil
 	}
 	switch m := l.decide(v); {
+	case m.Kind == Complete && cleaning.Began(*v.op.v):
+		return nil // its record is composed and stored first, which no commit waits for
 	case m.Kind == Complete:
 		return l.complete(v)
 	case m.Kind == Start && v.op.v.Steps[m.Index].Side == step.InBand:

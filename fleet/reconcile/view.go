@@ -112,6 +112,8 @@ type view struct {
 	op    doc[fleet.Operation] // the node's operation
 	last  *fleet.Operation     // the newest that has ended; only looked at
 	lease doc[fleet.Lease]
+	// owner is the lease whose data the node holds while it is cleaned, where there is one.
+	owner doc[fleet.Lease]
 	claim doc[Claim]
 	class fleet.Class
 	site  fleet.Site
@@ -124,6 +126,8 @@ type view struct {
 
 	// keepAgent is how long an agent is left up after its plan was given up.
 	keepAgent time.Duration
+	// cleaned names the record of the node's operation, where that cleans.
+	cleaned cleaned
 	// steps are those that events tell of, by the event's index.
 	steps map[int]fleet.StepRun
 
@@ -158,6 +162,11 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 	}
 	if n.Lease != "" {
 		if v.lease, err = maybe[fleet.Lease](s, fleet.KeyOf(fleet.KindLease, n.Lease)); err != nil {
+			return nil, err
+		}
+	}
+	if id := fleet.LeaseID(n.Dirty); n.State == fleet.Cleaning && id != "" && id != n.Lease && n.Dirty != fleet.DirtyUnknown {
+		if v.owner, err = maybe[fleet.Lease](s, fleet.KeyOf(fleet.KindLease, id)); err != nil {
 			return nil, err
 		}
 	}
@@ -269,7 +278,7 @@ func (v *view) change() (fleet.Change, error) {
 		return c, nil
 	}
 	v.node.fit = func() (json.RawMessage, error) { return fit(v.node.v) }
-	for _, err := range []error{v.node.put(&c), v.op.put(&c), v.lease.put(&c), v.claim.put(&c)} {
+	for _, err := range []error{v.node.put(&c), v.op.put(&c), v.lease.put(&c), v.owner.put(&c), v.claim.put(&c)} {
 		if err != nil {
 			return c, err
 		}

@@ -19,6 +19,7 @@ func (r *routes) nodeParts() {
 	route(r, http.MethodGet, "/nodes/{id}/learned-class", "learn-class", "Make a class of what the node is, without storing it", http.StatusOK, s.learnClass)
 	route(r, http.MethodGet, "/nodes/{id}/topology", "get-topology", "What the node is made of, laid out to be drawn, with what is wrong marked", http.StatusOK, s.getTopology)
 	route(r, http.MethodGet, "/nodes/{id}/topology.svg", "get-topology-svg", "The same as a picture", http.StatusOK, s.getTopologySVG)
+	route(r, http.MethodGet, "/nodes/{id}/cleaning", "get-cleaning", "The record of the newest cleaning: for each component what was asked, done, reported and read back", http.StatusOK, s.getCleaning)
 	route(r, http.MethodGet, "/nodes/{id}/timeline", "get-timeline", "What happened around the node, of whatever source", http.StatusOK, s.getTimeline)
 	route(r, http.MethodGet, "/nodes/{id}/history", "get-history", "The committed changes of the node", http.StatusOK, s.getHistory)
 	route(r, http.MethodGet, "/nodes/{id}/plan", "plan-node", "What would run, without side effects", http.StatusOK, s.planNode)

@@ -110,6 +110,13 @@ func (s *Server) getNode(ctx context.Context, in *Item) (*tagged[api.Node], erro
 		}
 		v.WouldErase = inv.WouldErase()
 	}
+	if v.Cleaning != "" {
+		rec, err := s.cleaningRecord(ctx, v.Cleaning)
+		if err != nil {
+			return nil, err
+		}
+		v.Cleaned = rec.Summary()
+	}
 	return tag(v, v.Revision), nil
 }
 

@@ -177,7 +177,7 @@ func nextStarted(op fleet.Operation, i int, decl Step, now time.Time, s Signals)
 func Started(op fleet.Operation, i int, generation int64, now time.Time) fleet.Operation {
 	op = clone(op)
 	r := &op.Steps[i]
-	r.State, r.StartedAt, r.FinishedAt, r.NotBefore = fleet.StepStarted, now, time.Time{}, time.Time{}
+	r.State, r.StartedAt, r.FinishedAt, r.NotBefore, r.Evidence = fleet.StepStarted, now, time.Time{}, time.Time{}, nil
 	r.Try++
 	if op.State == fleet.OperationPending {
 		op.State, op.StartedAt = fleet.OperationRunning, now

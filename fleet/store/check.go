@@ -149,6 +149,9 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 			if n.LastInventory != "" {
 				c.blobs[n.LastInventory] = key
 			}
+			if n.Cleaning != "" {
+				c.blobs[n.Cleaning] = key
+			}
 		}
 	case fleet.KindLease:
 		if l, ok := decodeInto[fleet.Lease](c, key, r.Data); ok {
@@ -160,6 +163,11 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 			c.leases[l.ID] = ties
 			if l.UserData != "" {
 				c.blobs[l.UserData] = key
+			}
+			for _, m := range l.Members {
+				if m.Cleaning != "" {
+					c.blobs[m.Cleaning] = key
+				}
 			}
 		}
 	case fleet.KindOperation:

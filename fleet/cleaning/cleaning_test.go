@@ -1,0 +1,196 @@
+package cleaning
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/step"
+)
+
+var t0 = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+func raw(t *testing.T, v any) json.RawMessage {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// machine is a run that erased two disks, with another one that nobody accepted.
+func machine(t *testing.T) Traces {
+	t.Helper()
+	run := func(name string, params, evidence any) fleet.StepRun {
+		return fleet.StepRun{Name: name, State: fleet.StepFinished, StartedAt: t0, FinishedAt: t0.Add(time.Minute), Params: raw(t, params), Evidence: raw(t, evidence)}
+	}
+	params := step.EraseParams{Accepted: []fleet.AcceptedDevice{{Serial: "A", Model: "DISK"}, {Serial: "B", Model: "DISK"}}, Level: "purge"}
+	return Traces{
+		Node: fleet.Node{ID: "id1", Name: "n1", Class: "hgx", Dirty: "lease-1", BMC: fleet.BMC{Vendor: "V", Model: "M"}, Boot: fleet.BootRecord{Program: "v1"}},
+		Operation: fleet.Operation{ID: "op1", Use: "clean", Plan: "sha256:1", Generation: 3, StartedAt: t0, Steps: []fleet.StepRun{
+			run(step.CompareClass, nil, nil),
+			run(step.EraseDisks, params, map[string]any{"blob": "sha256:aa", "erased": []map[string]any{{"serial": "A"}, {"serial": "B"}}}),
+			run(step.VerifyErase, params, map[string]any{"verified": []map[string]any{{"serial": "A", "sampled_bytes": 4096, "reads_as": "zeros"}, {"serial": "B", "sampled_bytes": 1, "reads_as": "what it leaves"}}}),
+			run(step.CleanBoot, nil, map[string]any{"removed": []string{"Boot0001 system"}, "left": []string{"Boot0000 UiApp"}}),
+		}},
+		Attachments: map[string]json.RawMessage{"sha256:aa": raw(t, map[string]any{"evidence": []map[string]any{
+			{"serial": "A", "path": "/dev/sda", "method": "zeros", "claim": "clear", "canaries_written": 1024, "sampled_bytes": 8192, "sampled_places": 2, "sampled_zero": true, "finished": t0},
+			{"serial": "B", "path": "/dev/nvme0n1", "method": "nvme sanitize: block erase", "claim": "purge", "cdw10": "0x000002", "log_after": "ffff0100", "canaries_written": 1, "sampled_bytes": 1, "sampled_places": 1, "finished": t0},
+		}})},
+		Inventory: &fleet.Inventory{System: fleet.System{Serial: "S1", BIOS: "1.2"}, TPM: &fleet.TPM{Version: "2.0"},
+			Disks: []fleet.Disk{{Serial: "A", SizeBytes: 1}, {Serial: "C", SizeBytes: 1}, {Name: "sr0", SizeBytes: 1, Removable: true}, {Name: "sr1"}, {Name: "sdz", Serial: "Z", SizeBytes: 1, BootMedium: true}},
+			GPUs:  []fleet.GPU{{Index: 0, Serial: "G1", ModuleID: 5, Model: "NVIDIA H200"}}, HCAs: []fleet.HCA{{Name: "mlx5_0", NodeGUID: "0x1"}}},
+		Now: t0.Add(time.Hour),
+	}
+}
+
+func find(t *testing.T, r fleet.CleaningRecord, component string) fleet.CleanedComponent {
+	t.Helper()
+	for _, x := range r.Components {
+		if x.Component == component {
+			return x
+		}
+	}
+	t.Fatalf("the record has no %s: %+v", component, r.Components)
+	return fleet.CleanedComponent{}
+}
+
+func TestARecordNamesEveryComponent(t *testing.T) {
+	got := Compose(machine(t))
+	want := map[string]fleet.CleanResult{
+		"disk/A": fleet.CleanDone, "disk/B": fleet.CleanDone, "disk/C": fleet.CleanNotDone, "disk/sr0": fleet.CleanNotDone, "disk/Z": fleet.CleanNotDone,
+		"firmware/boot-entries": fleet.CleanDone, "firmware/variables": fleet.CleanNotDone, "firmware/versions": fleet.CleanNotDone,
+		"gpu/5": fleet.CleanNotDone, "hca/mlx5_0": fleet.CleanNotDone, "tpm": fleet.CleanNotDone, "memory": fleet.CleanNotDone, "bmc": fleet.CleanNotDone,
+	}
+	results := map[string]fleet.CleanResult{}
+	for _, x := range got.Components {
+		results[x.Component] = x.Result
+		if x.Result == fleet.CleanNotDone && x.Why == "" {
+			t.Errorf("%s was not dealt with, and nothing says why", x.Component)
+		}
+	}
+	if d := cmp.Diff(results, want); d != "" {
+		t.Error(d)
+	}
+	wantDisk := fleet.CleanedComponent{Component: "disk/B", Identity: "B", Model: "DISK", Result: fleet.CleanDone, Asked: "erased, at least purge", Method: "nvme sanitize: block erase", Level: "purge",
+		Said: "took the command 0x000002; sanitize completed by its log", ReadBack: "0 of 1 marker blocks found; 1 bytes at 1 place read as constant or random; 1 byte read again as what it leaves",
+		Step: step.EraseDisks, At: t0}
+	if d := cmp.Diff(find(t, got, "disk/B"), wantDisk); d != "" {
+		t.Error(d)
+	}
+	if got.Data != "lease-1" || got.Serial != "S1" || got.Operation != "op1" || got.Agent != "v1" || !got.Complete {
+		t.Errorf("head %+v", got)
+	}
+	if want := "2026-11-01T13:00:00Z: 3 cleaned, 10 not done"; got.Summary() != want {
+		t.Errorf("summary %q, want %q", got.Summary(), want)
+	}
+}
+
+func TestWhatIsNotShownIsNotCleaned(t *testing.T) {
+	for name, c := range map[string]struct {
+		change    func(*Traces)
+		component string
+		result    fleet.CleanResult
+		why       string
+	}{
+		"a disk failed": {func(x *Traces) {
+			x.Attachments["sha256:aa"] = raw(t, map[string]any{"evidence": []map[string]any{{"serial": "B", "method": "zeros"}}})
+			s := &x.Operation.Steps[1]
+			s.State, s.Error = fleet.StepFailed, &fleet.Problem{Code: "MC-X", Detail: "one of two", Faults: []fleet.Fault{{Component: "disk/A", Evidence: "I/O error"}}}
+		}, "disk/A", fleet.CleanFailed, "I/O error"},
+		"erased, and never read again": {func(x *Traces) {
+			x.Operation.Steps[2] = fleet.StepRun{Name: step.VerifyErase, State: fleet.StepPending}
+		}, "disk/A", fleet.CleanFailed, "erased, and not read again: the plan ended before verify-erase"},
+		"read again, and data are left": {func(x *Traces) {
+			s := &x.Operation.Steps[2]
+			s.State, s.Error = fleet.StepFailed, &fleet.Problem{Faults: []fleet.Fault{{Component: "disk/A", Evidence: "an old file system"}}}
+		}, "disk/A", fleet.CleanFailed, "an old file system"},
+		"the erasing never began": {func(x *Traces) {
+			x.Operation.Steps[1].State, x.Operation.Steps[1].Evidence = fleet.StepPending, nil
+		}, "disk/A", fleet.CleanNotDone, "the plan ended before erase-disks"},
+		"the end of the erasing was not seen": {func(x *Traces) {
+			x.Operation.Steps[1].State, x.Operation.Steps[1].Evidence = fleet.StepStarted, nil
+		}, "disk/A", fleet.CleanNotDone, "nobody saw erase-disks end"},
+		"no UEFI": {func(x *Traces) {
+			x.Operation.Steps[3].Evidence = raw(t, map[string]string{"skipped": "no EFI"})
+		}, "firmware/boot-entries", fleet.CleanNotDone, "no EFI"},
+		"the firmware refuses": {func(x *Traces) {
+			s := &x.Operation.Steps[3]
+			s.State, s.Error = fleet.StepFailed, &fleet.Problem{Faults: []fleet.Fault{{Component: "firmware/boot-entries", Evidence: "read-only"}}}
+		}, "firmware/boot-entries", fleet.CleanFailed, "read-only"},
+		"no inventory": {func(x *Traces) { x.Inventory, x.Unread = nil, "it is gone" }, "inventory", fleet.CleanNotDone, "nobody knows which further components the machine has: it is gone"},
+		"another BIOS than the class's": {func(x *Traces) {
+			x.Class = fleet.Class{Name: "hgx", Expect: fleet.ClassExpect{Firmware: fleet.ExpectFirmware{BIOS: "1.3"}}}
+		}, "firmware/versions", fleet.CleanFailed, "BIOS is 1.2, class hgx wants 1.3"},
+		"the class's BIOS": {func(x *Traces) {
+			x.Class = fleet.Class{Name: "hgx", Expect: fleet.ClassExpect{Firmware: fleet.ExpectFirmware{BIOS: "1.2"}}}
+		}, "firmware/versions", fleet.CleanChecked, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := machine(t)
+			c.change(&x)
+			got := find(t, Compose(x), c.component)
+			if got.Result != c.result || !strings.Contains(got.Why, c.why) {
+				t.Errorf("%s is %q: %q; want %q: %q", c.component, got.Result, got.Why, c.result, c.why)
+			}
+		})
+	}
+}
+
+func TestTwoNamespacesOfADriveAreTwoLines(t *testing.T) {
+	x := machine(t)
+	x.Operation.Steps[1].Params = raw(t, step.EraseParams{Level: "clear", Accepted: []fleet.AcceptedDevice{{Serial: "B"}, {Serial: "B"}}})
+	x.Operation.Steps[2].Evidence = raw(t, map[string]any{"verified": []map[string]any{{"serial": "B", "reads_as": "zeros"}}})
+	x.Attachments["sha256:aa"] = raw(t, map[string]any{"evidence": []map[string]any{{"serial": "B", "path": "/dev/nvme0n1", "method": "zeros"}, {"serial": "B", "path": "/dev/nvme0n2", "method": "zeros"}}})
+	var got []fleet.CleanResult
+	for _, c := range Compose(x).Components {
+		if c.Component == "disk/B" {
+			got = append(got, c.Result)
+		}
+	}
+	// The second one was not read again.
+	if d := cmp.Diff(got, []fleet.CleanResult{fleet.CleanDone, fleet.CleanFailed}); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestARunThatNeverTouchedAnythingLeavesNoRecord(t *testing.T) {
+	op := machine(t).Operation
+	if !Began(op) {
+		t.Error("a run that erased has nothing to record")
+	}
+	for i := range op.Steps {
+		op.Steps[i].StartedAt = time.Time{}
+	}
+	op.Steps[0].StartedAt = t0 // compare-class looks only
+	if Began(op) {
+		t.Error("a run that only looked has something to record")
+	}
+	op.Steps[1].StartedAt, op.Use = t0, "deploy"
+	if Began(op) {
+		t.Error("deploying is no cleaning")
+	}
+}
+
+// What agents send is believed no further than it can be read.
+func FuzzCompose(f *testing.F) {
+	f.Add(`{"erased":[{"serial":"A"}],"blob":"b"}`, `{"evidence":[{"serial":"A","method":"zeros","log_after":"ffff0100"}]}`)
+	f.Add(`{"removed":["x"],"left":null,"skipped":1}`, `[]`)
+	f.Fuzz(func(t *testing.T, evidence, attachment string) {
+		x := Traces{Attachments: map[string]json.RawMessage{"b": json.RawMessage(attachment)}, Inventory: &fleet.Inventory{}}
+		params := raw(t, step.EraseParams{Accepted: []fleet.AcceptedDevice{{Serial: "A"}}})
+		for _, name := range touching {
+			x.Operation.Steps = append(x.Operation.Steps, fleet.StepRun{Name: name, State: fleet.StepFinished, Params: params, Evidence: json.RawMessage(evidence)})
+		}
+		for _, c := range Compose(x).Components {
+			if (c.Result == fleet.CleanNotDone || c.Result == fleet.CleanFailed) && c.Why == "" {
+				t.Errorf("%s is %s, and nothing says why", c.Component, c.Result)
+			}
+		}
+	})
+}
