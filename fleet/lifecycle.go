@@ -61,8 +61,8 @@ type Facts struct {
 	// IsolationWaived: the site says `isolation: none`, so there are no wires to read back.
 	IsolationWaived bool
 	Held, Protected bool
-	// Blocked: a fault forbids what the verb would start.
-	Blocked bool
+	// Blocked: a fault forbids what the verb would start. Barred: one blocks everything.
+	Blocked, Barred bool
 
 	MachineOff, RebootAllowed, OutOfBandOnly bool
 	// FromAvailable and Matches describe an inspection: where it came from, and whether everything matches class and acceptance.
@@ -148,11 +148,11 @@ var (
 	guardElse      = Guard{"otherwise", "did not come from available, or something differs", func(f Facts) bool { return !(f.FromAvailable && f.Matches && f.Dirty == "") }}
 	guardKnown     = Guard{"has-inventory", "there is an inventory", func(f Facts) bool { return f.HasInventory }}
 	guardUnknown   = Guard{"no-inventory", "before the first inventory", func(f Facts) bool { return !f.HasInventory }}
-	guardAgreed    = Guard{"agreed", "the devices to erase were listed and agreed", func(f Facts) bool { return f.Agreed && !f.Held && !f.Protected }}
+	guardAgreed    = Guard{"agreed", "the devices to erase were listed and agreed; no fault that blocks everything", func(f Facts) bool { return f.Agreed && !f.Held && !f.Protected && !f.Barred }}
 	guardClean     = Guard{"clean", "not dirty, or destroyed media recorded", func(f Facts) bool { return f.Dirty == "" || f.Destroyed }}
 	guardBurnDue   = Guard{"burn-in-due", "burn-in due", func(f Facts) bool { return f.BurnInDue }}
 	guardBurnFresh = Guard{"burn-in-fresh", "burn-in fresh, or the class wants none", func(f Facts) bool { return !f.BurnInDue }}
-	guardFree      = Guard{"free", "no hold, not protected", func(f Facts) bool { return !f.Held && !f.Protected }}
+	guardFree      = Guard{"free", "no hold, not protected, no fault that blocks everything", func(f Facts) bool { return !f.Held && !f.Protected && !f.Barred }}
 	guardFreeClean = Guard{"free-clean", "no hold, not protected, not dirty", func(f Facts) bool { return !f.Held && !f.Protected && f.Dirty == "" }}
 	guardFit       = Guard{"fit", "no blocking fault, no hold, not protected, not dirty, fresh, class matches, burn-in fresh, isolated", func(f Facts) bool {
 		return !f.Blocked && !f.Held && !f.Protected && f.Dirty == "" && f.Fresh && f.ClassMatches && !f.BurnInDue && f.isolated() && f.Lease != ""

@@ -332,6 +332,20 @@ func (n *Node) ClearFault(code, component string) bool {
 	return false
 }
 
+// FaultTokenReused: two keys came with one boot token, so that somebody else can read the node's boot media. Nothing is booted on it until a person has cleared it.
+const FaultTokenReused = "MC-FAULT-TOKEN-REUSED"
+
+// Barred returns the fault that keeps a plan from booting or erasing the machine, or nil. A fault that blocks everything keeps it from being erased; whether it
+// may be booted to be looked at depends on the fault: that it is another machine is seen, and cleared, by the next boot.
+func (n *Node) Barred(erases bool) *Fault {
+	for i, f := range n.Faults {
+		if f.Blocks == BlocksEverything && (erases || f.Code == FaultTokenReused || f.Component == StaleComponent) {
+			return &n.Faults[i]
+		}
+	}
+	return nil
+}
+
 // Blocked returns the faults that forbid what, in the order they were raised.
 func (n *Node) Blocked(what Blocks) []Fault {
 	var out []Fault

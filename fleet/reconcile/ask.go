@@ -141,6 +141,10 @@ func (v *view) askable(verb fleet.Verb, f fleet.Facts) error {
 	if v.op.v != nil && !v.undoing() && (verb != fleet.VerbRelease || n.State == fleet.Releasing) {
 		return fleet.Errorf(fleet.Conflict, "MC-NODE-BUSY", "%s runs on %s", v.op.v.Use, n.Name).WithHint("metalctl operation show %s, or: metalctl node abort %s", v.op.v.ID, n.Name)
 	}
+	if x := v.barred(verb, f); x != nil {
+		return fleet.Errorf(fleet.Refused, "MC-NODE-BARRED", "%s is not asked of %s while it has the fault %s on %s: %s", verb, n.Name, x.Code, x.Component, x.Evidence).
+			WithHint("%s", fleet.HintFor(x.Hint, n.Name))
+	}
 	_, err := fleet.Move(n.State, verb, f)
 	switch {
 	case err == nil:
@@ -152,6 +156,18 @@ func (v *view) askable(verb fleet.Verb, f fleet.Facts) error {
 		return fleet.Errorf(fleet.Conflict, fleet.CodeOf(err), "%s: %w", n.Name, err).WithHint("metalctl node explain %s", n.Name)
 	}
 	return fmt.Errorf("%s: %w", n.Name, err)
+}
+
+// barred is the fault that a person has to deal with before the verb may boot the machine or erase it, or nil. An inspection through the BMC alone only reads.
+func (v *view) barred(verb fleet.Verb, f fleet.Facts) *fleet.Fault {
+	n := v.node.v
+	switch {
+	case verb == fleet.VerbAccept, verb == fleet.VerbBurn, verb == fleet.VerbRebuild, verb == fleet.VerbClean && n.State != fleet.Grace:
+		return n.Barred(true)
+	case verb == fleet.VerbInspect && !f.OutOfBandOnly:
+		return n.Barred(false)
+	}
+	return nil
 }
 
 // thawed refuses the verbs that write to the outside while the node is frozen. An inspection through the BMC alone only reads.

@@ -59,9 +59,14 @@ func (l *Loop) handsOff() time.Duration {
 	if l.HandsOff == 0 {
 		return 0
 	}
+	return l.HandsOff - l.age()
+}
+
+// age is how long this process is there, by the clock that nobody sets.
+func (l *Loop) age() time.Duration {
 	l.clock.mu.Lock()
 	defer l.clock.mu.Unlock()
-	return l.HandsOff - (l.Mono() - l.clock.start0)
+	return l.Mono() - l.clock.start0
 }
 
 // guarded returns a context for outside writes under a claim that was just committed. It ends CallDeadline before the claim does unless the claim

@@ -72,8 +72,14 @@ func Decide(n fleet.Node, op *fleet.Operation, lease *fleet.Lease, f Facts, now 
 		if n.Protected { // since its release began: what was under way then goes on, and the erase is not
 			return Move{Kind: Rest, Why: "protected, so nothing is erased: metalctl node unprotect " + n.Name}
 		}
+		if x := n.Barred(false); x != nil {
+			return Move{Kind: Rest, Why: barredBy(n, x)}
+		}
 		return Move{Kind: Plan, Use: step.Clean, Why: "what the node held is erased"}
 	case fleet.Burning:
+		if x := n.Barred(false); x != nil {
+			return Move{Kind: Rest, Why: barredBy(n, x)}
+		}
 		return Move{Kind: Plan, Use: step.Burn, Why: "a burn-in is due"}
 	case fleet.Releasing:
 		// A release that failed waits for a person: isolation was not proven, or the machine does not go off.
@@ -152,6 +158,10 @@ func decideRun(n fleet.Node, op fleet.Operation, f Facts, now time.Time) Move {
 		m.Kind = Rest
 	}
 	return m
+}
+
+func barredBy(n fleet.Node, x *fleet.Fault) string {
+	return fmt.Sprintf("nothing boots while it has the fault %s: %s", x.Code, fleet.HintFor(x.Hint, n.Name))
 }
 
 func heldBy(n fleet.Node) string {

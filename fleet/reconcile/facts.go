@@ -45,7 +45,7 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 	if verb == fleet.VerbDeploy || verb == fleet.VerbRebuild {
 		blocks = fleet.BlocksDeploy
 	}
-	f.Blocked = false
+	f.Barred = len(n.Blocked(fleet.BlocksEverything)) > 0
 	for _, x := range n.Faults {
 		if x.Blocks == fleet.BlocksEverything || x.Blocks == fleet.BlocksDeploy || x.Blocks == blocks {
 			f.Blocked = true
@@ -134,5 +134,8 @@ func (l *Loop) facts(n *fleet.Node) Facts {
 	up, since := l.Agents.Up(n.ID, n.Boot.Generation)
 	// Whom this process has not heard of yet is not silent for longer than the process is there.
 	since = latest(since, l.began)
+	if now := l.Now(); since.After(now) { // it was noted before the clock was set back
+		since = now.Add(-l.age())
+	}
 	return Facts{AgentUp: up && n.Boot.Generation > 0, AgentSince: since}
 }

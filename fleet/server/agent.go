@@ -204,11 +204,8 @@ func (s *Server) register(ctx context.Context, reg *api.Register, remote string)
 	return api.Registered{Version: reg.Version, Certificate: string(cert), Now: s.Now().UTC(), Name: node.Name}, nil
 }
 
-// Codes of the faults that the server itself raises.
-const (
-	FaultTokenReused = "MC-FAULT-TOKEN-REUSED"
-	FaultIdentity    = "MC-FAULT-IDENTITY"
-)
+// FaultIdentity: another machine than was enrolled has booted.
+const FaultIdentity = "MC-FAULT-IDENTITY"
 
 func errOlderBoot(n *fleet.Node) error {
 	return fleet.Errorf(fleet.Conflict, "MC-AGENT-GENERATION", "a newer boot of %s has begun; this one is over", n.Name).WithHint("metalctl node show %s", n.Name)
@@ -228,10 +225,10 @@ func (s *Server) tokenReused(n *fleet.Node, c *fleet.Change, remote string) {
 	s.media.drop(n.ID)
 	s.presence.revoke(n.ID, n.Boot.Generation) // no plan counts on either of them
 	n.RaiseFault(fleet.Fault{
-		Code: FaultTokenReused, Component: "agent", Severity: fleet.Critical, Since: s.Now().UTC(), Blocks: fleet.BlocksEverything,
+		Code: fleet.FaultTokenReused, Component: "agent", Severity: fleet.Critical, Since: s.Now().UTC(), Blocks: fleet.BlocksEverything,
 		Evidence: fmt.Sprintf("boot generation %d: a second key from %s used the token that was spent at %s", n.Boot.Generation, remote, n.Boot.RegisteredAt.Format(time.RFC3339)),
 		Hint: fmt.Sprintf("metalctl node timeline %s; when nobody else can read the boot medium any more: metalctl node clear-fault %s --code %s --component agent",
-			n.Name, n.Name, FaultTokenReused),
+			n.Name, n.Name, fleet.FaultTokenReused),
 	})
 	c.Events = append(c.Events, nodeEvent(n, "node.fault", s.Now(), "boot token used twice; both sessions are revoked"))
 	s.Log.Warn("boot token used twice", fleet.LogNode, n.Name, "generation", n.Boot.Generation, "remote", remote)

@@ -289,7 +289,7 @@ func TestTokenReuseRevokesBoth(t *testing.T) {
 	_, err = honest.register()
 	wantCode(t, err, fleet.Denied, "MC-AGENT-REVOKED")
 	now := w.nodeNow(n.ID)
-	if f := now.Fault(FaultTokenReused, "agent"); f == nil || f.Blocks != fleet.BlocksEverything || now.Boot.MediaID != "" {
+	if f := now.Fault(fleet.FaultTokenReused, "agent"); f == nil || f.Blocks != fleet.BlocksEverything || now.Boot.MediaID != "" {
 		t.Errorf("got faults %v, medium %q", now.Faults, now.Boot.MediaID)
 	}
 	// A new boot is a new start.
