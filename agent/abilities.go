@@ -25,6 +25,11 @@ func (m *machine) abilities(ctx context.Context, d fleet.Disk) (list []string, e
 	return list, err
 }
 
+// SmartLog asks an NVMe drive of this machine for its account of its health, log page 02h; it needs root.
+func SmartLog(ctx context.Context, d fleet.Disk) ([]byte, error) {
+	return (&machine{}).smartLog(ctx, d)
+}
+
 // smartLog asks an NVMe drive for its account of its health.
 func (m *machine) smartLog(ctx context.Context, d fleet.Disk) (log []byte, err error) {
 	err = m.ask(d, func(admin disk.Admin) error {

@@ -75,6 +75,7 @@ var Codes = map[string]Page{
 	// profiles
 	"MC-PROFILE-FAULT":   {"the fault file is not valid", "It has an unknown key, a wrong type, or names a part that the machine does not have; each place is named. Nothing was read. docs/inventory.md has the format; metalctl sim profile NAME DIR writes a machine whose components.yaml lists its parts."},
 	"MC-PROFILE-FILE":    {"the machine's description is not valid", "machine.yaml has an unknown key, a wrong type, or describes a machine that cannot be; each place is named. Nothing was written. docs/inventory.md has the format; the profiles in fixtures/profiles/data are examples."},
+	"MC-PROFILE-RECORD":  {"the recording's folder is there already", "A recording is made beside its place, as DIR.partial, and gets its name when it is whole; neither may be there before. A DIR.partial that is left over is of a recording that was broken off: remove it. Nothing was read."},
 	"MC-PROFILE-UNKNOWN": {"there is no such machine", "It is neither a profile that is built in nor a folder that holds a machine. metalctl sim profile lists the profiles; docs/inventory.md says how a folder is laid out."},
 	// rack
 	"MC-SIM-BUSY":    {"a rack runs in this folder already", "One simulated rack at a time lives in a folder. See it with metalctl sim status, end it with metalctl sim down, or give the new one another folder."},

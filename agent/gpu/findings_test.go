@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -171,10 +172,10 @@ func TestVendorsWithoutLibrary(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink("../../../bus/pci/drivers/amdgpu", filepath.Join(amd, "driver")); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, "sys/bus/pci/drivers/amdgpu"), 0o755), os.Symlink("../../drivers/amdgpu", filepath.Join(amd, "driver"))); err != nil {
 		t.Fatal(err)
 	}
-	r := Read(t.Context(), Options{Root: root}, []fleet.PCI{
+	r := Read(t.Context(), Options{Files: sysfs.New(root)}, []fleet.PCI{
 		{Address: "0000:00:02.0", Vendor: "8086", Device: "1234", Class: "030000"}, // the CPU's own graphics
 		{Address: "0000:03:00.0", Vendor: "1a03", Device: "2000", Class: "030000"}, // a BMC's
 		{Address: "0000:05:00.0", Vendor: "1002", Device: "74a1", Class: "120000", NUMANode: 1, Speed: "32.0 GT/s PCIe", MaxSpeed: "32.0 GT/s PCIe", Width: 16, MaxWidth: 16},
@@ -246,7 +247,7 @@ func TestAReadingEndsWithItsContext(t *testing.T) {
 }
 
 func TestNothingOfNVIDIAs(t *testing.T) {
-	r := Read(t.Context(), Options{Root: t.TempDir(), Helper: []string{"/nowhere/helper"}}, []fleet.PCI{{Address: "0000:00:1f.0", Vendor: "8086", Class: "060100"}})
+	r := Read(t.Context(), Options{Files: sysfs.New(t.TempDir()), Helper: []string{"/nowhere/helper"}}, []fleet.PCI{{Address: "0000:00:1f.0", Vendor: "8086", Class: "060100"}})
 	if r.Driver != nil || len(r.GPUs)+len(r.Missing) != 0 {
 		t.Errorf("%+v", r)
 	}
@@ -257,7 +258,7 @@ func TestNothingOfNVIDIAs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r = Read(t.Context(), Options{Root: root, Helper: []string{"/nowhere/helper"}}, nil)
+	r = Read(t.Context(), Options{Files: sysfs.New(root), Helper: []string{"/nowhere/helper"}}, nil)
 	if r.Driver == nil || r.Driver.Version != "570.172.08" || !strings.Contains(missing(r, "gpus"), "cannot be started") {
 		t.Errorf("a driver without helper: %+v", r)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -21,8 +22,8 @@ const (
 
 // Options say where to read. The zero value with Helper reads this machine.
 type Options struct {
-	// Root is "" or "/" for this machine, or a folder with a recording of /sys and /proc.
-	Root string
+	// Files are those of this machine, or of a recording.
+	Files sysfs.Tree
 	// Helper is the command line that becomes the child: this program with the verb that calls Serve. nil: NVIDIA's GPUs by PCI only.
 	Helper []string
 	// Library is NVIDIA's management library; "" is libnvidia-ml.so.1 where the loader finds it.
@@ -73,7 +74,7 @@ func Read(ctx context.Context, opts Options, pci []fleet.PCI) Reading {
 		}
 		g := byPCI(p)
 		if p.Vendor == vendorAMD {
-			r.readAMD(opts.Root, &g)
+			r.readAMD(opts.Files, &g)
 		}
 		r.GPUs = append(r.GPUs, g)
 	}
@@ -93,8 +94,8 @@ func (o Options) filled() Options {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Root == "" {
-		o.Root = "/"
+	if o.Files == (sysfs.Tree{}) {
+		o.Files = sysfs.New("")
 	}
 	if o.after == nil {
 		o.after = func(_, _ string, d time.Duration) (<-chan time.Time, func() bool) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fixtures/nvml"
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -58,7 +59,7 @@ func board(t testing.TB, device, driver, faults string) (Options, []fleet.PCI) {
 		t.Fatal(err)
 	}
 	t.Setenv("METALCTL_TEST_GPU_HELPER", "1")
-	return Options{Root: t.TempDir(), Helper: []string{"/proc/self/exe"}, Library: lib, CallTimeout: 90 * time.Second, OpenTimeout: 90 * time.Second}, pci
+	return Options{Files: sysfs.New(t.TempDir()), Helper: []string{"/proc/self/exe"}, Library: lib, CallTimeout: 90 * time.Second, OpenTimeout: 90 * time.Second}, pci
 }
 
 // hanging makes the clock of one call for one GPU run out at once, and no other.

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -23,7 +22,7 @@ func (r *Reading) readNVIDIA(ctx context.Context, opts Options) {
 			mine = append(mine, i)
 		}
 	}
-	loaded := kernelDriver(opts.Root)
+	loaded := kernelDriver(opts.Files)
 	if len(mine) == 0 && loaded == "" {
 		return // nothing of NVIDIA's here
 	}
@@ -101,7 +100,7 @@ func (r *Reading) readNVIDIA(ctx context.Context, opts Options) {
 	if err == nil {
 		r.readPeers(ctx, surveyor)
 	}
-	r.fabricManager(opts.Root)
+	r.fabricManager(opts.Files)
 }
 
 // answer is what became of asking for one GPU.
@@ -295,12 +294,8 @@ func (r *Reading) readPeers(ctx context.Context, c *child) {
 }
 
 // kernelDriver is the version of NVIDIA's loaded kernel module, or "".
-func kernelDriver(root string) string {
-	b, err := os.ReadFile(filepath.Join(root, "proc/driver/nvidia/version"))
-	if err != nil || len(b) > 4096 {
-		return ""
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
+func kernelDriver(files sysfs.Tree) string {
+	line, _, _ := strings.Cut(files.Try("proc/driver/nvidia/version"), "\n")
 	for _, f := range strings.Fields(line) {
 		if strings.Count(f, ".") >= 1 && strings.Trim(f, "0123456789.") == "" {
 			return f
@@ -309,9 +304,12 @@ func kernelDriver(root string) string {
 	return ""
 }
 
+// fabricManager is the process's name, as long as the kernel keeps it.
+const fabricManager = "nv-fabricmanage"
+
 // fabricManager looks for the process that NVSwitches need: it is running, or absent. GPUs that are registered with one that does not show here, as it runs
 // in another system, say nothing of it.
-func (r *Reading) fabricManager(root string) {
+func (r *Reading) fabricManager(files sysfs.Tree) {
 	needs := slices.ContainsFunc(r.GPUs, func(g fleet.GPU) bool {
 		return slices.ContainsFunc(g.NVLinks, func(l fleet.NVLink) bool { return l.Remote != nil && l.Remote.Kind == "switch" })
 	})
@@ -321,12 +319,18 @@ func (r *Reading) fabricManager(root string) {
 	if !slices.ContainsFunc(r.GPUs, func(g fleet.GPU) bool { return g.Fabric != nil && g.Fabric.State == "completed" }) {
 		r.Driver.FabricManager = "absent"
 	}
-	names, err := filepath.Glob(filepath.Join(root, "proc/[0-9]*/comm"))
+	// A recording keeps the one process that is looked for, and none of the others.
+	aside := files.Aside()
+	names, err := aside.List("proc")
 	if err != nil {
-		return
+		r.missing("gpu_driver fabric_manager", "%v", err)
 	}
 	for _, name := range names {
-		if b, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(b)) == "nv-fabricmanage" { // comm has 15 bytes
+		if name[0] < '0' || name[0] > '9' {
+			continue
+		}
+		if comm := aside.Try("proc", name, "comm"); comm == fabricManager { // comm has 15 bytes
+			files.Keep("proc/"+name+"/comm", []byte(comm+"\n"))
 			r.Driver.FabricManager = "running"
 		}
 	}

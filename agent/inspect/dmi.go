@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/siderolabs/go-smbios/smbios"
 )
@@ -12,16 +13,47 @@ import (
 // dmi is the machine's SMBIOS table, decoded.
 type dmi struct{ *smbios.SMBIOS }
 
+const dmiTable = "sys/firmware/dmi/tables/DMI"
+
+// decodedTypes are the structures of SMBIOS that are decoded: BIOS, system, board, chassis, processors, memory, and those of the BMC. Others, such as the free
+// texts of type 11, may hold what a hypervisor or an installer handed over in confidence.
+var decodedTypes = []byte{0, 1, 2, 3, 4, 16, 17, 19, 38, 42, 127}
+
+// decodedStructures is a table without the other structures (DSP0134 section 6.1: type, length, handle, formatted area, texts that end in two zeros).
+func decodedStructures(table []byte) []byte {
+	var out []byte
+	for len(table) >= 4 {
+		size := int(table[1])
+		if size < 4 || size > len(table) {
+			break
+		}
+		end := bytes.Index(table[size:], []byte{0, 0})
+		if end < 0 {
+			break
+		}
+		end += size + 2
+		if slices.Contains(decodedTypes, table[0]) {
+			out = append(out, table[:end]...)
+		}
+		if table[0] == 127 {
+			break
+		}
+		table = table[end:]
+	}
+	return out
+}
+
 // readDMI decodes the firmware's table where the kernel shows it.
 func (r *reading) readDMI() {
-	table, err := r.fs.Bytes("sys/firmware/dmi/tables/DMI")
+	table, err := r.fs.Aside().Bytes(dmiTable)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = errors.New("the kernel shows no SMBIOS table (/sys/firmware/dmi/tables/DMI)")
+			err = errors.New("the kernel shows no SMBIOS table (/" + dmiTable + ")")
 		}
 		r.missing("smbios", err)
 		return
 	}
+	r.fs.Keep(dmiTable, decodedStructures(table))
 	entry, err := r.fs.Bytes("sys/firmware/dmi/tables/smbios_entry_point")
 	if err != nil {
 		r.missing("smbios", err)

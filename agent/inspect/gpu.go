@@ -20,7 +20,7 @@ func (r *reading) readGPUs(ctx context.Context) {
 		r.inv.Missing = append(r.inv.Missing, alone.inv.Missing...)
 	}
 	var missing []fleet.Missing
-	r.inv.GPUDriver, r.inv.GPUs, missing = r.opts.GPUs(ctx, r.fs.Path(), pci)
+	r.inv.GPUDriver, r.inv.GPUs, missing = r.opts.GPUs(ctx, r.fs, pci)
 	r.inv.Missing = append(r.inv.Missing, missing...)
 	for i := range r.inv.NVSwitches {
 		s := &r.inv.NVSwitches[i]
@@ -33,4 +33,14 @@ func (r *reading) readGPUs(ctx context.Context) {
 		}
 		slices.SortFunc(s.Ports, func(a, b fleet.SwitchPort) int { return a.Port - b.Port })
 	}
+}
+
+// settleFabricManager drops what was found of a fabric manager on a machine that needs none of its own: one without NVSwitches on PCI, and without the functions
+// by which it reaches those of a Blackwell board. GPUs may all the same be part of a fabric that another system manages.
+func (r *reading) settleFabricManager() {
+	d := r.inv.GPUDriver
+	if d == nil || len(r.inv.NVSwitches) > 0 || slices.ContainsFunc(r.inv.HCAs, func(h fleet.HCA) bool { return h.Role == fleet.HCAFabric }) {
+		return
+	}
+	d.FabricManager = ""
 }

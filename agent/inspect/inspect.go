@@ -54,12 +54,15 @@ type Options struct {
 
 	// Sanitize asks a disk how it can erase itself; nil leaves that out. Its errors go into Missing.
 	Sanitize func(context.Context, fleet.Disk) ([]string, error)
-	// GPUs reads the accelerators among the functions of PCI, with root as above: opening a vendor's library is another room's business. nil leaves them out.
-	GPUs func(ctx context.Context, root string, pci []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing)
+	// GPUs reads the accelerators among the functions of PCI: opening a vendor's library is another room's business. nil leaves them out.
+	GPUs func(ctx context.Context, files sysfs.Tree, pci []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing)
 	// SmartLog reads the log page 02h of an NVMe disk; nil leaves that out. A recording has it as a file.
 	SmartLog func(context.Context, fleet.Disk) ([]byte, error)
-	// HCAs reads the RDMA devices below a root; nil: they are left out. What could not be read is in its second result.
-	HCAs func(ctx context.Context, root string) ([]fleet.HCA, []fleet.Missing)
+	// HCAs reads the RDMA devices; nil: they are left out. What could not be read is in its second result.
+	HCAs func(ctx context.Context, files sysfs.Tree) ([]fleet.HCA, []fleet.Missing)
+	// Record keeps what is read, so that a recording can be made of it; nil keeps nothing. Of the kernel's log only findings are kept, of the firmware's table
+	// only what is decoded, and of GPUs nothing that NVIDIA's library tells.
+	Record *sysfs.Recorder
 	// Progress is told what is being read; may be nil.
 	Progress func(part string)
 }
@@ -100,7 +103,7 @@ func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
 		CPUs: []fleet.CPU{}, NUMANodes: []fleet.NUMANode{}, PCI: []fleet.PCI{}, NICs: []fleet.NIC{}, Disks: []fleet.Disk{}, Missing: []fleet.Missing{},
 	}
 	inv.Memory.DIMMs = []fleet.DIMM{}
-	r := &reading{opts: opts, fs: sysfs.New(opts.Root), inv: inv}
+	r := &reading{opts: opts, fs: sysfs.New(opts.Root).Recorded(opts.Record), inv: inv}
 	r.readDMI()
 	for _, part := range r.parts() {
 		if opts.Only != nil && !slices.Contains(opts.Only, part.name) {
@@ -117,6 +120,7 @@ func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
 	if err := ctx.Err(); err != nil {
 		return *inv, fmt.Errorf("inspect: %w", err)
 	}
+	r.settleFabricManager()
 	slices.SortStableFunc(inv.Missing, func(a, b fleet.Missing) int { return strings.Compare(a.What, b.What) })
 	return *inv, nil
 }

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ const maxRecords = 1 << 20
 func (r *reading) readKernelLog(ctx context.Context) {
 	f := kmsg.Findings{Boot: r.bootTime()}
 	first := true
+	var kept bytes.Buffer // of a recording: findings only, as other lines may tell what is nobody's business
 	each := func(record string) {
 		k, ok := kmsg.Parse(record)
 		if !ok {
@@ -34,18 +36,27 @@ func (r *reading) readKernelLog(ctx context.Context) {
 		if first && k.Sequence > 0 {
 			r.missingf("kernel_findings", "the kernel's log has lost its first %d records", k.Sequence)
 		}
+		head, _, _ := strings.Cut(record, ";")
+		switch line, _, _ := strings.Cut(record, "\n"); {
+		case f.Add(k):
+			kept.WriteString(line + "\n")
+		case first: // its number says what was lost
+			kept.WriteString(head + ";(only what tells of hardware trouble was recorded)\n")
+		}
 		first = false
-		f.Add(k)
 	}
 	var err error
 	if r.fs.Live() {
 		err = liveRecords(ctx, each)
 	} else {
 		var text string
-		text, err = r.fs.Text(kernelLog)
+		text, err = r.fs.Aside().Text(kernelLog)
 		for line := range strings.Lines(text) {
 			each(line)
 		}
+	}
+	if err == nil {
+		r.fs.Keep(kernelLog, kept.Bytes())
 	}
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) && !r.fs.Live() {

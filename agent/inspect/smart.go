@@ -20,16 +20,18 @@ const smartDir = "smart"
 func (r *reading) smart(ctx context.Context, d fleet.Disk) *fleet.Smart {
 	var b []byte
 	var err error
+	controller := path.Base(path.Dir(r.fs.Device("sys/block", d.Name)))
 	switch {
 	case !r.fs.Live():
-		controller := path.Base(path.Dir(r.fs.Device("sys/block", d.Name)))
 		if b, err = r.fs.Bytes(smartDir, controller); errors.Is(err, fs.ErrNotExist) {
 			return nil // a recording without logs is no drive without health
 		}
 	case r.opts.SmartLog == nil:
 		return nil
 	default:
-		b, err = r.opts.SmartLog(ctx, d)
+		if b, err = r.opts.SmartLog(ctx, d); err == nil {
+			r.fs.Keep(smartDir+"/"+controller, b)
+		}
 	}
 	var s *fleet.Smart
 	if err == nil {

@@ -1,8 +1,10 @@
 package rdma
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/Mellanox/rdmamap"
@@ -39,6 +41,7 @@ func askKernel(r *reading) live {
 			info["eswitch.mode"] = dev.Attrs.Eswitch.Mode
 		}
 		l.info[address] = info
+		r.Keep(devlinkDir+"/"+address, lines(info))
 	}
 	list, err := netlink.RdmaResourceList()
 	if err != nil {
@@ -50,8 +53,18 @@ func askKernel(r *reading) live {
 			counts[k] = int64(n)
 		}
 		l.resources[device.Name] = counts
+		r.Keep(resourceDir+"/"+device.Name, lines(counts))
 	}
 	return l
+}
+
+// lines are a recording's: a name and a value each.
+func lines[V any](values map[string]V) []byte {
+	var b bytes.Buffer
+	for _, k := range slices.Sorted(maps.Keys(values)) {
+		fmt.Fprintf(&b, "%s %v\n", k, values[k])
+	}
+	return b.Bytes()
 }
 
 // crossCheck asks Mellanox's own map of devices and interfaces, which reads the same machine in its own way: where it disagrees, the inventory says so.

@@ -25,6 +25,9 @@ func (r *reading) module(what string, interfaces []string) *fleet.PortModule {
 		if errors.Is(err, errNoModule) {
 			return nil
 		}
+		if err == nil {
+			r.Keep(moduleDir+"/"+interfaces[0], b)
+		}
 	} else if b, err = r.Bytes(moduleDir, interfaces[0]); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -32,10 +32,10 @@ func (r *reading) missingf(what, format string, args ...any) {
 	r.missing(what, fmt.Errorf(format, args...))
 }
 
-// Read reads every device below root: "" or "/" is this machine, where netlink and ethtool are asked, too; anything else is a recording. Role is set only
-// where the device tells it (management, fabric): what is a rail depends on where the GPUs are.
-func Read(ctx context.Context, root string) ([]fleet.HCA, []fleet.Missing) {
-	r := &reading{Tree: sysfs.New(root)}
+// Read reads every device that files show. Of this machine, netlink and ethtool are asked, too; a recording has their answers as files. Role is set only where
+// the device tells it (management, fabric): what is a rail depends on where the GPUs are.
+func Read(ctx context.Context, files sysfs.Tree) ([]fleet.HCA, []fleet.Missing) {
+	r := &reading{Tree: files}
 	names, err := r.List(class)
 	if err != nil {
 		r.missing("hca", err)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -78,7 +79,7 @@ func TestThisMachine(t *testing.T) {
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	hcas, missing := Read(t.Context(), "")
+	hcas, missing := Read(t.Context(), sysfs.New(""))
 	if len(hcas) != len(names) {
 		t.Errorf("%d devices of %d, missing %v", len(hcas), len(names), missing)
 	}

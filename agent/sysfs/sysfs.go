@@ -16,14 +16,17 @@ import (
 const MaxFile = 1 << 20
 
 // Tree reads attributes below a root: this machine's, or a recording's.
-type Tree struct{ root string }
+type Tree struct {
+	root     string
+	recorder *Recorder // nil: nothing is kept
+}
 
 // New returns the tree below a root; "" is this machine.
 func New(root string) Tree {
 	if root == "" {
 		root = "/"
 	}
-	return Tree{filepath.Clean(root)}
+	return Tree{root: filepath.Clean(root)}
 }
 
 // Live reports whether the tree is the machine itself.
@@ -41,7 +44,11 @@ func (t Tree) Bytes(parts ...string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, MaxFile))
+	b, err := io.ReadAll(io.LimitReader(f, MaxFile))
+	if err == nil {
+		t.saw(b, parts...)
+	}
+	return b, err
 }
 
 // Text returns a file's content without the space around it.
@@ -86,6 +93,7 @@ func (t Tree) List(parts ...string) ([]string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	t.sawFolder(entries, parts...)
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name())
@@ -96,6 +104,7 @@ func (t Tree) List(parts ...string) ([]string, error) {
 // Exists reports whether a path is there.
 func (t Tree) Exists(parts ...string) bool {
 	_, err := os.Stat(t.Path(parts...))
+	t.saw(nil, parts...)
 	return err == nil
 }
 
@@ -105,6 +114,7 @@ func (t Tree) Device(parts ...string) string {
 	if err != nil {
 		return ""
 	}
+	t.saw(nil, parts...)
 	root, err := filepath.EvalSymlinks(t.root)
 	if err != nil {
 		return ""

@@ -8,6 +8,7 @@ import (
 
 	"github.com/metalctl/metalctl/agent"
 	"github.com/metalctl/metalctl/agent/gpu"
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -21,14 +22,13 @@ func gpuHelper(p *program) *cobra.Command {
 }
 
 // readGPUs reads GPUs: on this machine with the library that a pack brought, else the system's; in a recording with one that answers as its nvml.conf says.
-func readGPUs(ctx context.Context, root string, pci []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing) {
-	opts := gpu.Options{Root: root}
-	live := root == "" || root == "/"
+func readGPUs(ctx context.Context, files sysfs.Tree, pci []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing) {
+	opts := gpu.Options{Files: files}
 	var missing []fleet.Missing
-	if live {
+	if files.Live() {
 		opts.Library = packLibrary(agent.DefaultPacks)
 	} else {
-		library, done, err := fixtureLibrary(ctx, root)
+		library, done, err := fixtureLibrary(ctx, files.Path())
 		defer func() { _ = done() }() // a folder that stays behind is no finding about a machine
 		if err != nil {
 			missing = append(missing, fleet.Missing{What: "gpus nvml.conf", Why: err.Error()})
@@ -36,7 +36,7 @@ func readGPUs(ctx context.Context, root string, pci []fleet.PCI) (*fleet.GPUDriv
 		opts.Library = library
 	}
 	// A recording without a library must not be answered for by this machine's GPUs.
-	if gpu.WithNVIDIA && (live || opts.Library != "") {
+	if gpu.WithNVIDIA && (files.Live() || opts.Library != "") {
 		opts.Helper = []string{"/proc/self/exe", "agent", "gpu-helper"}
 	}
 	r := gpu.Read(ctx, opts, pci)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/metalctl/metalctl/agent/inspect"
 	"github.com/metalctl/metalctl/agent/rdma"
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fixtures/profiles"
 	"github.com/metalctl/metalctl/fleet"
 	judge "github.com/metalctl/metalctl/fleet/verdict"
@@ -97,7 +98,7 @@ type gpuPart struct {
 	missing []fleet.Missing
 }
 
-func (g gpuPart) read(context.Context, string, []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing) {
+func (g gpuPart) read(context.Context, sysfs.Tree, []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing) {
 	var gpus []fleet.GPU
 	if err := json.Unmarshal(g.gpus, &gpus); err != nil {
 		return nil, nil, []fleet.Missing{{What: "gpus", Why: err.Error()}}
