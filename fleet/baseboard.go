@@ -1,6 +1,12 @@
 package fleet
 
-import "time"
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Baseboard is what the controller of a GPU baseboard (on HGX the HMC) shows of it through the node's BMC, without the host. Missing says what could not
 // be read, and why; a pointer that is nil was not told.
@@ -14,6 +20,7 @@ type Baseboard struct {
 	Powered  bool              `json:"powered"`
 	GPUs     []BoardGPU        `json:"gpus"`
 	Links    []BoardLink       `json:"links,omitempty"`
+	Retimers []BoardRetimer    `json:"retimers,omitempty"`
 	Firmware []BoardFirmware   `json:"firmware,omitempty"`
 	Sensors  []BoardSensor     `json:"sensors,omitempty"`
 	Roots    []BoardRoot       `json:"roots_of_trust,omitempty"`
@@ -74,6 +81,36 @@ type BoardPort struct {
 	Peer string `json:"peer,omitempty"`
 }
 
+// BoardRetimer is a PCIe retimer, which no host sees: it has no PCI function. Its firmware is the item FW_NAME.
+type BoardRetimer struct {
+	// Name is as firmware items and chassis have it: HGX_PCIeRetimer_3, or PCIeRetimer_0 of the host's own board.
+	Name   string `json:"name"`
+	State  string `json:"state,omitempty"`
+	Health string `json:"health,omitempty"`
+	// GPU is the GPU that it leads to, by the board's name; "" where that is not told.
+	GPU   string          `json:"gpu,omitempty"`
+	Links []BoardPCIeLink `json:"links,omitempty"`
+}
+
+// BoardPCIeLink is the PCIe link of a retimer's port; the generation is what it runs at now, which falls while it idles.
+type BoardPCIeLink struct {
+	Port  string `json:"port"`  // DOWN_0, UP_0
+	State string `json:"state"` // as BoardPort.State
+	PCIeLink
+}
+
+// FirmwareOf is the version of a part by its name, "" where no item tells.
+func (b Baseboard) FirmwareOf(part string) string {
+	bare := strings.TrimPrefix(part, "HGX_")
+	id := strings.TrimSuffix(part, bare) + "FW_" + bare
+	for _, f := range b.Firmware {
+		if f.ID == id || f.ID == part {
+			return f.Version
+		}
+	}
+	return ""
+}
+
 // BoardFirmware is one item that the BMC's update service lists; ID is such as HGX_FW_GPU_SXM_1.
 type BoardFirmware struct {
 	ID      string `json:"id"`
@@ -94,4 +131,28 @@ type BoardRoot struct {
 	Enabled bool   `json:"enabled"`
 	State   string `json:"state,omitempty"`
 	Health  string `json:"health,omitempty"`
+	// Identity is "sha256:" over the certificates that it proves itself with, in their order; "" where it shows none. No measurement is asked for.
+	Identity string `json:"identity,omitempty"`
+	// Subject is the common name of its own certificate, where that can be told.
+	Subject string `json:"subject,omitempty"`
+}
+
+// StoredBaseboard reads what an inspection has kept of a baseboard; nil where digest is "" or it is kept no more.
+func StoredBaseboard(ctx context.Context, blobs Blobs, digest string) (*Baseboard, error) {
+	if digest == "" {
+		return nil, nil
+	}
+	f, err := blobs.OpenBlob(ctx, digest)
+	if err != nil && KindOf(err) == NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the baseboard that was read: %w", err)
+	}
+	defer f.Close()
+	var b Baseboard
+	if err := json.NewDecoder(f).Decode(&b); err != nil {
+		return nil, Errorf(Broken, "MC-STORE-BLOB", "the baseboard %s cannot be read: %w", digest, err).WithHint("metalctl server check")
+	}
+	return &b, nil
 }

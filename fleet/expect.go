@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"encoding/json"
+	"path"
 	"reflect"
 	"strconv"
 )
@@ -23,6 +24,7 @@ type ClassExpect struct {
 	InfiniBand  ExpectInfiniBand `json:"infiniband,omitzero"`
 	Topology    ExpectTopology   `json:"topology,omitzero"`
 	Firmware    ExpectFirmware   `json:"firmware,omitzero"`
+	Baseboard   ExpectBaseboard  `json:"baseboard,omitzero"`
 	// ACS is "off" where no PCIe switch above a GPU or HCA may turn traffic up to the root, "on" where all must; "" is not compared.
 	ACS    string  `json:"acs,omitempty"`
 	Limits []Limit `json:"limits,omitempty"`
@@ -102,6 +104,29 @@ type ExpectFirmware struct {
 	// HCA has a version by PSID, NVMe one by model.
 	HCA  map[string]string `json:"hca,omitempty"`
 	NVMe map[string]string `json:"nvme,omitempty"`
+	// Board has versions by item as the BMC's update service names them (HGX_FW_BMC_0); * in an item stands for any text.
+	Board map[string]string `json:"board,omitempty"`
+}
+
+// ExpectBaseboard is what the BMC must show of the GPU baseboard, without the host.
+type ExpectBaseboard struct {
+	// Required: it must be there and be read whole. Whatever else is expected of it requires it, too.
+	Required bool `json:"required,omitempty"`
+	// NVLinks is how many must be seen from both ends, Retimers and RootsOfTrust how many there must be.
+	NVLinks      int `json:"nvlinks,omitempty"`
+	Retimers     int `json:"retimers,omitempty"`
+	RootsOfTrust int `json:"roots_of_trust,omitempty"`
+}
+
+// MatchesItem tells that a name of ExpectFirmware.Board means a firmware item.
+func MatchesItem(name, item string) bool {
+	ok, err := path.Match(name, item)
+	return ok && err == nil
+}
+
+// WantsBoard tells that the BMC must show a GPU baseboard.
+func (e ClassExpect) WantsBoard() bool {
+	return e.Baseboard != ExpectBaseboard{} || len(e.Firmware.Board) > 0
 }
 
 func (e ExpectGPUs) MarshalJSON() ([]byte, error) {

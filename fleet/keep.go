@@ -117,7 +117,8 @@ func (h HarmRecord) Keep() any {
 func (c Class) Keep() any {
 	c.Packs = keepList(c.Packs)
 	x := &c.Expect
-	x.Topology.GPUNUMANodes, x.Firmware.HCA, x.Firmware.NVMe, x.Limits = keepList(x.Topology.GPUNUMANodes), keepMap(x.Firmware.HCA), keepMap(x.Firmware.NVMe), keepList(x.Limits)
+	x.Topology.GPUNUMANodes, x.Limits = keepList(x.Topology.GPUNUMANodes), keepList(x.Limits)
+	x.Firmware.HCA, x.Firmware.NVMe, x.Firmware.Board = keepMap(x.Firmware.HCA), keepMap(x.Firmware.NVMe), keepMap(x.Firmware.Board)
 	return &c
 }
 

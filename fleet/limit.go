@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"math"
+	"path"
 	"slices"
 	"strings"
 )
@@ -55,8 +56,13 @@ func (e ClassExpect) validate() []FieldError {
 	for field, n := range map[string]int64{"cpus": int64(e.CPUs), "numa_nodes": int64(e.NUMANodes), "memory_bytes": e.MemoryBytes, "disks": int64(e.Disks), "nics": int64(e.NICs),
 		"nvme": int64(e.NVMe.Count), "nvme.size_bytes": e.NVMe.SizeBytes, "gpus": int64(e.GPUs.Count), "gpus.memory_bytes": e.GPUs.MemoryBytes, "gpus.nvlinks_up": int64(e.GPUs.NVLinksUp),
 		"infiniband": int64(e.InfiniBand.Count), "nvswitches": int64(e.NVSwitches), "dimms.count": int64(e.DIMMs.Count), "dimms.size_bytes": e.DIMMs.SizeBytes,
-		"topology.nvme_per_rail": int64(e.Topology.NVMePerRail)} {
+		"topology.nvme_per_rail": int64(e.Topology.NVMePerRail), "baseboard.nvlinks": int64(e.Baseboard.NVLinks), "baseboard.retimers": int64(e.Baseboard.Retimers),
+		"baseboard.roots_of_trust": int64(e.Baseboard.RootsOfTrust)} {
 		f.check(n >= 0, "expect."+field, "is negative")
+	}
+	for item, version := range e.Firmware.Board {
+		_, err := path.Match(item, "")
+		f.check(err == nil && item != "" && version != "", "expect.firmware.board", "needs items such as HGX_FW_PCIeRetimer_*, each with a version")
 	}
 	f.check(e.GPUs.NVLinkGBps >= 0, "expect.gpus.nvlink_gbps", "is negative")
 	f.check(e.InfiniBand.RateGbps >= 0, "expect.infiniband.rate_gbps", "is negative")

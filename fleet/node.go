@@ -58,6 +58,9 @@ type Node struct {
 	InventoryAt time.Time `json:"inventory_at,omitzero"`
 	// LastInventory is the digest of the one before, so that a part that was swapped is seen; "" where there was none.
 	LastInventory string `json:"last_inventory,omitempty"`
+	// Board is the digest of what the BMC showed of the GPU baseboard at the last inspection, "" where it showed none; LastBoard of what it showed before.
+	Board     string `json:"board,omitempty"`
+	LastBoard string `json:"last_board,omitempty"`
 	// Compared is the mark of the last comparison with the class, as Class.Compared makes it; "" where there was none.
 	Compared string `json:"compared,omitempty"`
 	// Erased is the level that the last cleaning reached, "clear", "purge" or ErasedByFormat; "" from the moment on that a tenant may write.

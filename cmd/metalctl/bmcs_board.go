@@ -9,7 +9,7 @@ import (
 	"github.com/metalctl/metalctl/redfish/hgx"
 )
 
-// Baseboard implements server.Boards. The reader lives as long as the look: a fleet's worth of remembered answers would fill the memory.
+// Baseboard implements server.Boards and reconcile.Boards. The reader lives as long as the look: a fleet's worth of remembered answers would fill the memory.
 func (b *bmcs) Baseboard(ctx context.Context, id fleet.NodeID) (*fleet.Baseboard, error) {
 	bmc, err := b.get(ctx, id)
 	if err != nil {

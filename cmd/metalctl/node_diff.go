@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,17 +15,21 @@ import (
 )
 
 func nodeInventory(p *program) *cobra.Command {
-	var diff bool
+	var diff, now bool
 	var against []string
 	c := &cobra.Command{
 		Use: "inventory NODE", Short: "Print what the newest inspection found, or in which ways that is not what it should be", Args: exactly("NODE"),
 		Long: "Print what the newest inspection found.\n\nWith --diff print by component what is wrong by itself, what its class does not say, what has changed since the inspection before, and in what it " +
-			"differs from most other nodes of its class. Exit code 9 where there are differences.\n\nWith --against bmc its BMC is asked now, by reads only and for two minutes at most, for the GPU baseboard, " +
-			"and what the host showed is compared with what the baseboard's own controller shows: GPUs that not both see, firmware, both ends of the NVLinks, memory, roots of trust.",
-		Example: "  metalctl node inventory hgx-001 --diff\n  metalctl node inventory hgx-001 --diff --against bmc",
+			"differs from most other nodes of its class; and where its BMC showed a GPU baseboard at the last inspection, in what the host and that baseboard's own controller disagree: GPUs that not both see, " +
+			"firmware, both ends of the NVLinks, memory, PCIe retimers, roots of trust. Exit code 9 where there are differences.\n\nWith --now the BMC is asked for the baseboard now, by reads only and for two minutes at most: " +
+			"what the next inspection would find.",
+		Example: "  metalctl node inventory hgx-001 --diff\n  metalctl node inventory hgx-001 --diff --against bmc --now",
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(against) > 0 && !diff {
-				return usageError("--against goes with --diff")
+			if (len(against) > 0 || now) && !diff {
+				return usageError("--against and --now go with --diff")
+			}
+			if now && len(against) > 0 && !slices.Contains(against, fleet.AgainstBMC) {
+				return usageError("--now asks the BMC, and --against leaves bmc out")
 			}
 			cl, err := p.client()
 			if err != nil {
@@ -37,7 +42,11 @@ func nodeInventory(p *program) *cobra.Command {
 				}
 				return printInventory(p, inv)
 			}
-			d, err := cl.Differences(c.Context(), args[0], against...)
+			ask := cl.Differences
+			if now {
+				ask = cl.DifferencesNow
+			}
+			d, err := ask(c.Context(), args[0], against...)
 			if err != nil {
 				return err
 			}
@@ -46,7 +55,8 @@ func nodeInventory(p *program) *cobra.Command {
 	}
 	f := c.Flags()
 	f.BoolVar(&diff, "diff", false, "print the differences; exit code 9 where there are any")
-	f.StringSliceVar(&against, "against", nil, "with --diff: class (with what is wrong by itself), last, fleet (default these three), or bmc, which asks the BMC now")
+	f.StringSliceVar(&against, "against", nil, "with --diff: class (with what is wrong by itself), last, fleet, bmc; default all that is known")
+	f.BoolVar(&now, "now", false, "with --diff: ask the BMC for its GPU baseboard now instead of taking what the last inspection read")
 	return c
 }
 
@@ -121,7 +131,7 @@ func comparedWords(d api.Differences) string {
 		case a == fleet.AgainstLast && !d.LastAt.IsZero():
 			out = append(out, "the inspection of "+d.LastAt.UTC().Format(time.RFC3339))
 		case a == fleet.AgainstBMC && !d.BoardAt.IsZero():
-			out = append(out, "the baseboard by its BMC")
+			out = append(out, "the baseboard by its BMC"+boardAge(d))
 		case a == fleet.AgainstFleet && d.Fellows > 1:
 			out = append(out, fmt.Sprintf("%d fellows", d.Fellows))
 		}
@@ -130,4 +140,12 @@ func comparedWords(d api.Differences) string {
 		return "compared with nothing but itself"
 	}
 	return "compared with " + strings.Join(out, ", ")
+}
+
+// boardAge says how old the view of a baseboard is.
+func boardAge(d api.Differences) string {
+	if d.BoardNow {
+		return ", read now"
+	}
+	return ", read " + age(d.BoardAt) + " ago"
 }

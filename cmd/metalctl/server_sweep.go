@@ -16,7 +16,7 @@ import (
 
 // blobKept is how long blobs of a kind stay after nothing names them any more. User-data is a tenant's secret and goes first; the day covers
 // leases that are being made, and steps whose evidence is being journalled.
-var blobKept = map[string]time.Duration{"inventory": 90 * 24 * time.Hour, store.BlobUserData: 24 * time.Hour, "evidence": 24 * time.Hour,
+var blobKept = map[string]time.Duration{"inventory": 90 * 24 * time.Hour, "baseboard": 24 * time.Hour, store.BlobUserData: 24 * time.Hour, "evidence": 24 * time.Hour,
 	"cleaning": 90 * 24 * time.Hour}
 
 // blobDigest is how a blob is named, wherever in a step's evidence that stands.
@@ -53,7 +53,7 @@ func sweepDaily(ctx context.Context, db *store.DB, media ramdiskSweeper, log *sl
 	}
 }
 
-// sweepOnce removes inventories that are neither a node's newest nor the one before, user-data of leases that are over and hold no node in grace, and evidence that no journal
+// sweepOnce removes inventories and views of baseboards that are neither a node's newest nor the one before, user-data of leases that are over and hold no node in grace, and evidence that no journal
 // names: that of tries that were overtaken, or whose worker was fenced. Cleaning records stay with the node whose newest they are, and with the lease whose data they are about.
 func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 	used := map[string]bool{}
@@ -70,6 +70,8 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 			Inventory     string        `json:"inventory"`
 			LastInventory string        `json:"last_inventory"`
 			Cleaning      string        `json:"cleaning"`
+			Board         string        `json:"board"`
+			LastBoard     string        `json:"last_board"`
 			Lease         fleet.LeaseID `json:"lease"`
 		}](s, fleet.KindNode)
 		if err != nil {
@@ -77,7 +79,7 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 		}
 		held := map[fleet.LeaseID]bool{}
 		for _, n := range nodes {
-			used[n.Inventory], used[n.LastInventory], used[n.Cleaning], held[n.Lease] = true, true, true, true
+			used[n.Inventory], used[n.LastInventory], used[n.Board], used[n.LastBoard], used[n.Cleaning], held[n.Lease] = true, true, true, true, true, true
 		}
 		leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -22,20 +21,26 @@ type Differences struct {
 	LastAt      time.Time `json:"last_at,omitzero"`
 	// Fellows is with how many nodes of its class it was compared.
 	Fellows int `json:"fellows,omitempty"`
-	// BoardAt is when the BMC was asked for its GPU baseboard, zero where it was not, or shows none.
-	BoardAt time.Time `json:"board_at,omitzero"`
+	// BoardAt is when the BMC showed its GPU baseboard, zero where it was not compared with, or shows none; BoardNow that it was asked for this.
+	BoardAt  time.Time `json:"board_at,omitzero"`
+	BoardNow bool      `json:"board_now,omitempty"`
 	// NotCompared says what could not be compared, and why.
 	NotCompared []string           `json:"not_compared,omitempty"`
 	Differences []fleet.Difference `json:"differences"`
 }
 
-// Differences compares a node's newest inventory; no words mean all of class, last and fleet. The word bmc asks its BMC, which may take two minutes.
+// Differences compares a node's newest inventory; no words mean all that is known.
 func (c *Client) Differences(ctx context.Context, idOrName string, against ...string) (Differences, error) {
+	return c.differences(ctx, request{method: http.MethodGet, path: nodePath(idOrName, "differences"), query: url.Values{"against": against}})
+}
+
+// DifferencesNow is Differences that asks the node's BMC for its baseboard now, which may take two minutes.
+func (c *Client) DifferencesNow(ctx context.Context, idOrName string, against ...string) (Differences, error) {
+	return c.differences(ctx, request{method: http.MethodGet, path: nodePath(idOrName, "differences"), query: url.Values{"against": against, "now": {"true"}}, extra: 2 * time.Minute})
+}
+
+func (c *Client) differences(ctx context.Context, r request) (Differences, error) {
 	var d Differences
-	r := request{method: http.MethodGet, path: nodePath(idOrName, "differences"), query: url.Values{"against": against}}
-	if slices.Contains(against, fleet.AgainstBMC) {
-		r.extra = 2 * time.Minute
-	}
 	_, err := c.do(ctx, r, &d)
 	return d, err
 }

@@ -65,31 +65,37 @@ func Compare(n fleet.Node, class fleet.Class, inv fleet.Inventory, last *fleet.I
 	if last != nil {
 		ds = append(ds, verdict.Last(inv, *last)...)
 	}
-	for _, d := range withoutDisks(ds, n, inv) {
+	return few(append(out, faultsOf(withoutDisks(ds, n, inv), n.Name)...), n.Name, "inventory", mostFaults)
+}
+
+// faultsOf makes faults of the differences that block.
+func faultsOf(ds []fleet.Difference, node string) []fleet.Fault {
+	var out []fleet.Fault
+	for _, d := range ds {
 		if d.Blocks != fleet.BlocksNothing {
-			out = append(out, fleet.Fault{Code: d.Code, Component: d.Component, Severity: d.Severity, Blocks: d.Blocks, Evidence: d.Words, Hint: "metalctl node inventory " + n.Name + " --diff"})
+			out = append(out, fleet.Fault{Code: d.Code, Component: d.Component, Severity: d.Severity, Blocks: d.Blocks, Evidence: d.Words, Hint: "metalctl node inventory " + node + " --diff"})
 		}
 	}
-	return few(out, n.Name)
+	return out
 }
 
 // mostFaults bounds the faults of one comparison, as a node's record has 4 KiB.
 const mostFaults = 10
 
-// few keeps the first faults and lets one stand for the others.
-func few(faults []fleet.Fault, node string) []fleet.Fault {
-	if len(faults) <= mostFaults {
+// few keeps the first faults and lets one, of that component, stand for the others.
+func few(faults []fleet.Fault, node, component string, most int) []fleet.Fault {
+	if len(faults) <= most {
 		return faults
 	}
-	more := fleet.Fault{Code: "MC-INVENTORY-MORE", Component: "inventory", Severity: fleet.Critical, Blocks: fleet.BlocksAllocate, Hint: "metalctl node inventory " + node + " --diff"}
-	left := faults[mostFaults-1:]
+	more := fleet.Fault{Code: "MC-INVENTORY-MORE", Component: component, Severity: fleet.Critical, Blocks: fleet.BlocksAllocate, Hint: "metalctl node inventory " + node + " --diff"}
+	left := faults[most-1:]
 	for _, f := range left {
 		if f.Blocks == fleet.BlocksEverything {
 			more.Blocks = f.Blocks
 		}
 	}
 	more.Evidence = fmt.Sprintf("%d more, such as %s on %s", len(left), left[0].Code, left[0].Component)
-	return append(slices.Clone(faults[:mostFaults-1]), more)
+	return append(slices.Clone(faults[:most-1]), more)
 }
 
 // withoutDisks drops differences in the number of disks that accepted disks which left, or others that came, explain.

@@ -231,7 +231,7 @@ func (v *view) fault(x fleet.Fault) {
 }
 
 // personClears are faults that no later look takes back: somebody says that the part is known, by clearing them.
-var personClears = map[string]bool{"MC-PART-SWAPPED": true, "MC-PART-MOVED": true}
+var personClears = map[string]bool{"MC-PART-SWAPPED": true, "MC-PART-MOVED": true, "MC-BOARD-IDENTITY": true}
 
 // judge takes the faults that a step found. Where the step ended well, those that it found before and not again are gone.
 func (v *view) judge(name string, r step.Result) {
@@ -246,6 +246,9 @@ func (v *view) judge(name string, r step.Result) {
 	for _, x := range r.Faults {
 		if x.Step = name; personClears[x.Code] {
 			x.Step = "" // the next inspection compares with this one, and would find all in order
+		}
+		if old := n.Fault(x.Code, x.Component); old != nil && old.Step != "" {
+			old.Step = x.Step // two steps may find the same: who found it last takes it back
 		}
 		v.fault(x)
 	}

@@ -65,10 +65,10 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 	return f
 }
 
-// classDiffers reports whether the newest comparison found the machine to be other than it must be.
+// classDiffers reports whether the newest comparisons, from inside and through the BMC, found the machine to be other than it must be.
 func classDiffers(n *fleet.Node) bool {
 	for _, x := range n.Faults {
-		if x.Step == step.CompareClass {
+		if (x.Step == step.CompareClass || x.Step == step.ReadBoard) && x.Blocks != fleet.BlocksNothing {
 			return true
 		}
 	}

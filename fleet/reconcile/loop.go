@@ -31,6 +31,12 @@ type Evidence interface {
 	BootProgress(ctx context.Context, id fleet.NodeID) (string, error)
 }
 
+// Boards looks at the GPU baseboard behind a node's BMC, by reads only.
+type Boards interface {
+	// Baseboard is nil where the BMC shows none. What was not read when ctx ended is named in it.
+	Baseboard(ctx context.Context, id fleet.NodeID) (*fleet.Baseboard, error)
+}
+
 // Loop moves nodes and leases. Its exported fields are set before Run and not changed afterwards.
 type Loop struct {
 	Store fleet.Store
@@ -43,6 +49,8 @@ type Loop struct {
 	// Machine and Evidence may be nil: power then is unknown, and readiness is power on for a time.
 	Machine  Machine
 	Evidence Evidence
+	// Boards may be nil: then no baseboard is looked at.
+	Boards Boards
 	// Console and Firmware may be nil: then a boot that does not arrive is judged by what was read of its medium alone.
 	Console  Console
 	Firmware Firmware
@@ -177,7 +185,7 @@ func New(l *Loop) *Loop {
 		}
 	}
 	l.began = l.Now().UTC()
-	funcs := step.Funcs{step.CompareClass: l.compareClass, step.AwaitAgent: l.awaitAgent, step.AttachTenant: l.attachTenant,
+	funcs := step.Funcs{step.CompareClass: l.compareClass, step.ReadBoard: l.readBoard, step.AwaitAgent: l.awaitAgent, step.AttachTenant: l.attachTenant,
 		step.Isolate: l.isolate, step.AwaitReady: l.awaitReady}
 	for name, f := range l.Funcs {
 		funcs[name] = f

@@ -250,6 +250,11 @@ func (v *view) result(i int, r step.Result) error {
 		}
 		v.node.v.Compared = seen.Compared
 	}
+	if run.Name == step.ReadBoard {
+		if err := v.tookBoard(r.Evidence); err != nil {
+			return err
+		}
+	}
 	if run.Name == step.PowerOff && step.Use(v.op.v.Use) == step.Release {
 		v.separated()
 	}

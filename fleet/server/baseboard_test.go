@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -22,32 +23,55 @@ func (f *fakeBoards) Baseboard(ctx context.Context, _ fleet.NodeID) (*fleet.Base
 	return f.board, f.err
 }
 
-// TestDifferencesBMC: the BMC is asked only where that is wanted, what it shows is compared, and one that does not answer is an error and no agreement.
+// TestDifferencesBMC: what an inspection read is compared with without asking the BMC; asked for now, it is read, and one that does not answer is an error and
+// no agreement.
 func TestDifferencesBMC(t *testing.T) {
 	f := &fakeBoards{}
 	w := newWorld(t, func(_ *Config, d *Deps) { d.Boards = f })
 	ctx := context.Background()
 	n, err := w.client.CreateNode(ctx, createRequest("n1"), "")
 	must(t, err)
-	inv := fleet.Inventory{TakenAt: w.Now(), GPUs: []fleet.GPU{{ModuleID: 1, Serial: "A", Vendor: "nvidia", PCIAddress: "0000:10:00.0"}}}
-	digest, err := w.db.PutBlob(ctx, "inventory", strings.NewReader(asJSON(t, inv)))
-	must(t, err)
-	must(t, w.updateNode(ctx, n.ID, func(n *fleet.Node, _ *fleet.Change) error { n.Inventory = digest; return nil }))
-	if _, err = w.client.Differences(ctx, "n1"); err != nil || f.asked != 0 {
-		t.Errorf("unasked: %v, %d reads of the BMC", err, f.asked)
+	put := func(kind string, v any) string {
+		digest, err := w.db.PutBlob(ctx, kind, strings.NewReader(asJSON(t, v)))
+		must(t, err)
+		return digest
 	}
-	d, err := w.client.Differences(ctx, "n1", fleet.AgainstBMC)
-	must(t, err)
-	if len(d.Differences) != 0 || len(d.NotCompared) != 1 || !strings.Contains(d.NotCompared[0], "no GPU baseboard") || !d.BoardAt.IsZero() {
-		t.Errorf("without a board: %+v", d)
+	set := func(change func(*fleet.Node)) {
+		must(t, w.updateNode(ctx, n.ID, func(n *fleet.Node, _ *fleet.Change) error { change(n); return nil }))
 	}
-	f.board = &fleet.Baseboard{TakenAt: w.Now(), GPUs: []fleet.BoardGPU{{Name: "GPU_SXM_1", Number: 1, Serial: "A", State: "Enabled"}, {Name: "GPU_SXM_2", Number: 2, Serial: "B", State: "Enabled"}}}
+	inventory := put("inventory", fleet.Inventory{TakenAt: w.Now(), GPUs: []fleet.GPU{{ModuleID: 1, Serial: "A", Vendor: "nvidia", PCIAddress: "0000:10:00.0"}}})
+	set(func(n *fleet.Node) { n.Inventory = inventory })
+	d, err := w.client.Differences(ctx, "n1")
+	must(t, err)
+	if len(d.Against) != 3 || !d.BoardAt.IsZero() {
+		t.Errorf("before a board was read: %+v", d)
+	}
 	d, err = w.client.Differences(ctx, "n1", fleet.AgainstBMC)
 	must(t, err)
-	if len(d.Differences) != 1 || d.Differences[0].Code != "MC-BOARD-GPU-HOST" || d.Differences[0].Component != "gpu/2" || d.Differences[0].Blocks != fleet.BlocksNothing || d.BoardAt.IsZero() {
-		t.Errorf("got %+v", d)
+	if len(d.Differences) != 0 || len(d.NotCompared) != 1 || !strings.Contains(d.NotCompared[0], "was not asked yet") || !d.BoardAt.IsZero() {
+		t.Errorf("nothing stored: %+v", d)
+	}
+	d, err = w.client.DifferencesNow(ctx, "n1")
+	must(t, err)
+	if f.asked != 1 || len(d.Against) != 4 || len(d.NotCompared) != 4 || !strings.Contains(d.NotCompared[3], "shows no GPU baseboard") {
+		t.Errorf("without a board: %d reads, %+v", f.asked, d)
+	}
+	read := w.Now().Add(-time.Hour)
+	board := put("baseboard", fleet.Baseboard{TakenAt: read, GPUs: []fleet.BoardGPU{{Name: "GPU_SXM_1", Number: 1, Serial: "A", State: "Enabled"}, {Name: "GPU_SXM_2", Number: 2, Serial: "B", State: "Enabled"}},
+		Roots: []fleet.BoardRoot{{ID: "HGX_ERoT_BMC_0", Enabled: true, Identity: "sha256:a"}}})
+	set(func(n *fleet.Node) { n.Board = board })
+	d, err = w.client.Differences(ctx, "n1")
+	must(t, err)
+	if f.asked != 1 || len(d.Differences) != 1 || d.Differences[0].Code != "MC-BOARD-GPU-HOST" || d.Differences[0].Component != "gpu/2" || d.Differences[0].Blocks != fleet.BlocksAllocate || !d.BoardAt.Equal(read) || d.BoardNow {
+		t.Errorf("stored: %d reads, %+v", f.asked, d)
+	}
+	f.board = &fleet.Baseboard{TakenAt: w.Now(), GPUs: []fleet.BoardGPU{{Name: "GPU_SXM_1", Number: 1, Serial: "A", State: "Enabled"}}, Roots: []fleet.BoardRoot{{ID: "HGX_ERoT_BMC_0", Enabled: true, Identity: "sha256:b"}}}
+	d, err = w.client.DifferencesNow(ctx, "n1", fleet.AgainstBMC)
+	must(t, err)
+	if f.asked != 2 || len(d.Differences) != 1 || d.Differences[0].Code != "MC-BOARD-IDENTITY" || d.Differences[0].Blocks != fleet.BlocksNothing || !d.BoardAt.After(read) || !d.BoardNow {
+		t.Errorf("now: %d reads, %+v", f.asked, d)
 	}
 	f.err = fleet.Errorf(fleet.Refused, "MC-BMC-TLS", "another key")
-	_, err = w.client.Differences(ctx, "n1", fleet.AgainstBMC)
+	_, err = w.client.DifferencesNow(ctx, "n1", fleet.AgainstBMC)
 	wantCode(t, err, fleet.Refused, "MC-BMC-TLS")
 }

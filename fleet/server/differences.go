@@ -16,7 +16,8 @@ const mostFellows = 32
 
 type differencesIn struct {
 	Item
-	Against []string `query:"against,explode" maxItems:"4" enum:"class,last,fleet,bmc" doc:"what to compare the newest inventory with; none means class, last and fleet; bmc asks the node's BMC for its GPU baseboard now, which may take two minutes"`
+	Against []string `query:"against,explode" maxItems:"4" enum:"class,last,fleet,bmc" doc:"what to compare the newest inventory with; none means all that is known; bmc is what the BMC showed of the GPU baseboard at the last inspection"`
+	Now     bool     `query:"now" doc:"with bmc: ask the BMC now, by reads only, which may take two minutes"`
 }
 
 func (s *Server) getDifferences(ctx context.Context, in *differencesIn) (*plain[api.Differences], error) {
@@ -31,6 +32,9 @@ func (s *Server) getDifferences(ctx context.Context, in *differencesIn) (*plain[
 	out := api.Differences{Node: n.Name, Against: in.Against, Class: n.Class, InventoryAt: n.InventoryAt, Differences: []fleet.Difference{}}
 	if len(out.Against) == 0 {
 		out.Against = []string{fleet.AgainstClass, fleet.AgainstLast, fleet.AgainstFleet}
+		if n.Board != "" || in.Now {
+			out.Against = append(out.Against, fleet.AgainstBMC)
+		}
 	}
 	not := func(format string, args ...any) {
 		out.NotCompared = append(out.NotCompared, fmt.Sprintf(format, args...))
@@ -73,21 +77,48 @@ func (s *Server) getDifferences(ctx context.Context, in *differencesIn) (*plain[
 		if err != nil {
 			return nil, err
 		}
-		board, err := s.baseboard(ctx, n)
+		ds, why, at, err := s.boardDifferences(ctx, n, inv, class, in.Now)
 		if err != nil {
 			return nil, err
 		}
-		if board == nil {
-			not("bmc: its BMC shows no GPU baseboard")
-		} else {
-			ds, why := verdict.Baseboard(inv, class, *board)
-			for i := range ds {
-				ds[i].Blocks = fleet.BlocksNothing // they are shown; no inspection has made faults of them
-			}
-			out.BoardAt, out.Differences, out.NotCompared = board.TakenAt, append(out.Differences, ds...), append(out.NotCompared, why...)
-		}
+		out.BoardAt, out.BoardNow, out.Differences, out.NotCompared = at, in.Now, append(out.Differences, ds...), append(out.NotCompared, why...)
 	}
 	return &plain[api.Differences]{out}, nil
+}
+
+// boardDifferences compares with what the BMC showed of the baseboard at the last inspection, or shows now. at is zero where that is nothing.
+func (s *Server) boardDifferences(ctx context.Context, n fleet.Node, inv fleet.Inventory, class fleet.Class, now bool) (ds []fleet.Difference, not []string, at time.Time, err error) {
+	before := n.LastBoard
+	if now {
+		before = n.Board
+	}
+	last, err := fleet.StoredBaseboard(ctx, s.Blobs, before)
+	if err != nil {
+		return nil, nil, at, err
+	}
+	var board *fleet.Baseboard
+	if now {
+		board, err = s.baseboard(ctx, n)
+	} else {
+		board, err = fleet.StoredBaseboard(ctx, s.Blobs, n.Board)
+	}
+	switch {
+	case err != nil:
+		return nil, nil, at, err
+	case board == nil && !now:
+		return verdict.BoardAbsent(class, last), []string{"bmc: its BMC showed no GPU baseboard at the last inspection, or was not asked yet"}, at, nil
+	case board == nil:
+		ds, not = verdict.BoardAbsent(class, last), []string{"bmc: its BMC shows no GPU baseboard"}
+	default:
+		at = board.TakenAt
+		ds, not = verdict.Baseboard(inv, class, *board, last)
+	}
+	for i := range ds {
+		if now {
+			ds[i].Blocks = fleet.BlocksNothing // no inspection has made faults of them
+		}
+	}
+	return ds, not, at, nil
 }
 
 // boardLimit is how long the BMC may be asked for its baseboard.

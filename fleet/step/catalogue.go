@@ -16,6 +16,7 @@ const (
 	FetchPacks    = "fetch-packs"
 	Inventory     = "inventory"
 	CompareClass  = "compare-class"
+	ReadBoard     = "read-baseboard"
 	EraseDisks    = "erase-disks"
 	VerifyErase   = "verify-erase"
 	CleanBoot     = "clean-boot-entries"
@@ -51,6 +52,8 @@ var Catalogue = []Step{
 		Doc: "Reads the machine into an inventory, which replaces the old one whole."},
 	{Name: CompareClass, Uses: []Use{Inspect, Clean, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Minute, Tries: 1, Observes: true,
 		Doc: "Compares the inventory with the class, the enrolled identity and the accepted devices, and raises a fault for each difference."},
+	{Name: ReadBoard, Uses: []Use{Inspect}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 5 * time.Minute, Tries: 2, Observes: true,
+		Doc: "Reads the GPU baseboard through the BMC, where it shows one, keeps what it read, compares it with the inventory, the class and the time before, and raises a fault for each difference."},
 	{Name: EraseDisks, Uses: []Use{Clean, Deploy}, Side: InBand, Destroys: true, OnCrash: Redo, Abort: AbortNever, Limit: 6 * time.Hour, Tries: 2,
 		Doc: "Erases every accepted device by the best method that it has; others are not touched and are a fault."},
 	{Name: VerifyErase, Uses: []Use{Clean, Deploy}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Hour, Tries: 2, Observes: true,

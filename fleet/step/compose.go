@@ -224,6 +224,7 @@ func (c *composer) inspect(f PlanFacts, r Request) error {
 	c.boot(f, "no agent is up on the machine")
 	c.packs(f)
 	c.look("the inventory is read from inside")
+	c.step(ReadBoard, "the BMC may see parts that the host does not, and the other way round", nil)
 	return nil
 }
 

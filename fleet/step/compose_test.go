@@ -80,10 +80,10 @@ func TestCompose(t *testing.T) {
 		want    string
 		reboots int
 	}{
-		"inspect of a machine that is off":          {Inspect, off, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent inventory compare-class", 1},
-		"inspect of a running machine, allowed":     {Inspect, nil, Request{AllowReboot: true}, boot + " inventory compare-class", 1},
-		"inspect of a running machine, node allows": {Inspect, func(f *PlanFacts) { f.Node.AllowReboot = true }, Request{}, boot + " inventory compare-class", 1},
-		"inspect with the agent up":                 {Inspect, up, Request{}, "inventory compare-class", 0},
+		"inspect of a machine that is off":          {Inspect, off, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent inventory compare-class read-baseboard", 1},
+		"inspect of a running machine, allowed":     {Inspect, nil, Request{AllowReboot: true}, boot + " inventory compare-class read-baseboard", 1},
+		"inspect of a running machine, node allows": {Inspect, func(f *PlanFacts) { f.Node.AllowReboot = true }, Request{}, boot + " inventory compare-class read-baseboard", 1},
+		"inspect with the agent up":                 {Inspect, up, Request{}, "inventory compare-class read-baseboard", 0},
 		"release in the middle of a boot": {Release, func(f *PlanFacts) {
 			f.Node.Boot.MediaID, f.Node.Undo = "m", &fleet.Undo{Power: true, Override: true, Medium: true}
 		}, Request{}, "isolate power-off boot-from-disk media-eject", 0},
@@ -93,16 +93,16 @@ func TestCompose(t *testing.T) {
 		"undo of the medium alone":      {Undo, func(f *PlanFacts) { f.Node.Undo = &fleet.Undo{Medium: true} }, Request{}, "bmc-identify media-eject", 0},
 		"undo of the wires alone":       {Undo, func(f *PlanFacts) { f.Node.Undo = &fleet.Undo{Wires: true} }, Request{}, "isolate", 0},
 		"inspect through the BMC alone": {Inspect, nil, Request{OutOfBand: true}, "bmc-identify", 0},
-		"inspect with packs":            {Inspect, func(f *PlanFacts) { off(f); withPacks(f) }, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent fetch-packs inventory compare-class", 1},
-		"the agent has no packs yet":    {Inspect, func(f *PlanFacts) { up(f); withPacks(f) }, Request{}, "fetch-packs inventory compare-class", 0},
-		"the agent has other packs":     {Inspect, func(f *PlanFacts) { withPacks(f); has(f, "0", "1") }, Request{}, "fetch-packs inventory compare-class", 0},
-		"the agent has these packs":     {Inspect, func(f *PlanFacts) { withPacks(f); has(f, strings.Repeat("b", 64), strings.Repeat("a", 64)) }, Request{}, "inventory compare-class", 0},
+		"inspect with packs":            {Inspect, func(f *PlanFacts) { off(f); withPacks(f) }, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent fetch-packs inventory compare-class read-baseboard", 1},
+		"the agent has no packs yet":    {Inspect, func(f *PlanFacts) { up(f); withPacks(f) }, Request{}, "fetch-packs inventory compare-class read-baseboard", 0},
+		"the agent has other packs":     {Inspect, func(f *PlanFacts) { withPacks(f); has(f, "0", "1") }, Request{}, "fetch-packs inventory compare-class read-baseboard", 0},
+		"the agent has these packs":     {Inspect, func(f *PlanFacts) { withPacks(f); has(f, strings.Repeat("b", 64), strings.Repeat("a", 64)) }, Request{}, "inventory compare-class read-baseboard", 0},
 		"packs of a boot that is over": {Inspect, func(f *PlanFacts) {
 			withPacks(f)
 			has(f, strings.Repeat("b", 64), strings.Repeat("a", 64))
 			f.AgentUp = false
 			off(f)
-		}, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent fetch-packs inventory compare-class", 1},
+		}, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent fetch-packs inventory compare-class read-baseboard", 1},
 		"deploy with packs":             {Deploy, func(f *PlanFacts) { up(f); withPacks(f) }, Request{}, "fetch-packs inventory compare-class " + write, 1},
 		"release of a class with packs": {Release, withPacks, Request{}, "isolate power-off", 0},
 		"clean with the agent up":       {Clean, up, Request{}, "inventory compare-class erase-disks verify-erase clean-boot-entries", 0},

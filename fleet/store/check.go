@@ -143,11 +143,10 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 				ties.wish = n.Wish.Operation
 			}
 			c.nodes[n.ID] = ties
-			if n.Inventory != "" {
-				c.blobs[n.Inventory] = key
-			}
-			if n.LastInventory != "" {
-				c.blobs[n.LastInventory] = key
+			for _, digest := range []string{n.Inventory, n.LastInventory, n.Board, n.LastBoard} {
+				if digest != "" {
+					c.blobs[digest] = key
+				}
 			}
 			if n.Cleaning != "" {
 				c.blobs[n.Cleaning] = key

@@ -11,9 +11,9 @@ import (
 )
 
 // Baseboard says in which ways the node that its host showed at the last inspection is not the one that its BMC shows: GPUs are joined by serial, by UUID
-// and by place. not says what could not be compared. A GPU that the BMC sees and the host does not is another repair than one that neither sees, or that
+// and by place. not says what could not be compared; last is what the BMC showed before, or nil. A GPU that the BMC sees and the host does not is another repair than one that neither sees, or that
 // the host alone sees.
-func Baseboard(inv fleet.Inventory, class fleet.Class, b fleet.Baseboard) (ds []fleet.Difference, not []string) {
+func Baseboard(inv fleet.Inventory, class fleet.Class, b fleet.Baseboard, last *fleet.Baseboard) (ds []fleet.Difference, not []string) {
 	j := &boardJudge{judge: newJudge(&inv, class), b: &b}
 	j.seat()
 	j.presence()
@@ -25,7 +25,11 @@ func Baseboard(inv fleet.Inventory, class fleet.Class, b fleet.Baseboard) (ds []
 	} else {
 		not = append(not, "bmc: the baseboard has no power, so that its links were not compared")
 	}
+	j.retimers()
 	j.roots()
+	j.changed(last)
+	j.unreadParts()
+	j.classOfBoard()
 	for _, m := range b.Missing {
 		not = append(not, fmt.Sprintf("bmc: %s could not be read: %s", m.What, m.Why))
 	}
@@ -39,7 +43,9 @@ func Baseboard(inv fleet.Inventory, class fleet.Class, b fleet.Baseboard) (ds []
 		not = append(not, fmt.Sprintf("bmc: %d of %d sensor values are stale", stale, len(b.Sensors)))
 	}
 	for i := range j.out {
-		j.out[i].Against = fleet.AgainstBMC
+		if j.out[i].Against != fleet.AgainstClass {
+			j.out[i].Against = fleet.AgainstBMC
+		}
 	}
 	return sorted(j.out), not
 }
@@ -161,7 +167,7 @@ func (j *boardJudge) presence() {
 	all := len(unseen) > 1 && len(j.inv.GPUs) == 0
 	for _, i := range unseen {
 		if f := (finding{code: "MC-BOARD-GPU-HOST", component: j.name[i], want: "on PCI", got: "absent", do: "cold-cycle"}); !all {
-			j.block(f, "%s: the BMC sees it (%s), the host does not show it on PCI: look at what is between them (PCIe switch, retimer, its reset) before the GPU itself", j.boardPart(i), j.words(i))
+			j.block(f, "%s: the BMC sees it (%s), the host does not show it on PCI: look at what is between them (PCIe switch, retimer, its reset) before the GPU itself%s", j.boardPart(i), j.words(i), j.darkRetimer(i))
 		}
 		j.cover(j.name[i])
 	}

@@ -103,7 +103,7 @@ func TestBaseboard(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, counted from %d", c.name, first), func(t *testing.T) {
 				inv, b := agreeing(first)
 				c.do(&inv, &b)
-				ds, not := Baseboard(inv, fleet.Class{}, b)
+				ds, not := Baseboard(inv, fleet.Class{}, b, nil)
 				var got []string
 				for _, d := range ds {
 					got = append(got, strings.Join([]string{string(d.Severity), d.Code, d.Component, d.Do}, " "))
@@ -122,7 +122,7 @@ func TestBaseboard(t *testing.T) {
 // TestBaseboardCount: the class knows of a last GPU that nobody sees.
 func TestBaseboardCount(t *testing.T) {
 	inv, b := agreeing(1)
-	ds, _ := Baseboard(inv, fleet.Class{Expect: fleet.ClassExpect{GPUs: fleet.ExpectGPUs{Count: 5}}}, b)
+	ds, _ := Baseboard(inv, fleet.Class{Expect: fleet.ClassExpect{GPUs: fleet.ExpectGPUs{Count: 5}}}, b, nil)
 	if len(ds) != 1 || ds[0].Code != "MC-BOARD-GPU-NONE" || ds[0].Component != "gpu/5" {
 		t.Errorf("got %+v", ds)
 	}

@@ -81,7 +81,7 @@ func (w *walk) links(ctx context.Context, root object) {
 	w.board.Links = join(w.ports, w.peers, w.order, w.switches)
 }
 
-// fabrics reads the ports of the switches of NVLink fabrics. Where a fabric's name tells its kind only those are read.
+// fabrics reads the ports of the switches of NVLink fabrics, and what is to know of PCIe retimers. Where a fabric's name tells its kind only those are read.
 func (w *walk) fabrics(ctx context.Context, at string) error {
 	links, fabrics, err := w.collection(ctx, at, w.expand)
 	if err != nil {
@@ -92,7 +92,7 @@ func (w *walk) fabrics(ctx context.Context, at string) error {
 		named = named || strings.Contains(l, "NVLink")
 	}
 	for _, l := range links {
-		if named && !strings.Contains(l, "NVLink") {
+		if named && !strings.Contains(l, "NVLink") && !strings.Contains(l, "PCIeRetimer") {
 			continue
 		}
 		f, err := w.get(ctx, l)
@@ -102,6 +102,10 @@ func (w *walk) fabrics(ctx context.Context, at string) error {
 		fabrics = append(fabrics, f)
 	}
 	for _, f := range fabrics {
+		if strings.Contains(part(f.link()), "PCIeRetimer") && f.link("Switches") != "" {
+			w.missing(part(f.link()), w.retimerFabric(ctx, f))
+			continue
+		}
 		if kind := f.str("FabricType"); kind != "" && kind != "NVLink" || f.link("Switches") == "" {
 			continue
 		}
@@ -125,10 +129,14 @@ func (w *walk) fabrics(ctx context.Context, at string) error {
 }
 
 // join pairs ends by what each says of the other. An end whose peer is not there, or says that it leads elsewhere, is a doubt; where switches were not all
-// read, an absent peer is none.
+// read, an absent peer is none. An end that names no peer is a doubt, too, where others name theirs.
 func join(ports map[string]fleet.BoardPort, peers map[string]string, order []string, complete bool) []fleet.BoardLink {
 	var out []fleet.BoardLink
-	done := map[string]bool{}
+	done, named, claimed := map[string]bool{}, false, map[string]bool{}
+	for _, uri := range order {
+		_, there := ports[peers[uri]]
+		named, claimed[peers[uri]] = named || there, true
+	}
 	for _, uri := range order {
 		if done[uri] {
 			continue
@@ -138,6 +146,8 @@ func join(ports map[string]fleet.BoardPort, peers map[string]string, order []str
 		far := peers[uri]
 		b, there := ports[far]
 		switch {
+		case far == "" && complete && named && !claimed[uri]:
+			l.Doubt = fleet.LinkOneSided
 		case far == "" || !there && !complete:
 		case !there:
 			l.Doubt = fleet.LinkOneSided

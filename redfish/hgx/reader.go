@@ -80,6 +80,7 @@ func (r *Reader) Baseboard(ctx context.Context) (*fleet.Baseboard, error) {
 	w.links(ctx, root)
 	w.reports(ctx, root)
 	w.firmware(ctx, root)
+	w.retimers(ctx, root)
 	w.roots(ctx, root)
 	w.board.Requests = r.spent
 	if w.fatal != nil && fleet.KindOf(w.fatal) == fleet.Denied {

@@ -2,6 +2,10 @@ package hgx
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
 	"strings"
 	"time"
 
@@ -80,7 +84,7 @@ func (w *walk) firmware(ctx context.Context, root object) {
 	}
 }
 
-// roots reads which roots of trust there are and whether they may vouch; no measurement is asked for.
+// roots reads which roots of trust there are and whether they may vouch; and who they are; no measurement is asked for.
 func (w *walk) roots(ctx context.Context, root object) {
 	at := root.link("ComponentIntegrity")
 	if at == "" {
@@ -91,7 +95,44 @@ func (w *walk) roots(ctx context.Context, root object) {
 	for _, i := range items {
 		// The property is absent in early firmware: what is there is enabled unless it says that it is not.
 		on := i.maybe("ComponentIntegrityEnabled")
-		w.board.Roots = append(w.board.Roots, fleet.BoardRoot{ID: part(i.link()), Part: part(i.str("TargetComponentURI")), Enabled: on == nil || *on,
-			State: i.str("Status", "State"), Health: i.str("Status", "Health")})
+		r := fleet.BoardRoot{ID: part(i.link()), Part: part(i.str("TargetComponentURI")), Enabled: on == nil || *on, State: i.str("Status", "State"), Health: i.str("Status", "Health")}
+		if at := i.link("SPDM", "IdentityAuthentication", "ResponderAuthentication", "ComponentCertificate"); at != "" {
+			c, err := w.get(ctx, at)
+			w.missing("certificates of "+r.ID, err)
+			if err == nil {
+				r.Identity, r.Subject = identityOf(c)
+			}
+		}
+		w.board.Roots = append(w.board.Roots, r)
 	}
+}
+
+// maxChain bounds a chain of certificates in PEM: those that are known have five.
+const maxChain = 64 << 10
+
+// identityOf is the digest over a chain's certificates in their order, and whom the last of them names, as SPDM has its own at the end (DSP0274). Their validity is
+// not judged here.
+func identityOf(c object) (identity, subject string) {
+	text, _ := c.at("CertificateString").(string)
+	if len(text) > maxChain {
+		return "", ""
+	}
+	sum, own := sha256.New(), []byte(nil)
+	for rest := []byte(text); ; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		if b.Type == "CERTIFICATE" && len(b.Bytes) > 0 {
+			own = b.Bytes
+			sum.Write(own)
+		}
+	}
+	if own == nil {
+		return "", ""
+	}
+	if x, err := x509.ParseCertificate(own); err == nil {
+		subject = object{"CN": x.Subject.CommonName}.str("CN")
+	}
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), subject
 }
