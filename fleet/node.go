@@ -230,6 +230,8 @@ type BootRecord struct {
 	// MediaID is the unguessable part of the boot medium's address; "" once it has expired.
 	MediaID  string    `json:"media_id,omitempty"`
 	IssuedAt time.Time `json:"issued_at,omitzero"`
+	// Origin is the server whose address the medium has, as it advertised itself; "" where that was not noted.
+	Origin string `json:"origin,omitempty"`
 	// AgentKey is the SPKI pin of the key that the token was spent by; "" before first contact.
 	AgentKey     string    `json:"agent_key,omitempty"`
 	RegisteredAt time.Time `json:"registered_at,omitzero"`

@@ -173,7 +173,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 		Now: cfg.now, Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
 		Boards: controllers, Console: controllers, Firmware: controllers,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
-		Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker, Silent: controllers.Silent,
+		Origin: srv.URL(), Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker, Silent: controllers.Silent,
 		// The store is locked by this process, so that whoever held claims under this name before is gone; of another server that is waited for.
 		Worker: "server", Sole: !role.HandsOff,
 	})

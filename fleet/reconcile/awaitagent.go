@@ -49,6 +49,10 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 		if n.Boot.Refused != "" {
 			return step.Outcome{}, refusedAgent(n)
 		}
+		moved := l.Origin != "" && n.Boot.Origin != "" && n.Boot.Origin != l.Origin
+		if moved && l.Now().Sub(began) >= l.MovedPatience {
+			return step.Outcome{}, movedMedium(n)
+		}
 		deadline, _ := ctx.Deadline()
 		select {
 		case <-tick.C:
@@ -60,6 +64,9 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 						return step.Outcome{}, err
 					}
 					verdict, sure := BootVerdict(*n, l.layout(*n), "", entries)
+					if sure && lost && moved {
+						return step.Outcome{}, movedMedium(n)
+					}
 					if sure && lost {
 						return step.Outcome{}, verdict
 					}
@@ -91,6 +98,14 @@ func (l *Loop) layout(n fleet.Node) MediaLayout {
 func refusedAgent(n *fleet.Node) error {
 	return fleet.Errorf(fleet.Refused, "MC-AGENT-VERSION", "the agent came up and was refused: %s", n.Boot.Refused).
 		WithHint("give the node a ramdisk of this server, then: metalctl node retry %s", n.Name)
+}
+
+// codeMoved ends the wait for a machine whose medium is another server's: the boot is begun anew with a medium of this one.
+const codeMoved = "MC-BOOT-MOVED"
+
+func movedMedium(n *fleet.Node) error {
+	return fleet.Errorf(fleet.Unavailable, codeMoved, "the agent of boot generation %d did not come, and its medium is served by %s, which acts no more", n.Boot.Generation, n.Boot.Origin).
+		WithHint("metalctl node retry %s", n.Name)
 }
 
 // bootEvidence reads the console, and the timeline of the node's boot generation.

@@ -61,6 +61,10 @@ type Loop struct {
 	Breaker func(fleet.NodeID) string
 	// Silent says since when a node's BMC gives no answer when it is asked for its power, and why; a nil error: it answered. nil: nobody knows.
 	Silent func(fleet.NodeID) (time.Time, error)
+	// Origin is this server as it is in the addresses of boot media that it issues, "" where nobody needs to tell them apart. MovedPatience is how long a machine
+	// may take that is booting from another server's medium, which it may have read whole before that server went away.
+	Origin        string
+	MovedPatience time.Duration
 	// Layout is how the boot medium of a node's boot is laid out, for the verdict over a boot that did not arrive; nil: nobody knows.
 	Layout func(fleet.Node) MediaLayout
 	// Progress takes the progress of out-of-band steps; nil drops it. It must not block.
@@ -149,6 +153,7 @@ func New(l *Loop) *Loop {
 	def(&l.ConsoleTick, 20*time.Second)
 	def(&l.PowerOnFor, 3*time.Minute)
 	def(&l.KeepAgent, 15*time.Minute)
+	def(&l.MovedPatience, 10*time.Minute)
 	def(&l.ObserveEvery, time.Minute)
 	def(&l.ObserveLimit, 10*time.Second)
 	if l.Parallel == 0 {

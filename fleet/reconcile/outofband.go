@@ -198,6 +198,13 @@ func (v *view) result(i int, r step.Result) error {
 		v.spared(i, "it stopped before its next write")
 		return nil
 	}
+	if r.Problem != nil && r.Problem.Code == codeMoved && !v.op.v.Abort {
+		if op, ok := step.BootAgain(*v.op.v, i, v.now); ok {
+			*v.op.v = op
+			v.stepEvent(i, fmt.Sprintf("%s: it is booted once more: %s", v.node.v.Name, cut(r.Problem.Detail, 400)))
+			return nil
+		}
+	}
 	if r.Problem != nil {
 		unseen := step.SeenEnd
 		if r.Unseen || r.Problem.Code == "MC-STEP-TIMEOUT" || r.Problem.Code == "MC-STEP-CANCELLED" {

@@ -54,7 +54,7 @@ func (s *Server) Issue(ctx context.Context, id fleet.NodeID) (address string, ca
 		if err != nil {
 			return fmt.Errorf("encode the boot secret: %w", err)
 		}
-		n.Boot = fleet.BootRecord{Generation: generation, TokenHash: hashToken(token), MediaID: hashToken(medium), IssuedAt: issued, Ramdisk: sum}
+		n.Boot = fleet.BootRecord{Generation: generation, TokenHash: hashToken(token), MediaID: hashToken(medium), IssuedAt: issued, Origin: s.URL(), Ramdisk: sum}
 		if old != "" {
 			c.Writes = append(c.Writes, fleet.Write{Key: mediumClaim(old)})
 		}

@@ -233,6 +233,26 @@ func Recovered(op fleet.Operation, i int, now time.Time) fleet.Operation {
 	return op
 }
 
+// BootAgain journals that the boot that step i waits for has to be begun anew: the machine, which this plan has switched on, is switched off, and
+// comes up from a medium that is inserted once more. It reports false where the plan inserts none.
+func BootAgain(op fleet.Operation, i int, now time.Time) (fleet.Operation, bool) {
+	insert := slices.IndexFunc(op.Steps[:i], func(r fleet.StepRun) bool { return r.Name == MediaInsert })
+	if insert < 0 {
+		return op, false
+	}
+	params, err := Merge(op.Steps[insert].Params, map[string]any{"switch_off": true})
+	if err != nil {
+		return op, false
+	}
+	op = clone(op)
+	op.Steps[insert].Params = params
+	for k := insert; k <= i; k++ {
+		r := &op.Steps[k]
+		r.State, r.Resumed, r.Spared, r.NotBefore, r.Error, r.FinishedAt = fleet.StepPending, true, r.Try, time.Time{}, nil, now
+	}
+	return op, true
+}
+
 // Spared journals that a try of step i ended because its node was frozen while it ran: it is taken up again after the thaw, and costs none of the
 // tries that it has.
 func Spared(op fleet.Operation, i int, now time.Time) fleet.Operation {

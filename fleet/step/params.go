@@ -112,6 +112,12 @@ type PowerParams struct {
 	WaitSeconds int `json:"wait_seconds,omitempty"`
 }
 
+// InsertParams are what media-insert gets.
+type InsertParams struct {
+	// SwitchOff: the machine is on by this plan, for a medium that is there no more, and is switched off first.
+	SwitchOff bool `json:"switch_off,omitempty"`
+}
+
 // IdentifyParams are what bmc-identify gets; an empty field is not compared.
 type IdentifyParams struct {
 	Serial string `json:"serial,omitempty"`

@@ -10,9 +10,18 @@ import (
 // insert begins a new generation and inserts its medium. Doing it again after a crash at any point is right: the older generation's token and
 // address are refused from then on, and its medium is ejected by the insertion.
 func (d *Driver) insert(ctx context.Context, c step.Call) (step.Outcome, error) {
+	var p step.InsertParams
+	if err := params(c, &p); err != nil {
+		return step.Outcome{}, err
+	}
 	bmc, err := d.Dial(ctx, c.Node)
 	if err != nil {
 		return step.Outcome{}, err
+	}
+	if p.SwitchOff {
+		if err := bmc.Power.SetPower(ctx, ForceOff); err != nil {
+			return step.Outcome{}, err
+		}
 	}
 	url, ca, generation, err := d.Medium.Issue(ctx, c.Node)
 	if err != nil {

@@ -116,6 +116,8 @@ func TestSteps(t *testing.T) {
 		"parameters that are none":  {step: step.BMCIdentify, params: `[]`, fails: true},
 		"no BMC":                    {step: step.MediaInsert, bmc: bmc{fail: "dial"}, fails: true},
 		"insert":                    {step: step.MediaInsert, log: []string{"issue", insert}, shows: `"generation":1`},
+		"insert anew":               {step: step.MediaInsert, params: `{"switch_off":true}`, bmc: bmc{power: On}, log: []string{ForceOff, "issue", insert}, shows: `"generation":1`},
+		"insert anew, stays on":     {step: step.MediaInsert, params: `{"switch_off":true}`, bmc: bmc{power: On, fail: ForceOff}, log: []string{ForceOff}, fails: true},
 		"insert, no medium":         {step: step.MediaInsert, bmc: bmc{fail: "issue"}, log: []string{"issue"}, fails: true},
 		"insert refused":            {step: step.MediaInsert, bmc: bmc{fail: "insert"}, log: []string{"issue", insert}, fails: true},
 		"boot from the CD":          {step: step.BootFromMedia, log: []string{"boot Cd UEFI"}},
