@@ -109,6 +109,7 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	nowhere TEXT           wants TEXT in no answer of the API, not in the support bundle or the server's log, and on no machine's console
 //	logged                 wants each line that server and agents logged about a node to carry node, operation and step
 //	until RE metalctl …    repeats a command until its output matches
+//	board MACHINE JSON     breaks the GPU baseboard behind the machine's BMC (bmc.BoardFaults); with "mended" for JSON: nothing is wrong with it
 //	fault MACHINE JSON     makes the machine's BMC misbehave by a rule (bmc.Fault); with "mended" for JSON: by none any more
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scriptParams(t, "testdata/script"))
@@ -152,7 +153,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			"server": scriptServer, "rack": scriptRack, "exits": scriptExits, "only-reads": scriptOnlyReads,
 			"no-reset": scriptNoReset, "digest": scriptDigest, "approval": scriptApproval, "until": scriptUntil,
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
-			"ports": scriptPorts, "nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault,
+			"ports": scriptPorts, "nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault, "board": scriptBoard,
 		},
 	}
 }
@@ -313,6 +314,17 @@ func scriptFault(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(json.Unmarshal([]byte(args[1]), &rule))
 	_, err := faults.Add(rule)
 	ts.Check(err)
+}
+
+func scriptBoard(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: board MACHINE JSON|mended")
+	}
+	var broken *bmc.BoardFaults
+	if args[1] != "mended" {
+		ts.Check(json.Unmarshal([]byte(args[1]), &broken))
+	}
+	ts.Check(machineOf(ts, args[0]).BMC().SetBoard(broken))
 }
 
 func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
