@@ -229,7 +229,10 @@ type SwitchPort struct {
 type KernelFinding struct {
 	Kind string `json:"kind"` // xid, sxid, aer, mce, edac, nvlink, nvme, mlx5, pcie-bandwidth
 	// Code is the number of an XID or SXid, 0 otherwise.
-	Code      int       `json:"code,omitempty"`
+	Code int `json:"code,omitempty"`
+	// Unit and SubCode say more of an XID of NVLink 5 (144 to 150): the part of the link, such as RLW_RXPIPE, and bits 20 to 25 of its first word.
+	Unit      string    `json:"unit,omitempty"`
+	SubCode   int       `json:"sub_code,omitempty"`
 	Component string    `json:"component,omitempty"` // as far as the line tells: gpu/3, a PCI address, a DIMM's label
 	Severity  string    `json:"severity,omitempty"`  // fatal, nonfatal, corrected, as the line says
 	Count     int       `json:"count"`

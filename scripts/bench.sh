@@ -41,6 +41,7 @@ section "boot medium by part: bytes, and bytes in the ISO (limit 25 MiB)"
 measure ./images/ramdisk '^TestFullSize$'
 section "eight GPUs by NVIDIA's library, through its fixture"
 measure ./agent/gpu '^TestBench$'
+measure ./cmd/metalctl '^TestBenchInspect$'
 section "durable node create beside a raw group-committed put"
 measure ./fleet/store '^TestBench$'
 section "power-on to the agent's first word, and the server's memory"

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,5 +239,36 @@ func TestFindingsOfOneGPU(t *testing.T) {
 				t.Errorf("missing says %q of it", why)
 			}
 		})
+	}
+}
+
+// TestAHungGPUCostsItsOwnDeadlineOnly: the time of the call that hangs runs out only when all others have told everything.
+func TestAHungGPUCostsItsOwnDeadlineOnly(t *testing.T) {
+	const address, function = "0000:48:00.0", "nvmlDeviceGetRemappedRows"
+	opts, pci := board(t, "10de:2330", "570.172.08", "gpu.3.fault."+function+" = sleep 3600000\n")
+	var mu sync.Mutex
+	told := map[string]bool{}
+	over := make(chan time.Time)
+	real := opts.filled().after
+	opts.after = func(who, call string, d time.Duration) (<-chan time.Time, func() bool) {
+		switch {
+		case who == address && call == function:
+			return over, func() bool { return true }
+		case who != "" && who != address && call == "budget": // stopped at the end of an answer
+			return nil, func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				if told[who] = true; len(told) == len(pci)-1 {
+					close(over)
+				}
+				return true
+			}
+		}
+		return real(who, call, d)
+	}
+	r := read(t, opts, pci)
+	others(t, r, 3)
+	if g := at(t, r, address); !strings.HasPrefix(g.Lost, fleet.GPULostHung+":") || g.Serial == "" {
+		t.Errorf("the one that hangs: lost %q, serial %q", g.Lost, g.Serial)
 	}
 }

@@ -307,13 +307,11 @@ func kernelDriver(files sysfs.Tree) string {
 // fabricManager is the process's name, as long as the kernel keeps it.
 const fabricManager = "nv-fabricmanage"
 
-// fabricManager looks for the process that NVSwitches need: it is running, or absent. GPUs that are registered with one that does not show here, as it runs
-// in another system, say nothing of it.
+// fabricManager looks for the process that manages the NVLinks between GPUs: it is running, or absent. GPUs that are registered with one that does not show here,
+// as it runs in another system, say nothing of it. Whether this machine needs one of its own follows from its switches, which are not GPUs.
 func (r *Reading) fabricManager(files sysfs.Tree) {
-	needs := slices.ContainsFunc(r.GPUs, func(g fleet.GPU) bool {
-		return slices.ContainsFunc(g.NVLinks, func(l fleet.NVLink) bool { return l.Remote != nil && l.Remote.Kind == "switch" })
-	})
-	if !needs || r.Driver == nil {
+	linked := slices.ContainsFunc(r.GPUs, func(g fleet.GPU) bool { return len(g.NVLinks) > 0 })
+	if !linked || r.Driver == nil {
 		return
 	}
 	if !slices.ContainsFunc(r.GPUs, func(g fleet.GPU) bool { return g.Fabric != nil && g.Fabric.State == "completed" }) {

@@ -81,8 +81,24 @@ func (r *reading) bootTime() time.Time {
 	return r.inv.TakenAt.Add(-time.Duration(seconds * float64(time.Second))).Truncate(time.Second)
 }
 
-// component turns pci/ADDRESS, with what may follow, into the part's own name where the inventory has one.
+// socket turns the number of a thread, with what may follow, into the processor's name: cpu/1/bank/7. It is what is replaced.
+func (r *reading) socket(thread string) string {
+	number, rest, more := strings.Cut(thread, "/")
+	if more {
+		rest = "/" + rest
+	}
+	socket, err := r.fs.Number("sys/devices/system/cpu/cpu"+number, "topology/physical_package_id")
+	if err != nil || socket < 0 {
+		return "thread/" + thread
+	}
+	return fmt.Sprintf("cpu/%d", socket) + rest
+}
+
+// component turns pci/ADDRESS or a thread, with what may follow, into the part's own name where the machine has one.
 func (r *reading) component(c string) string {
+	if thread, ok := strings.CutPrefix(c, "thread/"); ok {
+		return r.socket(thread)
+	}
 	address, isPCI := strings.CutPrefix(c, "pci/")
 	if !isPCI {
 		return c

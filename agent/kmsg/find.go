@@ -35,7 +35,11 @@ type rule struct {
 var rules = []rule{
 	{"Xid", regexp.MustCompile(`\bXid \((?:PCI:)?(` + address + `)\): (\d{1,4})\b(.*)`), func(m []string) fleet.KernelFinding {
 		code := number(m[2])
-		return fleet.KernelFinding{Kind: XID, Code: code, Component: pciComponent(m[1]) + link(code, m[3]), Severity: xidSeverity(m[3])}
+		f := fleet.KernelFinding{Kind: XID, Code: code, Component: pciComponent(m[1]) + link(code, m[3]), Severity: xidSeverity(m[3])}
+		if d, ok := DecodeNVLink5(m[3]); ok && code >= 144 && code <= 150 {
+			f.Unit, f.SubCode = d.Unit, d.SubCode
+		}
+		return f
 	}},
 	// Two forms in which a GPU leaves the bus carry no XID: they mean 79.
 	{"fallen off the bus", regexp.MustCompile(`^(?:.*?\b(` + address + `)\b.*|.*)fallen off the bus`), func(m []string) fleet.KernelFinding {
@@ -69,8 +73,8 @@ var rules = []rule{
 		return fleet.KernelFinding{Kind: EDAC, Component: "dimm/" + m[3], Severity: map[string]string{"CE": "corrected", "UE": "fatal"}[m[2]]}
 	}},
 	{"Machine check events logged", regexp.MustCompile(`mce: \[Hardware Error\]: Machine check events logged`), only(MCE)},
-	{"Machine Check", regexp.MustCompile(`\[Hardware Error\]: CPU (\d+): Machine Check(?: Exception)?: .*Bank (\d+): ([0-9a-f]+)`), func(m []string) fleet.KernelFinding {
-		return fleet.KernelFinding{Kind: MCE, Component: "thread/" + m[1], Severity: mceSeverity(m[3])}
+	{"Machine Check", regexp.MustCompile(`\[Hardware Error\]: CPU (\d{1,6}): Machine Check(?: Exception)?: .*Bank (\d{1,4}): ([0-9a-f]+)`), func(m []string) fleet.KernelFinding {
+		return fleet.KernelFinding{Kind: MCE, Component: "thread/" + m[1] + "/bank/" + strconv.Itoa(number(m[2])), Severity: mceSeverity(m[3])}
 	}},
 	{"Hardware Error", regexp.MustCompile(`\[Hardware Error\]: (?:event severity|Error \d+, type): (\w+)`), func(m []string) fleet.KernelFinding {
 		return fleet.KernelFinding{Kind: MCE, Severity: severity(m[1])}

@@ -69,8 +69,8 @@ type Findings struct {
 }
 
 type key struct {
-	kind, component, severity string
-	code                      int
+	kind, component, severity, unit string
+	code, subCode                   int
 }
 
 // maxFindings bounds what a log full of nonsense can make; further kinds are dropped, as a machine with so many is broken anyway.
@@ -88,7 +88,7 @@ func (f *Findings) Add(r Record) bool {
 		when = f.Boot.Add(r.Since).UTC()
 	}
 	found.First, found.Last, found.Count = when, when, 1
-	k := key{found.Kind, found.Component, found.Severity, found.Code}
+	k := key{found.Kind, found.Component, found.Severity, found.Unit, found.Code, found.SubCode}
 	if i, seen := f.at[k]; seen {
 		f.list[i].Count++
 		f.list[i].Last, f.list[i].Line = when, found.Line

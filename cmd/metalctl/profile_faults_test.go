@@ -85,7 +85,7 @@ var profileFaults = map[string]struct{ profile, want string }{
 	"nvswitch-absent":     {"hgx-h200", "MC-NVSWITCH-MISSING nvswitches critical cold-cycle"},
 	"nvswitch-sxid":       {"hgx-h200", "MC-NVSWITCH-SXID nvswitch/1/port/32 critical reset"},
 	"switch-uplink":       {"hgx-h200", "MC-PCIE-WIDTH pci/0000:99:00.0 critical reseat"},
-	"machine-check":       {"hgx-h200", "MC-CPU-ERROR thread/12 critical replace"},
+	"machine-check":       {"hgx-h200", "MC-CPU-ERROR cpu/0/bank/4 critical replace"},
 }
 
 // quickFaults are tried in a hurry, too: of files, of the kernel's log, of the driver, and of a part that is gone.
