@@ -33,7 +33,8 @@ var Codes = map[string]Page{
 	"MC-CLI-TOKEN":    {"there is no bearer token", "The server writes one to admin.token in its data folder at its first start. Give it with --token-file, METALCTL_TOKEN_FILE, METALCTL_TOKEN or the context file. Is the server on this machine, start it with: metalctl server"},
 	"MC-CLI-WAIT":     {"the state that was waited for did not come in time", "The work goes on all the same. metalctl node explain NODE says what a node waits for and until when; then wait again with a longer --timeout."},
 	"MC-FILE-EMPTY":   {"the file holds no document", "It is empty, or has comments only. Nothing was changed."},
-	"MC-FILE-VALUE":   {"a value in a fleet file is wrong", "The message names the file and the line where the document begins. Nothing of the file was applied. Mend it and repeat the command."},
+	"MC-FILE-SCHEMA":  {"there is no schema of that kind of file", "metalctl schema lists the kinds of files that there are."},
+	"MC-FILE-VALUE":   {"a value in a fleet file is wrong", "The message names the file, the line where the document begins, and the line of each field that is wrong. Nothing of the file was applied. Mend it and repeat the command."},
 	"MC-FILE-YAML":    {"a file is not valid YAML, or has an unknown key or a wrong type", "The message names file, line and column. Keys are checked strictly, so that a misspelt one is found. Nothing of the file was applied."},
 	// images, agent/disk, agent/efi
 	"MC-CONFIGDRIVE-INVALID": {"the config drive cannot be built", "A field of it is missing or wrong; the message names each. Correct what the lease says (hostname, keys, network data) and try again."},

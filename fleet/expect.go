@@ -139,6 +139,11 @@ func (e *ExpectGPUs) UnmarshalJSON(b []byte) error {
 	return countInto(b, &e.Count, (*whole)(e))
 }
 
+func (e *ExpectGPUs) UnmarshalYAML(read func(any) error) error {
+	type whole ExpectGPUs
+	return countRead(read, &e.Count, (*whole)(e))
+}
+
 func (e ExpectInfiniBand) MarshalJSON() ([]byte, error) {
 	type whole ExpectInfiniBand
 	return countOr(e.Count, e == ExpectInfiniBand{Count: e.Count}, whole(e))
@@ -149,6 +154,11 @@ func (e *ExpectInfiniBand) UnmarshalJSON(b []byte) error {
 	return countInto(b, &e.Count, (*whole)(e))
 }
 
+func (e *ExpectInfiniBand) UnmarshalYAML(read func(any) error) error {
+	type whole ExpectInfiniBand
+	return countRead(read, &e.Count, (*whole)(e))
+}
+
 func (e ExpectNVMe) MarshalJSON() ([]byte, error) {
 	type whole ExpectNVMe
 	return countOr(e.Count, e == ExpectNVMe{Count: e.Count}, whole(e))
@@ -157,6 +167,11 @@ func (e ExpectNVMe) MarshalJSON() ([]byte, error) {
 func (e *ExpectNVMe) UnmarshalJSON(b []byte) error {
 	type whole ExpectNVMe
 	return countInto(b, &e.Count, (*whole)(e))
+}
+
+func (e *ExpectNVMe) UnmarshalYAML(read func(any) error) error {
+	type whole ExpectNVMe
+	return countRead(read, &e.Count, (*whole)(e))
 }
 
 func countOr(count int, only bool, whole any) ([]byte, error) {
@@ -173,4 +188,13 @@ func countInto(b []byte, count *int, whole any) error {
 		return json.Unmarshal(b, count)
 	}
 	return json.Unmarshal(b, whole)
+}
+
+// countRead is countInto for a file, whose reader tells line and column.
+func countRead(read func(any) error, count *int, whole any) error {
+	reflect.ValueOf(whole).Elem().SetZero()
+	if read(count) == nil {
+		return nil
+	}
+	return read(whole)
 }

@@ -3,9 +3,6 @@ package fleet
 import (
 	"fmt"
 	"math"
-	"path"
-	"slices"
-	"strings"
 )
 
 // Limit bounds one measured value for all parts of its kind in a class. Every limit says where it is from: a number whose origin nobody knows is kept
@@ -49,63 +46,6 @@ func (e ClassExpect) Limit(check string) *Limit {
 		}
 	}
 	return nil
-}
-
-func (e ClassExpect) validate() []FieldError {
-	var f faults
-	for field, n := range map[string]int64{"cpus": int64(e.CPUs), "numa_nodes": int64(e.NUMANodes), "memory_bytes": e.MemoryBytes, "disks": int64(e.Disks), "nics": int64(e.NICs),
-		"nvme": int64(e.NVMe.Count), "nvme.size_bytes": e.NVMe.SizeBytes, "gpus": int64(e.GPUs.Count), "gpus.memory_bytes": e.GPUs.MemoryBytes, "gpus.nvlinks_up": int64(e.GPUs.NVLinksUp),
-		"infiniband": int64(e.InfiniBand.Count), "nvswitches": int64(e.NVSwitches), "dimms.count": int64(e.DIMMs.Count), "dimms.size_bytes": e.DIMMs.SizeBytes,
-		"topology.nvme_per_rail": int64(e.Topology.NVMePerRail), "baseboard.nvlinks": int64(e.Baseboard.NVLinks), "baseboard.retimers": int64(e.Baseboard.Retimers),
-		"baseboard.roots_of_trust": int64(e.Baseboard.RootsOfTrust)} {
-		f.check(n >= 0, "expect."+field, "is negative")
-	}
-	for item, version := range e.Firmware.Board {
-		_, err := path.Match(item, "")
-		f.check(err == nil && item != "" && version != "", "expect.firmware.board", "needs items such as HGX_FW_PCIeRetimer_*, each with a version")
-	}
-	f.check(e.GPUs.NVLinkGBps >= 0, "expect.gpus.nvlink_gbps", "is negative")
-	f.check(e.InfiniBand.RateGbps >= 0, "expect.infiniband.rate_gbps", "is negative")
-	for field, p := range map[string]ExpectPCIe{"gpus": e.GPUs.PCIe, "infiniband": e.InfiniBand.PCIe, "nvme": e.NVMe.PCIe} {
-		f.check(p.Generation >= 0 && p.Generation <= 8, "expect."+field+".pcie.generation", "is none")
-		f.check(slices.Contains([]int{0, 1, 2, 4, 8, 16, 32}, p.Width), "expect."+field+".pcie.width", "is none of 1, 2, 4, 8, 16, 32 lanes")
-	}
-	one := func(field, value string, of ...string) {
-		f.check(value == "" || slices.Contains(of, value), "expect."+field, "is none of "+strings.Join(of, ", "))
-	}
-	one("acs", e.ACS, "on", "off")
-	one("gpus.confidential_compute", e.GPUs.Confidential, "on", "off")
-	one("infiniband.bluefield", e.InfiniBand.BlueField, "nic", "dpu")
-	one("infiniband.link_layer", e.InfiniBand.LinkLayer, "InfiniBand", "Ethernet")
-	one("topology.rail", e.Topology.Rail, Distances...)
-	one("topology.wiring", e.Topology.Wiring, Wirings...)
-	f.check(e.GPUs.Count == 0 || e.Topology.GPUNUMANodes == nil || len(e.Topology.GPUNUMANodes) == e.GPUs.Count, "expect.topology.gpu_numa_nodes", "has another length than there are GPUs")
-	seen := map[string]bool{}
-	for i, l := range e.Limits {
-		at := fmt.Sprintf("expect.limits[%d]", i)
-		k := slices.IndexFunc(LimitChecks, func(c LimitCheck) bool { return c.Name == l.Check })
-		if k < 0 {
-			f.check(false, at+".check", "is none of "+limitNames())
-			continue
-		}
-		f.check(l.Unit == LimitChecks[k].Unit, at+".unit", "is not "+LimitChecks[k].Unit)
-		f.check(strings.TrimSpace(l.Source) != "", at+".source", "is missing: say where the number is from")
-		f.check(!math.IsNaN(l.Value) && !math.IsInf(l.Value, 0) && l.Value >= 0, at+".value", "is no number from 0 on")
-		f.check(!seen[l.Check], at+".check", "stands there twice")
-		seen[l.Check] = true
-	}
-	return f
-}
-
-// Wirings are the tables of NVLinks by module id that the program knows.
-var Wirings = []string{"hgx-hopper"}
-
-func limitNames() string {
-	var names []string
-	for _, c := range LimitChecks {
-		names = append(names, c.Name)
-	}
-	return strings.Join(names, ", ")
 }
 
 // SlippedUnits lists the limits of a class that are about a thousand or a million times what all other classes with that limit say: that is a unit that

@@ -15,19 +15,25 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// classFile is kind Class of a fleet file. `burnin` is a profile with its follow-up, or the word none.
+// classFile is kind Class of a fleet file.
 type classFile struct {
-	Kind   string            `json:"kind"`
-	Name   string            `json:"name"`
+	Kind   string            `json:"kind" enum:"Class" required:"true"`
+	Name   string            `json:"name" required:"true"`
 	Expect fleet.ClassExpect `json:"expect,omitzero"`
-	BurnIn string            `json:"burnin"`
-	Erase  struct {
-		Level        string `json:"level"`
-		AcceptFormat bool   `json:"accept_format,omitempty"`
-	} `json:"erase"`
-	PowerOffAvailable bool     `json:"power_off_available,omitempty"`
-	Packs             []string `json:"packs,omitempty"`
-	Ramdisk           string   `json:"ramdisk,omitempty"`
+	// BurnIn is the profile to run, or the word none.
+	BurnIn string `json:"burnin" required:"true"`
+	// Erase is what cleaning has to reach (NIST SP 800-88).
+	Erase struct {
+		Level string `json:"level" enum:"clear,purge" required:"true"`
+		// AcceptFormat lets an NVMe Format with secure erase count as a purge.
+		AcceptFormat bool `json:"accept_format,omitempty"`
+	} `json:"erase" required:"true"`
+	// PowerOffAvailable powers nodes off while nobody uses them; otherwise the agent stays up.
+	PowerOffAvailable bool `json:"power_off_available,omitempty"`
+	// Packs are what the agent fetches before it works, each NAME@VERSION, or sha256: and a digest.
+	Packs []string `json:"packs,omitempty"`
+	// Ramdisk pins what its nodes boot.
+	Ramdisk string `json:"ramdisk,omitempty"`
 }
 
 func (c classFile) class() fleet.Class {
@@ -37,8 +43,8 @@ func (c classFile) class() fleet.Class {
 	}
 }
 
-// printClassFile writes a class as the file that `class apply` takes, below lines of comment.
-func printClassFile(w io.Writer, c fleet.Class, comments ...string) error {
+// printClassFile writes a class as the file that `class apply` takes.
+func printClassFile(w io.Writer, c fleet.Class) error {
 	f := classFile{Kind: "Class", Name: c.Name, Expect: c.Expect, BurnIn: c.BurnIn, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk}
 	f.Erase.Level, f.Erase.AcceptFormat = c.EraseLevel, c.AcceptFormat
 	j, err := json.Marshal(f)
@@ -49,13 +55,7 @@ func printClassFile(w io.Writer, c fleet.Class, comments ...string) error {
 	if err != nil {
 		return fmt.Errorf("encode class %s: %w", c.Name, err)
 	}
-	var b strings.Builder
-	b.WriteString(editorLine)
-	for _, line := range comments {
-		b.WriteString("# " + printable(line) + "\n")
-	}
-	b.Write(y)
-	_, err = io.WriteString(w, b.String())
+	_, err = w.Write(append([]byte(editorLine), y...))
 	return err
 }
 

@@ -8,11 +8,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -31,26 +33,36 @@ type fleetFile struct {
 
 // nodeFile is kind Node of a fleet file.
 type nodeFile struct {
-	Kind string `json:"kind"`
-	Name string `json:"name"`
+	Kind string `json:"kind" enum:"Node" required:"true"`
+	Name string `json:"name" required:"true"`
 	BMC  struct {
-		Address      string `json:"address"`
-		User         string `json:"user"`
-		PasswordFile string `json:"password_file"`
-		TLS          struct {
-			Pin      string `json:"pin"`
-			CAFile   string `json:"ca_file"`
-			FirstUse bool   `json:"first_use"`
+		// Address is the https URL of the BMC's Redfish service, without a path.
+		Address string `json:"address" required:"true"`
+		User    string `json:"user" required:"true"`
+		// PasswordFile holds the password; its path is relative to this file.
+		PasswordFile string `json:"password_file" required:"true"`
+		// TLS says how the BMC's certificate is trusted: exactly one of its keys.
+		TLS struct {
+			// Pin is sha256/ and the base64 SHA-256 of the certificate's public key.
+			Pin string `json:"pin"`
+			// CAFile is relative to this file.
+			CAFile string `json:"ca_file"`
+			// FirstUse pins the key that is seen at enrolment.
+			FirstUse bool `json:"first_use"`
 		} `json:"tls"`
-	} `json:"bmc"`
+	} `json:"bmc" required:"true"`
+	// Class says what the node must be; metalctl class list shows which there are.
 	Class  string            `json:"class"`
 	Labels map[string]string `json:"labels"`
+	// Expect refuses another machine than the one that was meant.
 	Expect struct {
 		Serial string `json:"serial"`
 		UUID   string `json:"uuid"`
 	} `json:"expect"`
+	// BootNetwork is how the agent reaches the server; DHCP where it is left out.
 	BootNetwork *fleet.BootNetwork `json:"boot_network"`
-	RootDisk    struct {
+	// RootDisk chooses the disk that an image is written to; all given keys must match.
+	RootDisk struct {
 		MinSizeBytes int64  `json:"min_size_bytes"`
 		MaxSizeBytes int64  `json:"max_size_bytes"`
 		Serial       string `json:"serial"`
@@ -69,25 +81,35 @@ type nodeFile struct {
 		Fabric string     `json:"fabric"`
 		Rail   *int       `json:"rail"`
 	} `json:"ports"`
+	// AllowReboot lets an inspection restart a machine that is running.
 	AllowReboot bool `json:"allow_reboot"`
-	DebugShell  bool `json:"debug_shell"`
+	// DebugShell lets an agent that panicked open a shell on the serial console.
+	DebugShell bool `json:"debug_shell"`
 }
 
+// imageFile is kind Image of a fleet file.
 type imageFile struct {
-	Kind      string `json:"kind"`
-	Name      string `json:"name"`
-	URL       string `json:"url"`
-	Format    string `json:"format"`
-	SHA256    string `json:"sha256"`
+	Kind string `json:"kind" enum:"Image" required:"true"`
+	Name string `json:"name" required:"true"`
+	// URL is where agents fetch it, of an origin that the site allows; without one its bytes are uploaded.
+	URL    string `json:"url"`
+	Format string `json:"format" required:"true"`
+	// SHA256 is the digest of the file as served, 64 hex digits, with or without sha256: before them.
+	SHA256    string `json:"sha256" required:"true"`
 	SizeBytes int64  `json:"size_bytes"`
 }
 
+// siteFile is kind Site of a fleet file.
 type siteFile struct {
-	Kind      string   `json:"kind"`
-	Isolation string   `json:"isolation"`
-	PhoneHome string   `json:"phone_home"`
-	Origins   []string `json:"image_origins"`
-	Denied    []string `json:"image_denied"`
+	Kind string `json:"kind" enum:"Site" required:"true"`
+	// Isolation is required, or none: nodes are handed out without a network driver.
+	Isolation string `json:"isolation" enum:"required,none" required:"true"`
+	// PhoneHome is the endpoint that tenants' systems can reach.
+	PhoneHome string `json:"phone_home"`
+	// Origins are the hosts that images may come from, besides this server.
+	Origins []string `json:"image_origins"`
+	// Denied are address ranges that images never come from, such as 10.0.0.0/8.
+	Denied []string `json:"image_denied"`
 	// PackKeys are files with public keys, beside the fleet file.
 	PackKeys []string `json:"pack_keys"`
 	// FenceNodes raises the fence.
@@ -262,14 +284,38 @@ func yamlError(name string, err error) error {
 // fileKeys are the keys of a fleet file whose names differ from the API's fields.
 var fileKeys = strings.NewReplacer("erase_level", "erase.level", "origins[", "image_origins[", "denied[", "image_denied[")
 
-// valueFaults refuses a document by the line where it begins, before anything of its file is sent.
+// valueFaults refuses a document by the lines of what is wrong with it, before anything of its file is sent.
 func valueFaults(file string, body ast.Node, what string, found []fleet.FieldError) error {
 	if len(found) == 0 {
 		return nil
 	}
-	e := fleet.Errorf(fleet.Invalid, "MC-FILE-VALUE", "%s:%d: the %s is not valid", file, body.GetToken().Position.Line, strings.TrimSpace(what))
+	e := fleet.Errorf(fleet.Invalid, "MC-FILE-VALUE", "%s:%d: the %s is not valid", file, startOf(body).Line, strings.TrimSpace(what))
+	line := func(f fleet.FieldError) int { return lineOf(body, fileKeys.Replace(f.Field)) }
+	slices.SortStableFunc(found, func(a, b fleet.FieldError) int { return line(a) - line(b) })
 	for _, f := range found {
-		e.Fields = append(e.Fields, fleet.FieldError{Field: fileKeys.Replace(f.Field), Message: f.Message})
+		field := fileKeys.Replace(f.Field)
+		e.Fields = append(e.Fields, fleet.FieldError{Field: fmt.Sprintf("%s:%d: %s", file, line(f), field), Message: f.Message})
 	}
 	return e
+}
+
+// lineOf is the line of a field such as expect.limits[2].unit, or of what it is missing in.
+func lineOf(body ast.Node, field string) int {
+	for at := field; at != ""; {
+		if p, err := yaml.PathString("$." + at); err == nil {
+			if n, err := p.FilterNode(body); err == nil && n != nil && n.GetToken() != nil {
+				return startOf(n).Line
+			}
+		}
+		at = at[:max(0, strings.LastIndexAny(at, ".["))]
+	}
+	return startOf(body).Line
+}
+
+// startOf is where a node begins: the token of a mapping is its first colon, and of a block on lines of its own that may be any.
+func startOf(n ast.Node) *token.Position {
+	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
+		return m.Values[0].Key.GetToken().Position
+	}
+	return n.GetToken().Position
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -93,10 +95,75 @@ func TestFleetFileBad(t *testing.T) {
 	}
 }
 
+// TestClassFileLines: each value that is wrong is named by its own line and key.
+func TestClassFileLines(t *testing.T) {
+	const head = "kind: Class\nname: x\nburnin: none\nerase: {level: purge}\nexpect:\n"
+	for _, c := range []struct {
+		name, expect string
+		want         []string
+	}{
+		{"nothing", "  cpus: 2\n", nil},
+		{"counts alone", "  gpus: 8\n  nvme: 8\n  infiniband: 8\n", nil},
+		{"gigabytes for bytes", "  cpus: 2\n  memory_bytes: 2048\n", []string{"f.yaml:7: expect.memory_bytes"}},
+		{"gigabits for gigabytes", "  gpus:\n    count: 8\n    nvlink_gbps: 425\n", []string{"f.yaml:8: expect.gpus.nvlink_gbps"}},
+		{"more GPUs placed than there are", "  gpus: {count: 2}\n  numa_nodes: 2\n  topology: {gpu_numa_nodes: [0, 0, 1]}\n", []string{"f.yaml:8: expect.topology.gpu_numa_nodes"}},
+		{"a NUMA node that there is not", "  numa_nodes: 2\n  topology:\n    rail: PIX\n    gpu_numa_nodes:\n      - 1\n      - 2\n", []string{"f.yaml:11: expect.topology.gpu_numa_nodes[1]"}},
+		{"more NVMe than disks", "  disks: 4\n\n  # what is written beside it\n  nvme: 8\n", []string{"f.yaml:9: expect.nvme"}},
+		{"modules that do not make the memory", "  memory_bytes: 1099511627776\n  dimms: {count: 32, size_bytes: 68719476736}\n", []string{"f.yaml:6: expect.memory_bytes"}},
+		{"more drives beside GPUs than there are", "  gpus: 8\n  nvme: 8\n  topology:\n    nvme_per_rail: 2\n", []string{"f.yaml:9: expect.topology.nvme_per_rail"}},
+		{"another board's wiring", "  nvswitches: 6\n  topology: {wiring: hgx-hopper}\n", []string{"f.yaml:7: expect.topology.wiring"}},
+		{"limits", "  limits:\n    - {check: nvme-used, value: 800, unit: percent, source: x}\n    - check: hca-temperature\n      value: 100\n      unit: F\n",
+			[]string{"f.yaml:7: expect.limits[0].value", "f.yaml:8: expect.limits[1].source", "f.yaml:10: expect.limits[1].unit"}},
+		{"negative", "  gpus: -1\n  nics: -2\n", []string{"f.yaml:6: expect.gpus", "f.yaml:7: expect.nics"}},
+		{"no PCI device", "  gpus: {pci_device: nvidia}\n", []string{"f.yaml:6: expect.gpus.pci_device"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := parseFleetFile("f.yaml", []byte(head+c.expect), noFile)
+			var e *fleet.Error
+			var got []string
+			if errors.As(err, &e) {
+				for _, f := range e.Fields {
+					got = append(got, f.Field)
+				}
+			}
+			if d := cmp.Diff(c.want, got); d != "" || (err == nil) != (c.want == nil) {
+				t.Errorf("%v\n%s", err, d)
+			}
+		})
+	}
+}
+
+// TestClassFilePrinted: a class is printed as a file that is read as the same class.
+func TestClassFilePrinted(t *testing.T) {
+	all, err := classTemplates()
+	if err != nil || len(all) == 0 {
+		t.Fatal(err)
+	}
+	for _, c := range all {
+		bare := c.class
+		bare.Expect = fleet.ClassExpect{GPUs: fleet.ExpectGPUs{Count: 8}, InfiniBand: fleet.ExpectInfiniBand{Count: 8}, NVMe: fleet.ExpectNVMe{Count: 2}}
+		bare.Packs, bare.Ramdisk, bare.PowerOffAvailable, bare.AcceptFormat = []string{"driver@1"}, "r1", true, true
+		for _, want := range []fleet.Class{c.class, bare, {Name: "x", BurnIn: "none", EraseLevel: "clear"}} {
+			var b strings.Builder
+			if err := printClassFile(&b, want); err != nil {
+				t.Fatal(err)
+			}
+			f, err := parseFleetFile("f.yaml", []byte(b.String()), noFile)
+			if err != nil || len(f.classes) != 1 {
+				t.Fatalf("%v in\n%s", err, b.String())
+			}
+			if d := cmp.Diff(want, f.classes[0]); d != "" {
+				t.Error(d)
+			}
+		}
+	}
+}
+
 func FuzzFleetFile(f *testing.F) {
 	f.Add([]byte(goodFleet))
 	f.Add([]byte("kind: Image\nname: x\nsha256: 00\n"))
 	f.Add([]byte("---\n---\n"))
+	f.Add([]byte("kind: Class\nexpect:\n  gpus: 8\n  nvme: -1\n  limits: [{check: x}]\n  topology:\n    gpu_numa_nodes: [0, 9]\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, err := parseFleetFile("f.yaml", b, noFile); err != nil && err.Error() == "" {
 			t.Fatal("an error without words")
