@@ -161,15 +161,20 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 	if err := yaml.NodeToValue(body, &head); err != nil {
 		return yamlError(name, err)
 	}
-	into := func(v any) error {
-		if err := yaml.NodeToValue(body, v, yaml.Strict()); err != nil {
-			return yamlError(name, err)
-		}
-		return nil
-	}
 	at := func(format string, args ...any) error {
 		pos := body.GetToken().Position
 		return fleet.Errorf(fleet.Invalid, "MC-FILE-VALUE", "%s:%d: %s", name, pos.Line, fmt.Sprintf(format, args...))
+	}
+	into := func(v any) error {
+		// The library panics on a tag of one's own before what should be a list (goccy/go-yaml 1.19.2).
+		if err := fleet.Catch(func() error { return yaml.NodeToValue(body, v, yaml.Strict()) }); err != nil {
+			var broken *fleet.Panic
+			if errors.As(err, &broken) {
+				return at("the document cannot be read; tags (!name) are not known here")
+			}
+			return yamlError(name, err)
+		}
+		return nil
 	}
 	switch head.Kind {
 	case "Node":

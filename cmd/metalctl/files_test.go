@@ -77,6 +77,7 @@ func TestFleetFileBad(t *testing.T) {
 		{"no kind", "name: x", "no `kind`"},
 		{"unknown kind", "kind: Toaster", `kind "Toaster" is not known`},
 		{"password file missing", strings.Replace(goodFleet, "secrets/hgx-001", "gone", 1), "rack.yaml:12: bmc.password_file"},
+		{"a tag", "kind: Class\nexpect:\n  limits: !mine 0\n", "rack.yaml:1: the document cannot be read; tags"},
 		{"nothing in it", "# only a comment\n", "no document"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
