@@ -141,6 +141,9 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 	opts.Log = b.log.With(fleet.LogNode, node.Name)
 	opts.Auth, opts.Quirk, opts.Session = redfish.ParseAuthMode(node.BMC.Auth), node.BMC.Quirk, decodeSession(session)
 	opts.Learned = redfish.Learned{Slot: node.BMC.MediaSlot, Parameters: node.BMC.MediaParameters}
+	if o := node.Boot.Origin; o != "" { // a medium of the server before this one is ejected, too
+		opts.Ours = append(slices.Clone(b.ours), o)
+	}
 	opts.Before, opts.After = func(ctx context.Context) error { return b.writable(ctx, id) }, b.written
 	opts.OnSession = func(s redfish.SavedSession) { b.saveSession(id, s) }
 	vendor := node.BMC.Vendor // what lives as long as the BMC does not keep the whole record
