@@ -181,7 +181,7 @@ func (j *boardJudge) leadsTo(gpu string) string {
 	return ""
 }
 
-// retimers judges those whose link is down or narrow, and those whose firmware is not that of the others.
+// retimers judges those that are not well, those whose link is down or narrow, and those whose firmware is not that of the others.
 func (j *boardJudge) retimers() {
 	type family struct{ components, versions []string }
 	families := map[string]*family{} // by name without its number: a host's board has others than the baseboard
@@ -190,6 +190,9 @@ func (j *boardJudge) retimers() {
 		if r.State == "Absent" {
 			j.block(finding{code: "MC-BOARD-RETIMER", component: c, want: "present", got: "absent", do: "cold-cycle"}, "%s is absent by the BMC%s", r.Name, j.leadsTo(r.GPU))
 			continue
+		}
+		if r.Health != "" && r.Health != "OK" {
+			j.sick(c, r.Name, r.Health)
 		}
 		for _, l := range r.Links {
 			down := j.b.Powered && (l.State == fleet.LinkDown || l.State == fleet.LinkDisabled)
