@@ -28,6 +28,8 @@ type Deps struct {
 	Home *Home
 	// Inspect says how the machine is read: where its tree begins, how long to listen for neighbours, what stands in for what is read.
 	Inspect inspect.Options
+	// Simulated makes the folder for Inspect.Simulated, at each inventory; nil: Inspect has it.
+	Simulated func() (string, error)
 	// Disks lists the disks that there are now; nil: as Inspect says. An agent that is a process lists its files here, afresh each time.
 	Disks func(context.Context) ([]fleet.Disk, error)
 	// Vars is the folder of the EFI variables; "" means /sys/firmware/efi/efivars below the tree of Inspect, or none where Inspect.System describes another
@@ -114,6 +116,12 @@ func (m *machine) inventory(ctx context.Context, c step.Call) (step.Outcome, err
 			return step.Outcome{}, err
 		}
 		opts.Disks = disks
+	}
+	if m.Simulated != nil {
+		var err error
+		if opts.Simulated, err = m.Simulated(); err != nil {
+			return step.Outcome{}, err
+		}
 	}
 	inv, err := inspect.Read(ctx, opts)
 	if err != nil {

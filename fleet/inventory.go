@@ -7,6 +7,8 @@ import "time"
 type Inventory struct {
 	Version int       `json:"version"`
 	TakenAt time.Time `json:"taken_at"`
+	// Simulated names what the GPUs, NVSwitches and HCAs of a simulated machine are made of; "" is real hardware.
+	Simulated string `json:"simulated,omitempty"`
 	// OutOfBand marks an inventory that was read through the BMC alone.
 	OutOfBand  bool       `json:"out_of_band,omitempty"`
 	System     System     `json:"system"`

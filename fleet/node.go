@@ -39,6 +39,8 @@ type Node struct {
 	AllowReboot bool `json:"allow_reboot,omitempty"`
 	// DebugShell lets an agent that panicked open a shell on the serial console.
 	DebugShell bool `json:"debug_shell,omitempty"`
+	// Simulated nodes belong to a simulated rack: an inventory with GPUs that are not there is refused of any other. It is said at enrolment and never changes.
+	Simulated bool `json:"simulated,omitempty"`
 
 	State      State     `json:"state"`
 	StateSince time.Time `json:"state_since"`

@@ -51,11 +51,11 @@ image=$(scripts/image-debian.sh)
 [ -s "$image.zst" ] || { zstd -q -T0 -3 "$image" -o "$image.zst.part" && mv "$image.zst.part" "$image.zst"; }
 show ramdisk build --lab --kernel "$kernel" -o "$dir/boot.iso"
 
-stage "A rack: two machines with UEFI firmware, NVMe disks and Redfish BMCs"
+stage "A rack: two machines with UEFI firmware, NVMe disks and Redfish BMCs; one is given the eight GPUs of an HGX H200"
 cat >"$dir/lab.yaml" <<'LAB'
 machines:
-  - {name: demo-1, personality: generic, mode: qemu, class: demo, cpus: 2, memory_bytes: 1073741824, disks: [{size_bytes: 4294967296}, {size_bytes: 1073741824}]}
-  - {name: demo-2, personality: ami-dgx-h100, mode: qemu, class: demo, cpus: 2, memory_bytes: 1073741824, disks: [{size_bytes: 4294967296}, {size_bytes: 1073741824}]}
+  - {name: demo-1, personality: ami-dgx-h100, mode: qemu, profile: hgx-h200, class: hgx-h200, cpus: 2, memory_bytes: 1073741824, disks: [{size_bytes: 4294967296}, {size_bytes: 1073741824}]}
+  - {name: demo-2, personality: generic, mode: qemu, class: demo, cpus: 2, memory_bytes: 1073741824, disks: [{size_bytes: 4294967296}, {size_bytes: 1073741824}]}
 LAB
 show sim up -f "$dir/lab.yaml" --dir "$dir/rack" --detach -o table
 
@@ -75,6 +75,18 @@ name: demo
 expect: {nvme: {count: 2}}
 burnin: none
 erase: {level: clear}
+---
+kind: Class
+name: hgx-h200    # the GPU side of the built-in class of that name; the rest is what QEMU has
+expect:
+  numa_nodes: 2
+  nvme: {count: 2}
+  gpus: {count: 8, model: "NVIDIA H200", memory_bytes: 150754820096, nvlinks_up: 18, pcie: {generation: 5, width: 16}}
+  infiniband: {count: 8, rate_gbps: 400, link_layer: InfiniBand}
+  nvswitches: 4
+  topology: {wiring: hgx-hopper, rail: PIX, gpu_numa_nodes: [0, 0, 0, 0, 1, 1, 1, 1]}
+burnin: none
+erase: {level: clear}
 F
 
 stage "Enrol: reads only"
@@ -84,6 +96,10 @@ show node enroll -f "$dir/rack/nodes.yaml"
 stage "Inspect: boot the agent from virtual media; nothing is erased"
 show node inspect 'demo-[1-2]'
 show node show demo-1
+
+stage "What the agent found on demo-1: eight H200s, their NVLinks, rails and NUMA nodes, by NVIDIA's calls; nothing differs from the class"
+show node topology demo-1
+show node inventory demo-1 --diff
 
 stage "Accept: these disks may be erased; erase and prove it"
 show node accept 'demo-[1-2]' --yes

@@ -12,15 +12,16 @@ func (r *reading) readGPUs(ctx context.Context) {
 	if r.opts.GPUs == nil {
 		return
 	}
-	pci := r.inv.PCI
+	side := r.gpuSide()
+	pci := side.inv.PCI
 	if r.opts.Only != nil && !slices.Contains(r.opts.Only, PartPCI) {
-		alone := &reading{opts: r.opts, fs: r.fs, inv: &fleet.Inventory{}}
+		alone := &reading{opts: r.opts, fs: side.fs, inv: &fleet.Inventory{}}
 		alone.readPCI(ctx)
 		pci = alone.inv.PCI
 		r.inv.Missing = append(r.inv.Missing, alone.inv.Missing...)
 	}
 	var missing []fleet.Missing
-	r.inv.GPUDriver, r.inv.GPUs, missing = r.opts.GPUs(ctx, r.fs, pci)
+	r.inv.GPUDriver, r.inv.GPUs, missing = r.opts.GPUs(ctx, side.fs, pci)
 	r.inv.Missing = append(r.inv.Missing, missing...)
 	for i := range r.inv.NVSwitches {
 		s := &r.inv.NVSwitches[i]

@@ -7,7 +7,7 @@ func (r *reading) readHCAs(ctx context.Context) {
 	if r.opts.HCAs == nil {
 		return
 	}
-	hcas, missing := r.opts.HCAs(ctx, r.fs)
+	hcas, missing := r.opts.HCAs(ctx, r.gpuSide().fs)
 	r.inv.HCAs = hcas
 	for _, m := range missing {
 		r.missingf(m.What, "%s", m.Why)

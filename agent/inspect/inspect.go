@@ -37,6 +37,9 @@ const (
 type Options struct {
 	// Root is "" or "/" for this machine, or a folder with a recording of /sys, /proc and /dev.
 	Root string
+	// Simulated is the folder of a machine whose GPUs, NVSwitches and RDMA devices are read in place of this machine's: an emulated machine has none of them.
+	// "" is none.
+	Simulated string
 	// LLDPWait is how long to listen for neighbours; switches speak every 30 s by default. 0: not at all. Recordings are never listened to.
 	LLDPWait time.Duration
 	// Only names the parts to read; nil means all.
@@ -72,7 +75,8 @@ type reading struct {
 	opts Options
 	fs   sysfs.Tree
 	inv  *fleet.Inventory
-	dmi  *dmi // nil where there is no table
+	dmi  *dmi     // nil where there is no table
+	sim  *reading // of Options.Simulated, or nil
 }
 
 // missing records that something could not be read. What is not there at all on this kind of machine is no miss.
@@ -104,6 +108,7 @@ func Read(ctx context.Context, opts Options) (fleet.Inventory, error) {
 	}
 	inv.Memory.DIMMs = []fleet.DIMM{}
 	r := &reading{opts: opts, fs: sysfs.New(opts.Root).Recorded(opts.Record), inv: inv}
+	r.openSimulated()
 	r.readDMI()
 	for _, part := range r.parts() {
 		if opts.Only != nil && !slices.Contains(opts.Only, part.name) {
@@ -134,7 +139,7 @@ type part struct {
 // parts are all readers in their order: later ones look at what earlier ones found.
 func (r *reading) parts() []part {
 	return []part{
-		{PartSystem, r.readSystem}, {PartCPU, r.readCPUs}, {PartNUMA, r.readNUMA}, {PartMemory, r.readMemory}, {PartPCI, r.readPCI},
+		{PartSystem, r.readSystem}, {PartCPU, r.readCPUs}, {PartNUMA, r.readNUMA}, {PartMemory, r.readMemory}, {PartPCI, r.readAllPCI},
 		{PartGPU, r.readGPUs}, {PartDisk, r.readDisks}, {PartNIC, r.readNICs}, {PartHCA, r.readHCAs}, {PartRails, r.readRails}, {PartKernel, r.readKernelLog}, {PartTPM, r.readTPM}, {PartBMC, r.readBMC},
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metalctl/metalctl/agent/kmsg"
+	"github.com/metalctl/metalctl/fleet"
 )
 
 // kernelLog is where a recording keeps the records that /dev/kmsg gave.
@@ -25,6 +26,18 @@ const maxRecords = 1 << 20
 
 // readKernelLog looks for hardware trouble in the kernel's log since boot. A ring that has wrapped says so: what it lost cannot be told.
 func (r *reading) readKernelLog(ctx context.Context) {
+	r.inv.KernelFindings = r.kernelFindings(ctx)
+	if r.sim != nil {
+		r.inv.KernelFindings = append(r.inv.KernelFindings, r.sim.kernelFindings(ctx)...)
+		r.takeMissing(r.sim)
+	}
+	for i := range r.inv.KernelFindings {
+		k := &r.inv.KernelFindings[i]
+		k.Component = r.component(k.Component)
+	}
+}
+
+func (r *reading) kernelFindings(ctx context.Context) []fleet.KernelFinding {
 	f := kmsg.Findings{Boot: r.bootTime()}
 	first := true
 	var kept bytes.Buffer // of a recording: findings only, as other lines may tell what is nobody's business
@@ -64,11 +77,7 @@ func (r *reading) readKernelLog(ctx context.Context) {
 		}
 		r.missing("kernel_findings", err)
 	}
-	r.inv.KernelFindings = f.List()
-	for i := range r.inv.KernelFindings {
-		k := &r.inv.KernelFindings[i]
-		k.Component = r.component(k.Component)
-	}
+	return f.List()
 }
 
 // bootTime is when the kernel started, to the second; zero where nobody tells.

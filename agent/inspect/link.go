@@ -29,7 +29,7 @@ func (r *reading) pcieLink(address string) *fleet.PCIeLink {
 // findSwitches picks the NVSwitches out of the PCI functions: NVIDIA's class 0680, "other bridge". Blackwell boards show none.
 func (r *reading) findSwitches() {
 	for _, p := range r.inv.PCI {
-		if p.Vendor != "10de" || !strings.HasPrefix(p.Class, "0680") {
+		if !nvswitch(p) {
 			continue
 		}
 		s := fleet.NVSwitch{PCIAddress: p.Address, PCIDevice: p.Vendor + ":" + p.Device, NUMANode: p.NUMANode, PCIe: r.pcieLink(p.Address)}
@@ -47,3 +47,5 @@ func (r *reading) findSwitches() {
 		r.inv.NVSwitches = append(r.inv.NVSwitches, s)
 	}
 }
+
+func nvswitch(p fleet.PCI) bool { return p.Vendor == "10de" && strings.HasPrefix(p.Class, "0680") }

@@ -27,7 +27,8 @@ type spot struct {
 
 // spotOf finds a function's place; ok is false for what the tree does not show.
 func (r *reading) spotOf(address string) (s spot, ok bool) {
-	device := r.fs.Device("sys/bus/pci/devices", address)
+	fs := r.treeOf(address)
+	device := fs.Device("sys/bus/pci/devices", address)
 	parts := strings.Split(device, "/")
 	for i, p := range parts {
 		// Virtual machines hang each device below a host bridge of its own, far down a path of other buses; a VMD's begins anew below a function.
@@ -35,7 +36,7 @@ func (r *reading) spotOf(address string) (s spot, ok bool) {
 			s.path = parts[i:]
 		}
 	}
-	s.address, s.numa = address, int(r.fs.NumberOr(-1, "sys/bus/pci/devices", address, "numa_node"))
+	s.address, s.numa = address, int(fs.NumberOr(-1, "sys/bus/pci/devices", address, "numa_node"))
 	return s, len(s.path) > 0
 }
 

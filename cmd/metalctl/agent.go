@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,14 +96,33 @@ func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, 
 		log.Error("the machine's identity cannot be read", "err", err)
 	}
 	stages["identity"] = boot.Uptime()
+	simulated := sync.OnceValues(func() (string, error) { return takeSimulated(m, log) })
 	err = agent.Run(ctx, agent.Config{
 		Credential: *cred, Home: home, Log: anonymous, Identity: identityOf(inv, stages), Uptime: boot.Uptime, Clock: boot.SetClock, PowerOff: boot.PowerOff,
-		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs, HCAs: rdma.Read}}),
+		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs, HCAs: rdma.Read}, Simulated: simulated}),
 	})
 	if err != nil {
 		log.Error("this boot's work is over", "err", err)
 		fmt.Fprintf(m.Console, "metalctl: %v\nThis machine waits to be powered off or booted again.\n", err)
 	}
+}
+
+// takeSimulated makes the GPUs ready that a simulated rack offers its QEMU machines; "" on all other hardware. The inventory then says so, and the server
+// refuses it of a node that is not enrolled as simulated.
+func takeSimulated(m *boot.Machine, log *slog.Logger) (string, error) {
+	if _, err := os.Stat(agent.SimulatedDevice); err != nil {
+		return "", nil // no emulator
+	}
+	if m.Modules != nil {
+		if err := m.Modules.Load("qemu_fw_cfg"); err != nil {
+			log.Warn("what the emulator offers cannot be seen", "err", err)
+		}
+	}
+	dir, err := agent.TakeSimulated(agent.SimulatedOffer)
+	if dir != "" {
+		log.Warn("this machine's GPUs are simulated", "folder", dir)
+	}
+	return dir, err
 }
 
 // lldpWait is a little more than the 30 s at which switches speak by default (IEEE 802.1AB 9.2.5.7), where there is a card that may lead to one.

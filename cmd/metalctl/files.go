@@ -85,6 +85,8 @@ type nodeFile struct {
 	AllowReboot bool `json:"allow_reboot"`
 	// DebugShell lets an agent that panicked open a shell on the serial console.
 	DebugShell bool `json:"debug_shell"`
+	// Simulated is true of the machines of a simulated rack, whose GPUs may be made up. It stays as it was at enrolment.
+	Simulated bool `json:"simulated"`
 }
 
 // imageFile is kind Image of a fleet file.
@@ -252,7 +254,7 @@ func (n nodeFile) create(dir string, open func(string) ([]byte, error)) (api.Nod
 	c := api.NodeCreate{
 		Name: n.Name, Class: n.Class, Labels: n.Labels, Address: n.BMC.Address, User: n.BMC.User,
 		Expect: fleet.Expect(n.Expect), BootNetwork: n.BootNetwork, RootDisk: fleet.RootDiskHints(n.RootDisk),
-		AllowReboot: n.AllowReboot, DebugShell: n.DebugShell,
+		AllowReboot: n.AllowReboot, DebugShell: n.DebugShell, Simulated: n.Simulated,
 		TLS: fleet.BMCTLS{Pin: n.BMC.TLS.Pin, FirstUse: n.BMC.TLS.FirstUse},
 	}
 	for _, p := range n.Ports {

@@ -57,7 +57,7 @@ var arrows = []struct {
 	{"images/pack", "", ""},
 	{"fixtures/bmc", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/bmc/...", "fixtures/bmc/...", "the emulator's parts"},
-	{"fixtures/rack", "fixtures/bmc fixtures/profiles images/ramdisk", "a rack is made of emulated BMCs that read real media, and of machines that are not there"},
+	{"fixtures/rack", "fixtures/bmc fixtures/nvml fixtures/profiles images/pack images/ramdisk", "a rack is made of emulated BMCs that read real media, and of machines that are not there, which travel in the archives of packs"},
 	{"fixtures/profiles", "fixtures/nvml", "machines that are not there, as data; what their GPUs answer is composed there"},
 	{"fixtures/herd", "agent fleet/api", "many light machines that run the real agent's protocol"},
 	{"fixtures/contract", "...", "contract tests drive what they test"},

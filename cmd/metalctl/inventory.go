@@ -26,6 +26,9 @@ func printInventory(p *program, inv fleet.Inventory) error {
 		cells[0] = fmt.Sprintf("%-9s", cells[0])
 		rows = append(rows, cells)
 	}
+	if inv.Simulated != "" {
+		add("simulated", inv.Simulated, "GPUs, NVSwitches and HCAs are made up by this profile")
+	}
 	s := inv.System
 	add("system", s.Vendor, s.Model, "serial "+orDash(s.Serial), s.UUID)
 	add("firmware", orDash(s.BIOS), s.FirmwareMode, "secure boot "+s.SecureBoot, "kernel "+s.Kernel)

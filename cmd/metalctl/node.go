@@ -138,6 +138,9 @@ func showNode(p *program, n api.Node) error {
 	add("name", "%s (%s)", n.Name, n.ID)
 	add("state", "%s since %s", n.State, n.StateSince.UTC().Format(time.RFC3339))
 	add("class", "%s", orDash(n.Class))
+	if n.Simulated {
+		add("simulated", "the machine is of a simulated rack; its GPUs may be made up")
+	}
 	switch n.Dirty {
 	case "":
 		add("data", "clean")

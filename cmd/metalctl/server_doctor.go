@@ -186,7 +186,11 @@ func (p *physician) nodes(ctx context.Context) api.Finding {
 		return api.Finding{Check: "bmcs", Level: api.LevelUnknown, Text: err.Error()}
 	}
 	var closed, faulty []string
+	simulated := 0
 	for _, n := range nodes {
+		if n.Simulated {
+			simulated++
+		}
 		if p.bmcs.Breaker(n.ID) != "" {
 			closed = append(closed, n.Name)
 		}
@@ -197,10 +201,14 @@ func (p *physician) nodes(ctx context.Context) api.Finding {
 			}
 		}
 	}
-	f := api.Finding{Check: "bmcs", Level: api.LevelOK, Text: fmt.Sprintf("%d nodes; no credential is refused, no BMC has a fault", len(nodes))}
+	all := fmt.Sprintf("%d nodes", len(nodes))
+	if simulated > 0 {
+		all += fmt.Sprintf(", %d of them simulated", simulated)
+	}
+	f := api.Finding{Check: "bmcs", Level: api.LevelOK, Text: all + "; no credential is refused, no BMC has a fault"}
 	if len(closed)+len(faulty) > 0 {
 		f.Level, f.Hint = api.LevelWarning, "metalctl node show NODE; a new password: metalctl bmc credential set NODE"
-		f.Text = fmt.Sprintf("%d nodes; credential refused: %s; BMC with a fault: %s", len(nodes), someOf(closed), someOf(faulty))
+		f.Text = fmt.Sprintf("%s; credential refused: %s; BMC with a fault: %s", all, someOf(closed), someOf(faulty))
 	}
 	return f
 }

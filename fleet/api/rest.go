@@ -48,6 +48,7 @@ type NodeCreate struct {
 	Ports       []fleet.Port        `json:"ports,omitempty"`
 	AllowReboot bool                `json:"allow_reboot,omitempty"`
 	DebugShell  bool                `json:"debug_shell,omitempty"`
+	Simulated   bool                `json:"simulated,omitempty"`
 }
 
 // NodePatch changes settings of a node; absent fields stay.

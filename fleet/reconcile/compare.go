@@ -31,8 +31,8 @@ func (l *Loop) compareClass(ctx context.Context, c step.Call) (step.Outcome, err
 	out := step.Outcome{Faults: faults, Evidence: map[string]any{"class": v.class.Name, "differences": len(faults), "inventory": n.Inventory,
 		"compared": v.class.Compared(n.Inventory)}}
 	for _, f := range faults {
-		if f.Code == "MC-NODE-IDENTITY" {
-			return out, fleet.Errorf(fleet.Refused, "MC-NODE-IDENTITY", "this is another machine than was enrolled: %s", f.Evidence).WithHint("%s", f.Hint)
+		if f.Code == "MC-NODE-IDENTITY" || f.Code == "MC-NODE-SIMULATED" {
+			return out, fleet.Errorf(fleet.Refused, f.Code, "this is another machine than was enrolled: %s", f.Evidence).WithHint("%s", f.Hint)
 		}
 	}
 	if use := v.op.v; use != nil && use.Use == string(step.Deploy) && len(faults) > 0 {
@@ -56,6 +56,10 @@ func Compare(n fleet.Node, class fleet.Class, inv fleet.Inventory, last *fleet.I
 	}
 	identity("uuid", inv.System.UUID, firstOf(n.Expect.UUID, n.BMC.UUID))
 	identity("serial", inv.System.Serial, firstOf(n.Expect.Serial, n.BMC.Serial))
+	if inv.Simulated != "" && !n.Simulated {
+		add("MC-NODE-SIMULATED", "system/simulated", fleet.BlocksEverything, "metalctl node forget "+n.Name+", and enrol the machines of a simulated rack from its nodes.yaml",
+			"its GPUs are made up (profile %s), and it was not enrolled as simulated", inv.Simulated)
+	}
 	compareDevices(n, inv, add)
 	if class.Name == "" {
 		add("MC-CLASS-NONE", "class", fleet.BlocksAllocate, "metalctl node set "+n.Name+" --class CLASS", "the node has no class that exists (%q), so nothing says what it must be", n.Class)

@@ -51,6 +51,23 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+func TestSimulatedHardwareIsOfSimulatedNodes(t *testing.T) {
+	inv := inventory()
+	inv.Simulated = "hgx-h200"
+	for enrolled, want := range map[bool]string{true: "", false: "MC-NODE-SIMULATED"} {
+		got := ""
+		for _, f := range Compare(fleet.Node{Simulated: enrolled}, fleet.Class{Name: "c"}, inv, nil) {
+			got += f.Code
+			if f.Blocks != fleet.BlocksEverything {
+				t.Errorf("it blocks %q", f.Blocks)
+			}
+		}
+		if got != want {
+			t.Errorf("enrolled as simulated %v: got %q, want %q", enrolled, got, want)
+		}
+	}
+}
+
 func TestBootVerdict(t *testing.T) {
 	layout := MediaLayout{HeaderBytes: 40 << 10, KernelOffset: 1 << 20, KernelBytes: 4 << 20}
 	n := fleet.Node{Name: "n1", Boot: fleet.BootRecord{Generation: 3}}

@@ -39,7 +39,7 @@ func (s *Server) createNode(ctx context.Context, in *createNodeIn) (*createNodeO
 	n := fleet.Node{
 		ID: fleet.NodeID(uuid.Must(uuid.NewV7()).String()), Name: req.Name, Class: req.Class, Labels: req.Labels,
 		BMC: fleet.BMC{Address: address, User: req.User, TLS: req.TLS}, Expect: req.Expect, BootNetwork: req.BootNetwork, RootDisk: req.RootDisk,
-		Ports: req.Ports, AllowReboot: req.AllowReboot, DebugShell: req.DebugShell,
+		Ports: req.Ports, AllowReboot: req.AllowReboot, DebugShell: req.DebugShell, Simulated: req.Simulated,
 		State: fleet.Enrolled, Dirty: fleet.DirtyUnknown, CreatedAt: s.Now().UTC(),
 	}
 	n.StateSince = n.CreatedAt

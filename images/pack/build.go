@@ -45,7 +45,7 @@ func Build(ctx context.Context, o Options, out string) (*Manifest, error) {
 	defer os.Remove(body.Name())
 	defer body.Close()
 	chunks := &chunker{w: body, hash: sha256.New()}
-	if m.UnpackedBytes, err = writeTar(ctx, o.Dir, chunks); err != nil {
+	if m.UnpackedBytes, err = Archive(ctx, o.Dir, chunks); err != nil {
 		return nil, fleet.Errorf(fleet.Invalid, "MC-PACK-SOURCE", "pack %s: %w", o.Dir, err).WithHint("remove it from the folder")
 	}
 	m.Chunks, m.SizeBytes = chunks.sums(), chunks.size
@@ -134,8 +134,8 @@ func (c *chunker) sums() []string {
 	return c.done
 }
 
-// writeTar writes dir as a compressed tar in the order of names, without owners and times.
-func writeTar(ctx context.Context, dir string, w io.Writer) (unpacked int64, err error) {
+// Archive writes dir as a compressed tar in the order of names, without owners and times. unpacked is what its files hold in all.
+func Archive(ctx context.Context, dir string, w io.Writer) (unpacked int64, err error) {
 	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return 0, err

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path"
-	"strings"
 	"syscall"
 
 	"github.com/klauspost/compress/zstd"
@@ -110,9 +110,23 @@ func (a *arriving) Read(p []byte) (int, error) {
 
 func (a *arriving) Close() error { return a.body.Close() }
 
-// unpack writes a pack's proven content below dir; no name leads out of it.
+// unpack writes a pack's proven content below dir.
 func unpack(v *verifier, dir string) error {
-	z, err := zstd.NewReader(v, zstd.WithDecoderConcurrency(1))
+	switch err := Extract(v, dir, v.m.UnpackedBytes); {
+	case errors.Is(err, errTooLarge):
+		return v.damaged("it unpacks to more than its manifest says")
+	case errors.Is(err, syscall.ENOSPC):
+		return noRoom(v.m, err)
+	default:
+		return err
+	}
+}
+
+var errTooLarge = errors.New("the files are larger than they may be")
+
+// Extract writes what Archive wrote below dir, which is there; no name leads out of it. Files may have most bytes in all. r is read to its end.
+func Extract(r io.Reader, dir string, most int64) error {
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
@@ -122,7 +136,9 @@ func unpack(v *verifier, dir string) error {
 		return fmt.Errorf("unpack: %w", err)
 	}
 	defer root.Close()
-	left := v.m.UnpackedBytes
+	left := most
+	w := &unpacker{root: root, buf: make([]byte, 64<<10)}
+	defer w.close()
 	for t := tar.NewReader(z); ; {
 		h, err := t.Next()
 		if err == io.EOF {
@@ -132,38 +148,70 @@ func unpack(v *verifier, dir string) error {
 			return fmt.Errorf("unpack: %w", err)
 		}
 		if left -= h.Size; left < 0 {
-			return v.damaged("it unpacks to more than its manifest says")
+			return fmt.Errorf("unpack: %w", errTooLarge)
 		}
-		if err := unpackOne(root, h, t); errors.Is(err, syscall.ENOSPC) {
-			return noRoom(v.m, err)
-		} else if err != nil {
+		if err := w.write(h, t); err != nil {
 			return fmt.Errorf("unpack %s: %w", h.Name, err)
 		}
 	}
-	// What follows the archive must be proven too.
+	// What follows the archive is part of what r proves.
 	_, err = io.Copy(io.Discard, z)
 	return err
 }
 
-func unpackOne(root *os.Root, h *tar.Header, r io.Reader) error {
-	name := strings.TrimSuffix(h.Name, "/")
+// unpacker writes entries below root. What lies in one folder comes one after the other, so that folder stays open: each name on the way to it costs a call.
+type unpacker struct {
+	root, in *os.Root
+	dir      string // of in, which is nil before the first
+	buf      []byte
+}
+
+func (u *unpacker) close() {
+	if u.in != nil {
+		u.in.Close()
+	}
+}
+
+// enter opens the folder that an entry lies in, made where nobody named it.
+func (u *unpacker) enter(dir string) error {
+	if u.in != nil && u.dir == dir {
+		return nil
+	}
+	in, err := u.root.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = u.root.MkdirAll(dir, 0o755); err == nil {
+			in, err = u.root.OpenRoot(dir)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	u.close()
+	u.in, u.dir = in, dir
+	return nil
+}
+
+func (u *unpacker) write(h *tar.Header, r io.Reader) error {
+	name := path.Clean(h.Name)
 	mode := os.FileMode(h.Mode).Perm()
+	if name == "." && h.Typeflag == tar.TypeDir {
+		return nil
+	}
+	if err := u.enter(path.Dir(name)); err != nil {
+		return err
+	}
+	name = path.Base(name)
 	switch h.Typeflag {
 	case tar.TypeDir:
-		return root.MkdirAll(name, mode|0o700)
+		return u.in.MkdirAll(name, mode|0o700)
 	case tar.TypeSymlink:
-		return root.Symlink(h.Linkname, name)
+		return u.in.Symlink(h.Linkname, name)
 	case tar.TypeReg:
-		if dir := path.Dir(name); dir != "." {
-			if err := root.MkdirAll(dir, 0o755); err != nil {
-				return err
-			}
-		}
-		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+		f, err := u.in.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(f, r)
+		_, err = io.CopyBuffer(struct{ io.Writer }{f}, r, u.buf) // a file by itself would take a buffer of its own
 		return errors.Join(err, f.Close())
 	}
 	return fmt.Errorf("entries of type %q have no place in a pack", h.Typeflag)

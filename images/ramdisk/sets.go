@@ -22,7 +22,7 @@ var moduleSets = []struct {
 		"overlay", "loop", "dm_mod", "raid1", "squashfs", "erofs",
 	}},
 	{"virtual", []string{
-		"virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_rng", "virtio_console", "ata_piix", "e1000",
+		"virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_rng", "virtio_console", "ata_piix", "e1000", "qemu_fw_cfg",
 	}},
 }
 

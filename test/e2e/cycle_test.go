@@ -15,6 +15,7 @@ import (
 const lab = `machines:
   - name: demo-1
     mode: qemu
+    profile: hgx-h200
     cpus: 2
     memory_bytes: 1073741824
     disks: [{size_bytes: 4294967296}, {size_bytes: 268435456}]
@@ -25,7 +26,14 @@ isolation: none
 ---
 kind: Class
 name: demo
-expect: {nvme: {count: 2}}
+expect:
+  cpus: 2
+  numa_nodes: 2
+  nvme: {count: 2}
+  gpus: {count: 8, model: "NVIDIA H200", pci_device: "10de:2335", memory_bytes: 150754820096, nvlinks_up: 18, pcie: {generation: 5, width: 16}}
+  infiniband: {count: 8, rate_gbps: 400, link_layer: InfiniBand, pcie: {generation: 5, width: 16}}
+  nvswitches: 4
+  topology: {wiring: hgx-hopper, rail: PIX, gpu_numa_nodes: [0, 0, 0, 0, 1, 1, 1, 1]}
 burnin: none
 erase: {level: clear}
 `
@@ -79,6 +87,7 @@ func TestCycle(t *testing.T) {
 	if d := cmp.Diff(w.diskDigests(), before); d != "" {
 		t.Fatalf("the disks changed before anybody accepted it: %s", d)
 	}
+	w.hardware()
 	n := get[node](w, "node", "show", "demo-1")
 	if n.State != "managed" || n.Dirty != "unknown" || n.Isolation != "none" || n.Agent != "up" || len(n.Faults) != 0 {
 		t.Fatalf("after inspection: %+v", n)
@@ -121,6 +130,72 @@ func TestCycle(t *testing.T) {
 		if !strings.Contains(timeline, want) {
 			t.Errorf("the timeline does not tell of %q", want)
 		}
+	}
+}
+
+// hardware looks at what the agent found: the GPUs of the profile by NVIDIA's calls, in their rails, and the NVMe disks that QEMU has, each on its NUMA node.
+func (w *world) hardware() {
+	w.t.Helper()
+	type inventory struct {
+		Simulated string
+		GPUs      []struct {
+			UUID   string
+			NUMA   int    `json:"numa_node"`
+			PCI    string `json:"pci_address"`
+			Module int    `json:"module_id"`
+		}
+		Rails []struct{ GPU, HCA, Distance string }
+		NUMA  []struct{ Distances []int } `json:"numa_nodes"`
+		Disks []struct {
+			Serial, Transport, Firmware string
+			PCI                         string `json:"pci_address"`
+			NUMA                        int    `json:"numa_node"`
+			Sanitize                    []string
+			Smart                       *struct {
+				Temperature int `json:"temperature_c"`
+			}
+		}
+	}
+	inv := get[inventory](w, "node", "inventory", "demo-1")
+	uuids, modules := map[string]bool{}, map[int]bool{}
+	for i, g := range inv.GPUs {
+		uuids[g.UUID], modules[g.Module] = true, true
+		if g.NUMA != i/4 || !strings.HasPrefix(g.PCI, "0001:") || !regexp.MustCompile(`^GPU-[0-9a-f-]{36}$`).MatchString(g.UUID) {
+			w.t.Errorf("GPU %d: %+v", i, g)
+		}
+	}
+	if inv.Simulated != "hgx-h200" || len(uuids) != 8 || len(modules) != 8 {
+		w.t.Errorf("%q, %d UUIDs and %d modules of %d GPUs", inv.Simulated, len(uuids), len(modules), len(inv.GPUs))
+	}
+	hcas := map[string]bool{}
+	for _, r := range inv.Rails {
+		hcas[r.HCA] = true
+		if r.HCA == "" || r.Distance != "PIX" {
+			w.t.Errorf("rail %+v", r)
+		}
+	}
+	if len(hcas) != 8 || len(inv.NUMA) != 2 || len(inv.Disks) != 2 {
+		w.t.Errorf("%d rails, %d NUMA nodes, %d disks", len(hcas), len(inv.NUMA), len(inv.Disks))
+	}
+	numa := map[string]int{}
+	for _, d := range inv.Disks {
+		numa[d.Serial] = d.NUMA
+		if d.Transport != "nvme" || d.Firmware == "" || d.Smart == nil || d.Smart.Temperature == 0 || !strings.HasPrefix(d.PCI, "0000:1") || len(d.Sanitize) != 1 || d.Sanitize[0] != "format" {
+			w.t.Errorf("disk %+v", d)
+		}
+	}
+	want := map[string]int{}
+	for i, d := range w.rack.Machines[0].Disks {
+		want[d.Serial] = i
+	}
+	if d := cmp.Diff(numa, want); d != "" {
+		w.t.Errorf("NUMA nodes of the disks: %s", d)
+	}
+	if differs := w.must("node", "inventory", "demo-1", "--diff"); differs != "" {
+		w.t.Errorf("the machine is what its class says, and yet: %s", differs)
+	}
+	if picture := w.must("node", "topology", "demo-1"); strings.Count(picture, "H200, 151 GB") != 8 {
+		w.t.Errorf("the picture does not show eight GPUs:\n%s", picture)
 	}
 }
 

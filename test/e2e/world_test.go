@@ -33,8 +33,8 @@ type rackStatus struct {
 		Name, State string
 		SerialLog   string `json:"serial_log"`
 		Disks       []struct {
-			File string
-			Size int64 `json:"size_bytes"`
+			File, Serial string
+			Size         int64 `json:"size_bytes"`
 		}
 	}
 }
