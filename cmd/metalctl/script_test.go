@@ -108,6 +108,9 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	ports NAME...          sets each to a port of loopback that nobody uses
 //	nowhere TEXT           wants TEXT in no answer of the API, not in the support bundle or the server's log, and on no machine's console
 //	logged                 wants each line that server and agents logged about a node to carry node, operation and step
+//	wire NAME PORT         sets NAME to a port whose connections lead to another one
+//	unplug PORT...         lets nothing through such ports any more, and breaks no connection; plug does again
+//	ascending FILE RE...   wants the number that RE finds in each FILE to be larger than the one before
 //	until RE metalctl …    repeats a command until its output matches
 //	board MACHINE JSON     breaks the GPU baseboard behind the machine's BMC (bmc.BoardFaults); with "mended" for JSON: nothing is wrong with it
 //	fault MACHINE JSON     makes the machine's BMC misbehave by a rule (bmc.Fault); with "mended" for JSON: by none any more
@@ -140,6 +143,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			e.Values[runKey{}] = new(*scriptRun)
 			e.Values[rackKey{}] = new(*rack.Rack)
 			e.Values[clockKey{}] = new(atomic.Int64)
+			e.Values[wiresKey{}] = map[string]*wire{}
 			e.Values[bootsKey{}] = &boots{last: map[string]scriptBoot{}}
 			return nil
 		},
@@ -154,6 +158,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			"no-reset": scriptNoReset, "digest": scriptDigest, "approval": scriptApproval, "until": scriptUntil,
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
 			"ports": scriptPorts, "nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault, "board": scriptBoard,
+			"wire": scriptWire, "unplug": scriptUnplug, "plug": scriptPlug, "ascending": scriptAscending,
 		},
 	}
 }

@@ -59,6 +59,10 @@ needs that server's key file (--key-file). A server that another one took over f
 	f.StringVar(&over.Standby, "standby", "", "https URL of the other server: follow it, and be ready to take over; a server that acts already goes on acting")
 	f.StringVar(&over.StandbyTokenFile, "standby-token-file", "", "file with the token to follow it with, made there by: metalctl token create NAME --role standby")
 	f.StringVar(&over.StandbyCACert, "standby-cacert", "", "file with its CA certificate (default: ca.pem in the data folder)")
+	f.StringVar(&over.Arbiter, "arbiter", "", "https URL of the arbiter, which both servers ask for the right to act")
+	f.StringVar(&over.ArbiterTokenFile, "arbiter-token-file", "", "copy of arbiter.token from its folder")
+	f.StringVar(&over.ArbiterCert, "arbiter-cert", "", "copy of arbiter.pem from its folder")
+	f.StringVar(&over.Takeover, "takeover", "", "automatic: take over by itself when it follows and the other server is gone; or manual (default manual)")
 	f.StringVar(&over.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&over.LogFormat, "log-format", "", "text or json (default text)")
 	f.BoolVar(&over.trustClock, "trust-clock", false, "believe a clock that jumped by more than a day while no server ran; give it once, after looking at the clock")
@@ -72,6 +76,7 @@ func (o serverConfig) onto(c *cobra.Command, cfg *serverConfig) {
 		"listen": &cfg.Listen, "listen-boot": &cfg.ListenBoot, "advertise": &cfg.Advertise, "advertise-nodes": &cfg.AdvertiseNodes, "advertise-boot": &cfg.AdvertiseBoot,
 		"data-dir": &cfg.DataDir, "key-file": &cfg.KeyFile, "ramdisk": &cfg.RAMDisk, "kernel": &cfg.Kernel, "console": &cfg.Console,
 		"standby": &cfg.Standby, "standby-token-file": &cfg.StandbyTokenFile, "standby-cacert": &cfg.StandbyCACert,
+		"arbiter": &cfg.Arbiter, "arbiter-token-file": &cfg.ArbiterTokenFile, "arbiter-cert": &cfg.ArbiterCert, "takeover": &cfg.Takeover,
 		"power-on-for": &cfg.PowerOnFor, "backup-dir": &cfg.BackupDir, "backup-every": &cfg.BackupEvery, "witness-token-file": &cfg.WitnessTokenFile, "log-level": &cfg.LogLevel, "log-format": &cfg.LogFormat,
 	} {
 		if f := c.Flags().Lookup(flag); f.Changed {

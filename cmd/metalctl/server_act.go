@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,6 +34,8 @@ type serverRun struct {
 	log *slog.Logger
 	// ring is the end of what was logged, in whatever stage.
 	ring *logRing
+	// tenure is by what right it acts; nil: no arbiter is configured.
+	tenure *tenure
 }
 
 // runServer runs the server until ctx ends.
@@ -45,9 +48,20 @@ func runServer(ctx context.Context, p *program, cfg serverConfig) error {
 	if err != nil {
 		return err
 	}
-	r := &serverRun{p: p, cfg: cfg, log: log, ring: ring}
+	tenure, err := cfg.tenure(log)
+	if err != nil {
+		return err
+	}
+	r := &serverRun{p: p, cfg: cfg, log: log, ring: ring, tenure: tenure}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "make the data folder: %w", err).WithHint("give a writable --data-dir")
+	}
+	if tenure != nil {
+		asking, cancel := context.WithCancel(ctx)
+		var beside sync.WaitGroup
+		defer beside.Wait()
+		defer cancel()
+		beside.Go(func() { _ = tenure.Run(asking) }) // it ends with its context and for no other reason
 	}
 	for {
 		stage, err := r.stage()
@@ -79,12 +93,12 @@ func (r *serverRun) stage() (func(context.Context) error, error) {
 	return r.act, nil
 }
 
-func openStore(cfg serverConfig, log *slog.Logger) (*store.DB, error) {
+func openStore(cfg serverConfig, log *slog.Logger, may func() error) (*store.DB, error) {
 	key, err := store.LoadOrCreateKey(cfg.KeyFile)
 	if err != nil {
 		return nil, err
 	}
-	return store.Open(cfg.DataDir, store.Options{Key: key, Log: log, Backups: cfg.BackupDir})
+	return store.Open(cfg.DataDir, store.Options{Key: key, Log: log, Backups: cfg.BackupDir, May: may})
 }
 
 // serverConfig is what the server room gets.
@@ -99,7 +113,7 @@ func (c serverConfig) serverConfig() server.Config {
 // act wires the rooms together: this is the support matrix.
 func (r *serverRun) act(ctx context.Context) (err error) {
 	cfg, log := r.cfg, r.log
-	db, err := openStore(cfg, log)
+	db, err := openStore(cfg, log, r.tenure.held)
 	switch fleet.CodeOf(err) {
 	case "MC-STANDBY-RETIRED":
 		return r.retired(ctx)
@@ -150,7 +164,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	}
 
 	controllers := newBMCs(db, db, log)
-	second := &actingSide{db: db, log: log, controllers: controllers, handsOff: cfg.handsOff}
+	second := &actingSide{db: db, log: log, tenure: r.tenure, controllers: controllers, handsOff: cfg.handsOff}
 	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, logs: logs, ring: r.ring, standby: second, now: cfg.now, began: cfg.now(), ran: ranSince(time.Now())}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
@@ -199,20 +213,39 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 // then waits, and says so, until it does or a person decides.
 func (r *serverRun) mayAct(ctx context.Context, db *store.DB) error {
 	f, err := standby.FollowerOf(ctx, db)
-	if err != nil || f == nil {
+	if err != nil {
 		return err
+	}
+	patience := time.Minute
+	if r.tenure != nil {
+		r.tenure.acts(f)
+		if f != nil && r.tenure.held() != nil {
+			r.tenure.renew(ctx, f.URL, false) //nolint:errcheck // held says what came of it
+		}
+		patience = standby.LookEvery
+	}
+	if f == nil {
+		return nil
 	}
 	ask, err := newAsker(ctx, db, f.URL)
 	if err != nil {
 		return err
 	}
-	v, err := ask.verdict(ctx)
+	asking, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	v, err := ask.verdict(asking)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err == nil && v.took:
 		return ask.retire(ctx, v)
-	case err == nil && !v.split:
+	case err == nil && v.split:
+	case r.tenure != nil:
+		if why := r.tenure.held(); why != nil {
+			return r.fenced(ctx, db, ask, why)
+		}
+		return nil
+	case err == nil:
 		return nil
 	}
 	if err == nil {

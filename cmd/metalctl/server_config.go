@@ -52,6 +52,12 @@ type serverConfig struct {
 	Standby          string `yaml:"standby,omitempty"`
 	StandbyTokenFile string `yaml:"standby_token_file,omitempty"`
 	StandbyCACert    string `yaml:"standby_cacert,omitempty"`
+	// Arbiter is the https URL of the third party that lends the term; ArbiterTokenFile and ArbiterCert are copies of its token and certificate. Takeover says
+	// whether this server, when it follows, takes over by itself.
+	Arbiter          string `yaml:"arbiter,omitempty"`
+	ArbiterTokenFile string `yaml:"arbiter_token_file,omitempty"`
+	ArbiterCert      string `yaml:"arbiter_cert,omitempty"`
+	Takeover         string `yaml:"takeover"`
 	LogLevel         string `yaml:"log_level"`
 	LogFormat        string `yaml:"log_format"`
 
@@ -63,8 +69,14 @@ type serverConfig struct {
 	handsOff time.Duration
 }
 
+// What takeover may be.
+const (
+	takeoverManual    = "manual"
+	takeoverAutomatic = "automatic"
+)
+
 func defaultServerConfig() serverConfig {
-	return serverConfig{Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", ObserveEvery: "1m", BackupEvery: "1h", BackupKeep: 48, LogLevel: "info", LogFormat: "text", now: time.Now}
+	return serverConfig{Takeover: takeoverManual, Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", ObserveEvery: "1m", BackupEvery: "1h", BackupKeep: 48, LogLevel: "info", LogFormat: "text", now: time.Now}
 }
 
 // loadServerConfig reads the file, strictly, over the defaults.
@@ -133,6 +145,21 @@ func (c *serverConfig) check() error {
 	}
 	if c.Standby == "" && c.StandbyTokenFile != "" {
 		return usageError("standby_token_file is set and standby is not: give the other server's URL")
+	}
+	if c.Arbiter != "" && (c.ArbiterTokenFile == "" || c.ArbiterCert == "") {
+		return usageError("arbiter is set, and arbiter_token_file or arbiter_cert is not: give copies of arbiter.token and arbiter.pem from its folder")
+	}
+	if c.Arbiter == "" && (c.ArbiterTokenFile != "" || c.ArbiterCert != "") {
+		return usageError("arbiter_token_file or arbiter_cert is set and arbiter is not: give the arbiter's URL")
+	}
+	switch c.Takeover {
+	case takeoverManual:
+	case takeoverAutomatic:
+		if c.Arbiter == "" {
+			return usageError("takeover is automatic and arbiter is not set: two servers alone cannot tell a dead one from a cut cable")
+		}
+	default:
+		return usageError("takeover %q: want manual or automatic", c.Takeover)
 	}
 	switch c.LogFormat {
 	case "text", "json":

@@ -51,7 +51,7 @@ func (p *physician) Examine(ctx context.Context) []api.Finding {
 			out = append(out, f)
 		}
 	}
-	return append(out, p.clock(), p.certificate(), p.backups(ctx), p.witness(ctx), p.nodes(ctx), p.held(ctx), p.frozen(ctx), p.second(ctx))
+	return append(out, p.clock(), p.certificate(), p.backups(ctx), p.witness(ctx), p.nodes(ctx), p.held(ctx), p.frozen(ctx), p.second(ctx), p.arbiter(ctx))
 }
 
 // diskFinding looks at the space of a folder's file system, and says which file system that is.
@@ -266,6 +266,31 @@ func (p *physician) second(ctx context.Context) api.Finding {
 		f.Text = fmt.Sprintf("%s is %d revisions and %s behind", s.Peer, s.LagRevisions, secondsText(s.LagSeconds))
 	default:
 		f.Text = s.Peer + " follows"
+	}
+	return f
+}
+
+// arbiter says whether the third party answers, and whether it lets the standby take over.
+func (p *physician) arbiter(ctx context.Context) api.Finding {
+	f := api.Finding{Check: "arbiter", Level: api.LevelOK, Text: "no arbiter is configured: nobody takes over by itself"}
+	s, err := p.standby.status(ctx)
+	a := s.Arbiter
+	switch {
+	case err != nil:
+		f.Level, f.Text = api.LevelUnknown, err.Error()
+	case a == nil:
+	case a.Code == "MC-ARBITER-STRANGER" || a.Code == "MC-ARBITER-TOKEN":
+		f.Level, f.Text, f.Hint = api.LevelCritical, a.Problem, "metalctl help "+a.Code
+	case !a.Reached:
+		f.Level, f.Hint = api.LevelWarning, "start it again; meanwhile nobody takes over by itself"
+		f.Text = fmt.Sprintf("%s has not answered for %s: where the standby is gone, too, this server stops acting", a.URL, secondsText(a.SilentSeconds))
+	case !a.Needed:
+		f.Text = a.URL + " answers; there is no standby to take over"
+	case !a.Even:
+		f.Level, f.Hint = api.LevelWarning, "metalctl standby status"
+		f.Text = a.URL + " answers, and gives the standby no term, as that one lacks more than a second"
+	default:
+		f.Text = fmt.Sprintf("%s has lent the term %d to %s", a.URL, a.Term, a.Holder)
 	}
 	return f
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -95,11 +96,12 @@ func (a *actingSide) ask(ctx context.Context, url string) (heardRole, error) {
 	return v, err
 }
 
-// begins counts a write, unless this server steps down: then none begins any more. The engine's are left to whoever takes over, so that they wait for it to
-// be told to end instead of failing.
+// begins counts a write, unless this server steps down or has lost the right to act: then none begins any more. The engine's are left to whoever takes over,
+// so that they wait for it to be told to end instead of failing.
 func (a *actingSide) begins(ctx context.Context) error {
+	settled := a.tenure.settled(ctx)
 	a.mu.Lock()
-	refuses := a.refuses
+	refuses := cmp.Or(a.refuses, settled)
 	if refuses == nil {
 		a.writes++
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/metalctl/metalctl/fleet/server"
 	"github.com/metalctl/metalctl/fleet/standby"
 	"github.com/metalctl/metalctl/fleet/store"
+	"github.com/metalctl/metalctl/fleet/term"
 )
 
 // passiveSide answers in the place of a server that does not act: how it does, and how it comes to act.
@@ -51,7 +52,7 @@ func (s *passiveSide) open(ctx context.Context, cfg serverConfig, st server.Stor
 	}
 	s.refuse, s.url = p.Refuse, p.URL()
 	if hub != nil {
-		hub.URL, hub.Refuse = p.URL(), p.Refuse
+		hub.URL, hub.Nodes, hub.Refuse = p.URL(), p.NodesURL(), p.Refuse
 		hub.Register(s.mux)
 	}
 	s.mux.HandleFunc("GET "+api.StandbyPath, s.serveStatus)
@@ -69,6 +70,9 @@ func (s *passiveSide) State(out *api.Standby) { s.fill(out) }
 
 // Refuses implements server.Standby.
 func (s *passiveSide) Refuses() error { return s.refuses }
+
+// Settled implements server.Standby: nothing is committed here.
+func (s *passiveSide) Settled(context.Context) error { return nil }
 
 // ServeHTTP implements server.Standby.
 func (s *passiveSide) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
@@ -162,10 +166,18 @@ func (r *serverRun) follow(ctx context.Context) (err error) {
 		return err
 	}
 	f := &standby.Follower{Primary: primary, Copy: replica, Shelf: replica, Peer: cfg.Standby, Self: fleet.Follower{URL: others, Nodes: nodes}, Log: r.log}
+	if r.tenure != nil {
+		r.tenure.follows()
+		f.Term, f.Mono = r.tenure, sinceBoot
+	}
 	if err := f.Begin(ctx); err != nil {
 		return err
 	}
-	side := &passiveSide{word: string(fleet.RoleFollows), peer: cfg.Standby, store: replica, fill: f.State}
+	side := &passiveSide{word: string(fleet.RoleFollows), peer: cfg.Standby, store: replica}
+	side.fill = func(s *api.Standby) {
+		f.State(s)
+		r.tenure.fill(s)
+	}
 	side.refuses = fleet.Errorf(fleet.Unavailable, "MC-STANDBY-FOLLOWS", "this server follows %s and does nothing else", cfg.Standby).
 		WithHint("ask that one: --server %s; where it is gone: metalctl standby promote --server %s", cfg.Standby, others)
 	side.promote = func(ctx context.Context, force bool, by string) error {
@@ -175,6 +187,9 @@ func (r *serverRun) follow(ctx context.Context) (err error) {
 	fmt.Fprintf(r.p.stderr, "metalctl server follows %s\n", cfg.Standby)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.Run(ctx) })
+	if cfg.Takeover == takeoverAutomatic {
+		g.Go(func() error { return r.takeOver(ctx, f) })
+	}
 	g.Go(func() error {
 		// What a takeover needs and takes time to make is made before.
 		if _, err := cfg.media(ctx, r.log); err != nil && ctx.Err() == nil {
@@ -196,6 +211,32 @@ func (r *serverRun) follow(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
+// takeOver waits until the server that is followed is gone and the arbiter gives this one the term.
+func (r *serverRun) takeOver(ctx context.Context, f *standby.Follower) error {
+	t := time.NewTicker(lookForTerm)
+	defer t.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		took, err := f.TakeOver(ctx)
+		switch {
+		case took && err != nil:
+			return err
+		case took:
+			return errNextStage
+		case err == nil || errors.Is(err, errTooEarly):
+			said = ""
+		case fleet.CodeOf(err) != said && ctx.Err() == nil:
+			r.log.Warn("this server does not take over yet", "peer", f.Peer, "err", err)
+			said = fleet.CodeOf(err)
+		}
+	}
+}
+
 // primary is a client for the server that is followed.
 func (c serverConfig) primary() (*api.Client, error) {
 	token, err := os.ReadFile(c.StandbyTokenFile)
@@ -213,6 +254,9 @@ func (c serverConfig) primary() (*api.Client, error) {
 
 // retired is the stage of a server that another one took over from: it hands out what is left, and points to the other.
 func (r *serverRun) retired(ctx context.Context) (err error) {
+	if r.tenure != nil {
+		r.tenure.retired()
+	}
 	key, err := store.LoadKey(r.cfg.KeyFile)
 	if err != nil {
 		return err
@@ -238,7 +282,7 @@ func (r *serverRun) retired(ctx context.Context) (err error) {
 	side.fill = func(s *api.Standby) { s.Why, s.Since = role.Why, role.Since }
 	side.refuses = fleet.Errorf(fleet.Unavailable, "MC-STANDBY-RETIRED", "the server %s took over from this one at %s", role.Peer, role.Since.Format(time.RFC3339)).
 		WithHint("ask that one: --server %s; to let this one follow it: metalctl server --standby %s", role.Peer, role.Peer)
-	side.promote = func(ctx context.Context, force bool, by string) error { return promoteAlone(ctx, db, ask, force, by) }
+	side.promote = func(ctx context.Context, force bool, by string) error { return r.promoteAlone(ctx, db, ask, force, by) }
 	p, err := side.open(ctx, r.cfg, db, r, hub)
 	if err != nil {
 		return err
@@ -253,7 +297,7 @@ func (r *serverRun) unsure(ctx context.Context, db *store.DB, ask *asker, why er
 	side.fill = func(s *api.Standby) { s.Problem, s.Code = why.Error(), fleet.CodeOf(why) }
 	side.refuses = fleet.Errorf(fleet.Unavailable, "MC-STANDBY-UNSURE", "the standby %s does not say whether it has taken over, so this server does not act", ask.url).
 		WithHint("start that one; where it is off for certain and never took over: metalctl standby promote --force")
-	side.promote = func(ctx context.Context, force bool, by string) error { return promoteAlone(ctx, db, ask, force, by) }
+	side.promote = func(ctx context.Context, force bool, by string) error { return r.promoteAlone(ctx, db, ask, force, by) }
 	p, err := side.open(ctx, r.cfg, db, r, nil)
 	if err != nil {
 		return errors.Join(err, why)
@@ -276,8 +320,71 @@ func (r *serverRun) unsure(ctx context.Context, db *store.DB, ask *asker, why er
 	})
 }
 
+// fenced is the stage of a server that has no right to act: neither the arbiter nor its standby lends it one. It lets the standby follow, which may give it the right
+// by that, and asks on.
+func (r *serverRun) fenced(ctx context.Context, db *store.DB, ask *asker, why error) error {
+	side := &passiveSide{word: "fenced", peer: ask.url, store: db}
+	hub := &standby.Hub{Log: db, Files: db, Store: db, Dir: r.cfg.DataDir, Logger: r.log, Tenure: r.tenure, Mono: sinceBoot}
+	stepped := make(chan fleet.Position, 1)
+	hub.StepDown = func(ctx context.Context, to string) (fleet.Position, error) {
+		if err := r.tenure.handOver(ctx, hub, db.Position(), to); err != nil {
+			return fleet.Position{}, err
+		}
+		last, err := db.Retire(ctx, to, "it was asked to step down")
+		if err == nil {
+			stepped <- last
+		}
+		return last, err
+	}
+	if err := hub.Begin(ctx); err != nil {
+		return err
+	}
+	side.fill = func(s *api.Standby) {
+		hub.State(s)
+		r.tenure.fill(s)
+		if err := r.tenure.held(); err != nil {
+			s.Problem, s.Code = err.Error(), fleet.CodeOf(err)
+		}
+	}
+	side.refuses = why
+	side.promote = func(ctx context.Context, force bool, by string) error { return r.promoteAlone(ctx, db, ask, force, by) }
+	p, err := side.open(ctx, r.cfg, db, r, hub)
+	if err != nil {
+		return err
+	}
+	r.tenure.served(hub)
+	fmt.Fprintf(r.p.stderr, "metalctl server at %s does not act: %v\n", p.URL(), why)
+	return side.run(ctx, p, func(ctx context.Context) error {
+		look, right := time.NewTicker(standby.LookEvery), time.NewTicker(lookForTerm)
+		defer look.Stop()
+		defer right.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case last := <-stepped:
+				wait, cancel := context.WithTimeout(ctx, 10*time.Second)
+				hub.Even(wait, last)
+				cancel()
+				return errNextStage
+			case <-right.C:
+				if r.tenure.held() == nil {
+					return errNextStage
+				}
+			case <-look.C:
+				asking, cancel := context.WithTimeout(ctx, standby.LookEvery)
+				v, err := ask.verdict(asking)
+				cancel()
+				if err == nil && v.took {
+					return errNextStage
+				}
+			}
+		}
+	})
+}
+
 // promoteAlone lets a server act again that has retired or is unsure. Who forces it vouches for the other one.
-func promoteAlone(ctx context.Context, db *store.DB, ask *asker, force bool, by string) error {
+func (r *serverRun) promoteAlone(ctx context.Context, db *store.DB, ask *asker, force bool, by string) error {
 	if !force {
 		return fleet.Errorf(fleet.Refused, "MC-STANDBY-UNSURE", "this server does not follow %s, so nothing can be taken over from it", ask.url).
 			WithHint("to take over all the same, where that one is off for certain and never took over: metalctl standby promote --force")
@@ -285,6 +392,13 @@ func promoteAlone(ctx context.Context, db *store.DB, ask *asker, force bool, by 
 	if v, err := ask.verdict(ctx); err == nil && (v.took || v.split) {
 		return fleet.Errorf(fleet.Refused, "MC-STANDBY-PRIMARY-ACTS", "the server %s has taken over, and answers", v.by).
 			WithHint("to let this one follow it: metalctl server --standby %s", v.by)
+	}
+	if r.tenure != nil {
+		if a, err := r.tenure.look(ctx); err == nil && a.State.Holder != r.tenure.self && a.SilentMS < term.Length.Milliseconds() {
+			return fleet.Errorf(fleet.Refused, "MC-STANDBY-PRIMARY-ACTS", "the arbiter heard %s a moment ago, which has the term", a.State.Holder).
+				WithHint("metalctl standby status --server %s; repeat the command where that one is off for certain", a.State.Holder)
+		}
+		r.tenure.retired()
 	}
 	_, err := db.Promote(ctx, fmt.Sprintf("acts again by force by %s; %s did not say that it had taken over", by, ask.url), true)
 	return err

@@ -25,6 +25,7 @@ import (
 type actingSide struct {
 	db          *store.DB
 	log         *slog.Logger
+	tenure      *tenure // nil: no arbiter is configured
 	controllers *bmcs
 	hub         *standby.Hub
 	srv         *server.Server
@@ -42,6 +43,7 @@ type actingSide struct {
 	halted   chan struct{} // closed when the engine is told to end
 	stopLoop context.CancelFunc
 	loopDone chan struct{}
+	halt     func()
 	// retired gets the last position once this server has stepped down.
 	retired chan fleet.Position
 
@@ -60,6 +62,9 @@ var _ server.Standby = (*actingSide)(nil)
 func (a *actingSide) begin(ctx context.Context, srv *server.Server, engine *reconcile.Loop, role fleet.StoreRole) error {
 	a.srv, a.engine, a.role = srv, engine, role
 	a.hub = &standby.Hub{Log: a.db, Files: a.db, Store: a.db, Dir: a.db.Dir(), URL: srv.URL(), Nodes: srv.NodesURL(), StepDown: a.stepDownFor, Refuse: srv.Refuse, Logger: a.log}
+	if a.tenure != nil {
+		a.hub.Tenure, a.hub.Mono = a.tenure, sinceBoot
+	}
 	a.loopDone, a.halted, a.retired, a.overtaken = make(chan struct{}), make(chan struct{}), make(chan fleet.Position, 1), make(chan struct{}, 1)
 	if role.HandsOff {
 		// One that lives all the same, and reaches this one, stops within Notice; what it has sent by then may run for the longest call.
@@ -68,6 +73,7 @@ func (a *actingSide) begin(ctx context.Context, srv *server.Server, engine *reco
 		time.AfterFunc(engine.HandsOff, func() { close(a.calm) })
 		a.log.Warn("the server before this one may still be speaking to BMCs; nothing is written to them for a while", "seconds", engine.HandsOff.Seconds(), "peer", role.Peer)
 	}
+	a.halt = sync.OnceFunc(func() { close(a.halted) })
 	a.controllers.fence = a
 	a.mux = http.NewServeMux()
 	a.hub.Register(a.mux)
@@ -77,7 +83,13 @@ func (a *actingSide) begin(ctx context.Context, srv *server.Server, engine *reco
 	a.mux.HandleFunc("POST "+api.StandbyPath+"/promote", func(w http.ResponseWriter, r *http.Request) {
 		srv.Refuse(w, r, fleet.Errorf(fleet.Conflict, "MC-STANDBY-ACTS", "this server acts already").WithHint("metalctl standby status; name the other one with --server"))
 	})
-	return a.hub.Begin(ctx)
+	if err := a.hub.Begin(ctx); err != nil {
+		return err
+	}
+	if a.tenure != nil {
+		a.tenure.served(a.hub)
+	}
+	return nil
 }
 
 // loop runs the engine until it is stopped; then it waits for the stage's end.
@@ -111,6 +123,8 @@ func (a *actingSide) run(ctx context.Context) error {
 	}
 	look := time.NewTicker(standby.LookEvery)
 	defer look.Stop()
+	right := time.NewTicker(lookForTerm)
+	defer right.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -125,6 +139,11 @@ func (a *actingSide) run(ctx context.Context) error {
 			}
 			enough()
 			return errNextStage
+		case <-right.C:
+			if a.fenced() {
+				return errNextStage
+			}
+			continue
 		case <-look.C:
 		case <-a.overtaken:
 		}
@@ -132,6 +151,20 @@ func (a *actingSide) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// fenced reports whether this server has lost the right to act. Its engine ends then; what waits for a write to a BMC waits on until it is told.
+func (a *actingSide) fenced() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.refuses != nil || a.tenure.held() == nil {
+		return false
+	}
+	if a.stopLoop != nil {
+		a.stopLoop()
+	}
+	a.halt()
+	return true
 }
 
 // handsOn notes when the calls of the server before are surely over, so that a restart does not wait for them again.
@@ -160,7 +193,7 @@ func (a *actingSide) look(ctx context.Context) error {
 		return nil // it does not answer; that it is not heard of is told elsewhere
 	case v.took:
 		a.log.Error("another server has taken over; this one stops acting", "by", v.by)
-		_, err := a.stepDown(ctx, v.by, "it took over")
+		_, err := a.stepDown(ctx, v.by, tookOver)
 		return err
 	case v.split:
 		return a.freezeSplit(ctx, f.URL)
@@ -189,7 +222,16 @@ func (a *actingSide) freezeSplit(ctx context.Context, other string) error {
 	return err
 }
 
+// tookOver is why a server retires that was not asked.
+const tookOver = "it took over"
+
 func (a *actingSide) stepDownFor(ctx context.Context, to string) (fleet.Position, error) {
+	if a.tenure != nil {
+		// Nothing is ended for a successor who would not get the term.
+		if _, err := a.tenure.look(ctx); err != nil {
+			return fleet.Position{}, err
+		}
+	}
 	return a.stepDown(ctx, to, "it was asked to step down")
 }
 
@@ -233,7 +275,7 @@ func (a *actingSide) quiet(ctx context.Context, to, why string) (fleet.Position,
 	if a.stopLoop != nil {
 		a.stopLoop()
 	}
-	close(a.halted)
+	a.halt()
 	a.mu.Unlock()
 	if err != nil {
 		return fleet.Position{}, fleet.Errorf(fleet.Timeout, "MC-STANDBY-BUSY", "a call to a BMC does not end: %w", err).WithHint("repeat: metalctl standby promote")
@@ -249,6 +291,11 @@ func (a *actingSide) quiet(ctx context.Context, to, why string) (fleet.Position,
 	closing, cancel := context.WithTimeout(ctx, 10*time.Second)
 	a.controllers.close(closing)
 	cancel()
+	if a.tenure != nil && why != tookOver {
+		if err := a.tenure.handOver(ctx, a.hub, a.db.Position(), to); err != nil {
+			return fleet.Position{}, err
+		}
+	}
 	return a.db.Retire(ctx, to, why)
 }
 
@@ -256,13 +303,22 @@ func (a *actingSide) quiet(ctx context.Context, to, why string) (fleet.Position,
 func (a *actingSide) PartnerNodes() string { return a.hub.PartnerNodes() }
 
 // State implements server.Standby.
-func (a *actingSide) State(out *api.Standby) { a.hub.State(out) }
+func (a *actingSide) State(out *api.Standby) {
+	a.hub.State(out)
+	a.tenure.fill(out)
+}
+
+// Settled implements server.Standby.
+func (a *actingSide) Settled(ctx context.Context) error { return a.tenure.settled(ctx) }
 
 // Refuses implements server.Standby.
 func (a *actingSide) Refuses() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.refuses
+	if a.refuses != nil {
+		return a.refuses
+	}
+	return a.tenure.held()
 }
 
 // ServeHTTP implements server.Standby.
@@ -310,7 +366,7 @@ func (a *actingSide) status(ctx context.Context) (api.Standby, error) {
 	id, err := a.db.Identity(ctx)
 	out := api.Standby{Role: fleet.RoleActs.Word(), URL: a.srv.URL(), Why: a.role.Why, Since: a.role.Since,
 		Revision: id.Revision, Generation: id.Generation(), Epoch: id.Epoch()}
-	a.hub.State(&out)
+	a.State(&out)
 	if rest := time.Until(a.until); rest > 0 && !a.until.IsZero() {
 		out.HandsOffSeconds = rest.Seconds()
 	}

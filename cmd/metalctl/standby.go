@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,33 @@ func secondsText(s float64) string {
 		return d.Round(100 * time.Millisecond).String()
 	}
 	return d.Round(time.Second).String()
+}
+
+// byRight says by what right a server acts, or would.
+func byRight(s api.Standby) string {
+	a := s.Arbiter
+	if a == nil {
+		return ""
+	}
+	var by []string
+	switch {
+	case s.Role == string(fleet.RoleFollows) && a.Automatic:
+		return "itself"
+	case s.Role == string(fleet.RoleFollows) || s.Role == string(fleet.RoleRetired):
+		return "command"
+	case !a.Needed:
+		return "no other"
+	}
+	if a.TermSeconds > 0 {
+		by = append(by, fmt.Sprintf("term %d", a.Term))
+	}
+	if a.PromiseSeconds > 0 {
+		by = append(by, "promise")
+	}
+	if by == nil {
+		return "nothing"
+	}
+	return strings.Join(by, ", ")
 }
 
 var standbyView = view[api.Standby]{
@@ -51,11 +79,18 @@ var standbyView = view[api.Standby]{
 			}
 			return fmt.Sprintf("%d revisions, %s", s.LagRevisions, secondsText(s.LagSeconds))
 		}},
+		{"BY", false, byRight},
 		{"HANDS OFF", true, func(s api.Standby) string {
 			if s.HandsOffSeconds == 0 {
 				return ""
 			}
 			return secondsText(s.HandsOffSeconds)
+		}},
+		{"ARBITER", true, func(s api.Standby) string {
+			if s.Arbiter == nil {
+				return ""
+			}
+			return s.Arbiter.URL
 		}},
 		{"EPOCH", true, func(s api.Standby) string { return s.Epoch }},
 		{"WHY", true, func(s api.Standby) string { return s.Why }},
@@ -67,7 +102,8 @@ func standbyStatus(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Which of two servers this is, and how far the one that follows is behind", Args: exactly(),
 		Long: `Status asks one server: the one that acts, or the one that follows it, which --server names. ROLE is acts, follows, retired (another one took over from
-it) or unsure (it does not know whether another one did, and does nothing until it does).`,
+it), unsure (it does not know whether another one did, and does nothing until it does) or fenced (neither the arbiter nor its standby lets it act). With an
+arbiter BY says by what right a server acts: its term, the standby's promise, or no other server that could; and by what one that follows would take over.`,
 		Example: "  metalctl standby status\n  metalctl standby status --server https://mc2:8443",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := p.client()
@@ -99,6 +135,9 @@ func standbyWords(s api.Standby) []string {
 	}
 	if s.HandsOffSeconds > 0 {
 		out = append(out, fmt.Sprintf("nothing is written to BMCs for another %s: the server before may still be speaking to them", secondsText(s.HandsOffSeconds)))
+	}
+	if a := s.Arbiter; a != nil && !a.Reached && s.Role != string(fleet.RoleRetired) {
+		out = append(out, fmt.Sprintf("the arbiter %s has not answered for %s: nobody takes over by itself", a.URL, secondsText(a.SilentSeconds)))
 	}
 	if s.Problem != "" {
 		out = append(out, s.Problem)

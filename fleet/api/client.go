@@ -199,7 +199,7 @@ func (c *Client) send(ctx context.Context, r request, body io.Reader, contentTyp
 // elsewhere reports whether the request was surely not done, and another server may do it.
 func elsewhere(err error) bool {
 	switch fleet.CodeOf(err) {
-	case "MC-STANDBY-FOLLOWS", "MC-STANDBY-RETIRED", "MC-STANDBY-UNSURE":
+	case "MC-STANDBY-FOLLOWS", "MC-STANDBY-RETIRED", "MC-STANDBY-UNSURE", "MC-STANDBY-FENCED":
 		return true
 	}
 	var dial *net.OpError

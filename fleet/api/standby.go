@@ -10,12 +10,15 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/term"
 )
 
 const (
 	// StandbyPath is where a server and the one that follows it meet; RolePath says without a token which of them a server is.
 	StandbyPath = Base + "/standby"
 	RolePath    = "/role"
+	// TermPath is where an arbiter answers.
+	TermPath = "/arbiter/v1/term"
 )
 
 // Role is what a server says of itself without a token.
@@ -52,6 +55,30 @@ type Standby struct {
 	Code    string `json:"code,omitempty"`
 	// HandsOffSeconds is for how long nothing is written to BMCs yet, because the server before may still be speaking to them.
 	HandsOffSeconds float64 `json:"hands_off_seconds,omitempty"`
+	// Arbiter is how the server stands with the third party; nil: none is configured.
+	Arbiter *Tenure `json:"arbiter,omitempty"`
+}
+
+// Tenure is by what right a server acts, or would take over.
+type Tenure struct {
+	// URL is the arbiter's. Reached says whether it answered lately; SilentSeconds for how long it has not, Problem why, with its code.
+	URL           string  `json:"url"`
+	Reached       bool    `json:"reached"`
+	SilentSeconds float64 `json:"silent_seconds,omitempty"`
+	Problem       string  `json:"problem,omitempty"`
+	Code          string  `json:"code,omitempty"`
+	// Automatic: this server takes over by itself when it follows and the other one is gone.
+	Automatic bool `json:"automatic"`
+	// Holder and Term are who has the term, as the arbiter last said, and its number.
+	Holder string `json:"holder,omitempty"`
+	Term   uint64 `json:"term,omitempty"`
+	// Needed: another server can be given the term, so that this one acts only while it has the term or the other's promise. TermSeconds and PromiseSeconds
+	// are how long they last.
+	Needed         bool    `json:"needed"`
+	TermSeconds    float64 `json:"term_seconds,omitempty"`
+	PromiseSeconds float64 `json:"promise_seconds,omitempty"`
+	// Even: the arbiter knows the standby to have all but the last second, and would let it take over.
+	Even bool `json:"even"`
 }
 
 // Promote is the body of POST standby/promote.
@@ -70,6 +97,9 @@ type StepDown struct {
 type StandbyAck struct {
 	URL      string         `json:"url"`
 	Position fleet.Position `json:"position"`
+	// Run and Beat are of the newest tick that was heard; with them the follower promises not to take over by itself for the length of a term.
+	Run  string        `json:"run,omitempty"`
+	Beat time.Duration `json:"beat,omitempty"`
 }
 
 // StandbyFiles is the answer of GET standby/files.
@@ -108,6 +138,13 @@ func (c *Client) StepDown(ctx context.Context, by string) (fleet.Position, error
 	var p fleet.Position
 	_, err := c.do(ctx, request{method: http.MethodPost, path: StandbyPath + "/step-down", body: StepDown{by}, extra: 3 * time.Minute}, &p)
 	return p, err
+}
+
+// AskTerm asks an arbiter.
+func (c *Client) AskTerm(ctx context.Context, q term.Request) (term.Reply, error) {
+	var a term.Reply
+	_, err := c.do(ctx, request{method: http.MethodPost, path: TermPath, body: q}, &a)
+	return a, err
 }
 
 // AckStandby tells the server how far this one has followed.

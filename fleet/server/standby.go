@@ -29,6 +29,8 @@ type Standby interface {
 	State(*api.Standby)
 	// Refuses says why nothing is taken any more; nil while the server acts.
 	Refuses() error
+	// Settled waits until what was committed may be acknowledged; an error where it may not, as another server may have taken over without it.
+	Settled(context.Context) error
 }
 
 func (s *Server) standbyRoutes(mux *http.ServeMux) {
@@ -118,8 +120,45 @@ func (s *Server) acting(next http.Handler) http.Handler {
 			s.refuse(w, r, err)
 			return
 		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w = &settling{ResponseWriter: w, s: s, r: r}
+		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// settling is the answer to a request that may have changed something. Nothing of it is sent before that may be acknowledged.
+type settling struct {
+	http.ResponseWriter
+	s             *Server
+	r             *http.Request
+	begun, failed bool
+}
+
+// Unwrap is for http.ResponseController.
+func (w *settling) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *settling) WriteHeader(status int) {
+	if !w.begun && status >= 200 {
+		w.begun = true
+		if err := w.s.Standby.Settled(w.r.Context()); err != nil {
+			w.failed = true
+			w.s.refuse(w.ResponseWriter, w.r, err)
+		}
+	}
+	if !w.failed {
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (w *settling) Write(b []byte) (int, error) {
+	if !w.begun {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.failed {
+		return len(b), nil // the caller got another answer
+	}
+	return w.ResponseWriter.Write(b)
 }
 
 // Trust is what proves this fleet's servers: the pin of their key and the certificate of their authority. All that have the store have both. NotFound
@@ -177,8 +216,9 @@ func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, err error) { s.r
 // Refuse sends err as problem+json.
 func (p *Passive) Refuse(w http.ResponseWriter, r *http.Request, err error) { p.s.refuse(w, r, err) }
 
-// URL is where it is reached, as advertised.
-func (p *Passive) URL() string { return p.s.URL() }
+// URL is where it is reached, as advertised; NodesURL where agents will.
+func (p *Passive) URL() string      { return p.s.URL() }
+func (p *Passive) NodesURL() string { return p.s.NodesURL() }
 
 // Close ends it without Run.
 func (p *Passive) Close() { p.s.Close() }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"testing"
 
@@ -14,10 +15,12 @@ type followed struct {
 	why error
 }
 
-func (f *followed) PartnerNodes() string { return "https://nodes.mc2:8443" }
-func (f *followed) Refuses() error       { return f.why }
+func (f *followed) PartnerNodes() string          { return "https://nodes.mc2:8443" }
+func (f *followed) Refuses() error                { return f.why }
+func (f *followed) Settled(context.Context) error { return nil }
 func (f *followed) State(s *api.Standby) {
 	s.Peer, s.Connected, s.LagSeconds, s.LagRevisions = "https://mc2:8443", true, 2, 7
+	s.Arbiter = &api.Tenure{Reached: true, Needed: true, TermSeconds: 8}
 }
 
 func TestCredentialsNameTheServerThatFollows(t *testing.T) {

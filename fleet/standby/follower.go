@@ -53,6 +53,8 @@ type Follower struct {
 	Self fleet.Follower
 	// Mono is time that nobody sets; nil: since Begin.
 	Mono func() time.Duration
+	// Term is how this server comes to the term of an arbiter; nil: there is none, and nothing is promised.
+	Term Claimant
 	Log  *slog.Logger
 
 	mu      sync.Mutex // guards what follows
@@ -62,7 +64,9 @@ type Follower struct {
 	peer    fleet.Position // where the primary was at its newest tick
 	heardAt time.Duration
 	evenAt  time.Duration
-	open    bool // a stream is
+	run     string        // the process that its newest beat came from
+	beat    time.Duration // "" and 0: it wants no promise
+	open    bool          // a stream is
 	problem error
 	changed chan struct{} // closed when any of it changes
 
@@ -374,7 +378,7 @@ func (f *Follower) apply(ctx context.Context, batches []fleet.LogEntry) error {
 func (f *Follower) heard(t tick) error {
 	differ, at := false, fleet.Revision(0)
 	f.change(func() {
-		f.peer, f.heardAt = t.Position, f.Mono()
+		f.peer, f.heardAt, f.run, f.beat = t.Position, f.Mono(), t.Run, t.Beat
 		if f.pos == t.Position {
 			f.evenAt = f.heardAt
 		}
@@ -391,10 +395,16 @@ func (f *Follower) heard(t tick) error {
 
 // acknowledge tells the primary how far this server is, when that changes and when something was heard.
 func (f *Follower) acknowledge(ctx context.Context) {
+	promised := tick{}
 	for ctx.Err() == nil {
 		f.mu.Lock()
 		a, changed := api.StandbyAck{URL: f.Self.URL, Position: f.pos}, f.changed
+		run, beat := f.run, f.beat
 		f.mu.Unlock()
+		// A beat is promised for once: what the primary says when it has stepped down wants no promise.
+		if now := (tick{Run: run, Beat: beat}); f.Term != nil && run != "" && now != promised && f.Term.Promise() {
+			a.Run, a.Beat, promised = run, beat, now
+		}
 		ask, cancel := context.WithTimeout(ctx, Gone)
 		err := f.Primary.AckStandby(ask, a)
 		cancel()

@@ -42,6 +42,26 @@ const (
 	Notice = Gone + LookEvery + askFor + 5*time.Second
 )
 
+// Tenure is the right to act of the server that is followed.
+type Tenure interface {
+	// Beat is which process this is and what its clock says.
+	Beat() (run string, at time.Duration)
+	// Promised is told that the follower leaves the term alone, in answer to a beat.
+	Promised(run string, beat time.Duration)
+	// Unname lets the arbiter forget the follower, before the store does; Named undoes that.
+	Unname(context.Context) error
+	Named()
+}
+
+// beat is a tick that was sent, and what the follower has who has answered it.
+type beat struct {
+	at       time.Duration
+	revision fleet.Revision
+}
+
+// maxBeats is more than there are on their way to a follower that is in touch.
+const maxBeats = 64
+
 // Hub is the side of the server that is followed. It serves one follower at a time; its fields are set before it is used.
 type Hub struct {
 	Log   Log
@@ -54,6 +74,8 @@ type Hub struct {
 	// StepDown makes this server stop acting for good, in favour of the one at that URL; its position is the last. A hub of a server that has retired
 	// already has none.
 	StepDown func(ctx context.Context, to string) (fleet.Position, error)
+	// Tenure is by what right this server acts; nil: by no other's.
+	Tenure Tenure
 	// Refuse sends an error.
 	Refuse func(http.ResponseWriter, *http.Request, error)
 	// Mono is time that nobody sets; nil: since NewHub.
@@ -68,6 +90,7 @@ type Hub struct {
 	acked    fleet.Position
 	ackedAt  time.Duration
 	evenAt   time.Duration // when the follower was last where this server is
+	beats    []beat        // not answered yet
 	heard    bool          // something was acknowledged since this process began
 	changed  chan struct{} // closed at the next acknowledgement
 	was      string        // what was last said of the follower
@@ -154,15 +177,32 @@ func (h *Hub) State(out *api.Standby) {
 	if !out.Connected {
 		out.SilentSeconds = (h.Mono() - h.ackedAt).Seconds()
 	}
-	at := h.Log.Position()
 	if h.heard {
 		out.PeerRevision = h.acked.Revision
 	}
-	if h.acked == at {
-		h.evenAt = h.Mono()
-		return
+	lag, at := h.lagLocked()
+	if lag > 0 {
+		out.LagRevisions, out.LagSeconds = int64(at.Revision-out.PeerRevision), lag.Seconds()
 	}
-	out.LagRevisions, out.LagSeconds = int64(at.Revision-out.PeerRevision), (h.Mono() - h.evenAt).Seconds()
+}
+
+// lagLocked is for how long the follower may have lacked something, and where this server is.
+func (h *Hub) lagLocked() (time.Duration, fleet.Position) {
+	now := h.Mono()
+	at := h.Log.Position()
+	if h.acked == at {
+		h.evenAt = now
+		return 0, at
+	}
+	return max(now-h.evenAt, 1), at
+}
+
+// Lag is for how long the follower may have lacked something that is committed here, and whether it is in touch.
+func (h *Hub) Lag() (lag time.Duration, connected bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	lag, _ = h.lagLocked()
+	return lag, h.connectedLocked()
 }
 
 // Run says when the follower goes and comes back, until ctx ends.
@@ -289,8 +329,12 @@ func (h *Hub) serveAck(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.acked, h.ackedAt, h.heard = a.Position, h.Mono(), true
-	if a.Position == h.Log.Position() {
-		h.evenAt = h.ackedAt
+	for len(h.beats) > 0 && h.beats[0].revision <= a.Position.Revision {
+		h.evenAt = max(h.evenAt, h.beats[0].at)
+		h.beats = h.beats[1:]
+	}
+	if h.Tenure != nil && a.Run != "" {
+		h.Tenure.Promised(a.Run, a.Beat)
 	}
 	close(h.changed)
 	h.changed = make(chan struct{})
@@ -357,6 +401,12 @@ func (h *Hub) Forget(ctx context.Context) error {
 	h.mu.Unlock()
 	if old == "" {
 		return fleet.Errorf(fleet.NotFound, "MC-STANDBY-NONE", "no server follows this one").WithHint("metalctl server --standby %s, on the other machine", h.URL)
+	}
+	if h.Tenure != nil {
+		if err := h.Tenure.Unname(ctx); err != nil {
+			return err
+		}
+		defer h.Tenure.Named()
 	}
 	_, err := h.Store.Commit(ctx, fleet.Change{Writes: []fleet.Write{{Key: fleet.FollowerKey}, {Key: fleet.PartnerKey}},
 		Events: []fleet.Event{{Type: "standby.forgotten", Subject: fleet.FollowerKey, Text: "the server " + old + " is not the standby any more"}}})

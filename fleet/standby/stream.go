@@ -124,6 +124,24 @@ func (h *Hub) sendCopy(ctx context.Context, out *flusher) (int64, error) {
 	return 0, ctx.Err()
 }
 
+// tick is where this server is now, and how late it is.
+func (h *Hub) tick(kind byte) tick {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// The time is taken first: whoever has that position had all that was there then.
+	b := beat{at: h.Mono()}
+	t := tick{}
+	if h.Tenure != nil && kind == kindTick {
+		t.Run, t.Beat = h.Tenure.Beat()
+	}
+	t.Position = h.Log.Position()
+	b.revision = t.Position.Revision
+	if h.beats = append(h.beats, b); len(h.beats) > maxBeats {
+		h.beats = h.beats[1:]
+	}
+	return t
+}
+
 // sendLog writes what is committed, as it is, until ctx ends.
 func (h *Hub) sendLog(ctx context.Context, out *flusher, seq int64) error {
 	for {
@@ -146,7 +164,7 @@ func (h *Hub) sendLog(ctx context.Context, out *flusher, seq int64) error {
 		if h.StepDown == nil && len(entries) == 0 {
 			kind = kindEnd
 		}
-		if err := errors.Join(writeJSON(out.w, kind, tick{h.Log.Position()}), out.flush()); err != nil {
+		if err := errors.Join(writeJSON(out.w, kind, h.tick(kind)), out.flush()); err != nil {
 			return err
 		}
 	}

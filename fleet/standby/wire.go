@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -54,6 +55,9 @@ type done struct {
 // tick says where the server is, once a second and at the end.
 type tick struct {
 	Position fleet.Position `json:"position"`
+	// Run and Beat say when it was sent, by the clock of that process: what a promise counts from.
+	Run  string        `json:"run,omitempty"`
+	Beat time.Duration `json:"beat,omitempty"`
 }
 
 func writeMessage(w io.Writer, kind byte, parts ...[]byte) error {

@@ -20,7 +20,7 @@ func speech(t testing.TB) []byte {
 	at := fleet.Position{Epoch: "e", Revision: 7, Chain: strings.Repeat("ab", chainSize)}
 	err := errors.Join(writeJSON(&b, kindHello, hello{Format: format, Epoch: "e", Copy: true}), writeMessage(&b, kindChunk, []byte("pages")),
 		writeJSON(&b, kindDone, done{SizeBytes: 5, SHA256: "x", Position: at}), writeEntry(&b, fleet.LogEntry{File: "blobs/evidence/ab/abc"}),
-		writeEntry(&b, fleet.LogEntry{Batch: []byte("a batch"), Chain: at.Chain}), writeJSON(&b, kindTick, tick{at}), writeJSON(&b, kindEnd, tick{at}))
+		writeEntry(&b, fleet.LogEntry{Batch: []byte("a batch"), Chain: at.Chain}), writeJSON(&b, kindTick, tick{Position: at}), writeJSON(&b, kindEnd, tick{Position: at}))
 	if err != nil {
 		t.Fatal(err)
 	}

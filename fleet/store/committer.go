@@ -161,7 +161,11 @@ func (db *DB) commitLoop() {
 			f()
 		case first := <-db.queue:
 			batch := db.drain(first)
-			answers, err := db.commitBatch(batch, db.broken)
+			refusal := db.broken
+			if refusal == nil {
+				refusal = db.may()
+			}
+			answers, err := db.commitBatch(batch, refusal)
 			if err != nil && db.broken == nil && fleet.KindOf(err) == fleet.Broken {
 				// After a failed fsync the page cache may hold what the disk does not: nothing more is acknowledged until a restart reads it anew.
 				db.broken = err
@@ -199,10 +203,10 @@ func (db *DB) drain(first *request) []*request {
 }
 
 // commitBatch applies each change that its preconditions allow; an error means that none was.
-func (db *DB) commitBatch(requests []*request, broken error) ([]answer, error) {
+func (db *DB) commitBatch(requests []*request, refusal error) ([]answer, error) {
 	answers := make([]answer, len(requests))
-	if broken != nil || len(requests) == 0 {
-		return answers, broken
+	if refusal != nil || len(requests) == 0 {
+		return answers, refusal
 	}
 	tx, err := db.bolt.Begin(true)
 	if err != nil {

@@ -33,6 +33,8 @@ type Options struct {
 	// AnyRole opens a store whose server does not act (it follows another, or was taken over from), too, for reading: it is not migrated and takes no
 	// changes. Without it such a store is refused: MC-STANDBY-FOLLOWS, MC-STANDBY-RETIRED.
 	AnyRole bool
+	// May is asked before each batch whether this server may commit; what it answers is what the batch gets. nil: it may.
+	May func() error
 
 	// migrations and schema are replaced by tests of the migration itself.
 	migrations []migration
@@ -89,6 +91,7 @@ type DB struct {
 	// epoch is the store's present life. broken is why nothing more is committed, nil while something is; it belongs to the committer.
 	epoch  string
 	broken error
+	may    func() error
 
 	queue   chan *request
 	control chan func() // what runs between two batches
@@ -138,7 +141,7 @@ func Open(dir string, o Options) (*DB, error) {
 		return nil, err
 	}
 	db := &DB{
-		dir: dir, half: half, bolt: bolt, seal: seal, now: o.Now, log: o.Log, limits: o.Limits,
+		dir: dir, half: half, bolt: bolt, seal: seal, now: o.Now, log: o.Log, limits: o.Limits, may: o.May,
 		relay: newRelay(), control: make(chan func()),
 		queue: make(chan *request, 256), closing: make(chan struct{}), stopped: make(chan struct{}), changed: make(chan struct{}),
 	}
@@ -195,6 +198,9 @@ func (db *DB) admit(o Options) error {
 func (o Options) withDefaults() Options {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.May == nil {
+		o.May = func() error { return nil }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -20,6 +20,9 @@ func NewArbiter(s State, boot string, now time.Duration) *Arbiter {
 	return &Arbiter{state: s, boot: boot, began: now, renewed: now}
 }
 
+// State is what it has granted so far.
+func (a *Arbiter) State() State { return a.state }
+
 // Judge says what the state becomes, and what to answer. Where that grants something, Accept makes it true, after the new state was kept: until then nothing has changed.
 func (a *Arbiter) Judge(now time.Duration, q Request) (State, Reply) {
 	next, why, wait := a.judge(now, q)

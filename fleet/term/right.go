@@ -43,6 +43,9 @@ func (r *Right) Covered(now, lag time.Duration) bool {
 // Bound reports whether this server needs a term or a promise to act.
 func (r *Right) Bound() bool { return r.bound }
 
+// End is when the newest right ends, or did.
+func (r *Right) End() time.Duration { return max(r.termEnd, r.promiseEnd) }
+
 // Left is how long the term and the promise last, 0 where they do not.
 func (r *Right) Left(now time.Duration) (term, promise time.Duration) {
 	return max(r.termEnd-now, 0), max(r.promiseEnd-now, 0)
@@ -51,8 +54,12 @@ func (r *Right) Left(now time.Duration) (term, promise time.Duration) {
 // Last is the arbiter's newest answer; its zero value: there was none.
 func (r *Right) Last() Reply { return r.last }
 
-// Renewal is what to ask the arbiter now. Standby is the one that the store names, "" for none; even says that it lacks less than Late.
+// Renewal is what to ask the arbiter now. Standby is the one that the store names, "" for none; even says that it lacks less than Late. A server that has nobody's
+// leave to act, and needs none, gets that first: the standby is named in the next one.
 func (r *Right) Renewal(now time.Duration, standby string, even bool) Request {
+	if !r.bound && now >= r.End() {
+		standby = "" // what acts freely binds itself only where it goes on acting
+	}
 	even = even && standby != ""
 	r.bound, r.mayEven = r.bound || standby != "", r.mayEven || even
 	over := standby != "" && r.last.State.Holder == standby && r.beat > r.lastAt && now < r.promiseEnd
