@@ -36,7 +36,6 @@ type serverBox struct {
 	heardAt   time.Duration
 	heardFrom int // the process that was heard
 	heardBeat time.Duration
-	promised  bool
 }
 
 func (s *sim) startServer(v *serverBox) {
