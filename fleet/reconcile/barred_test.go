@@ -92,6 +92,11 @@ func TestBlocksEverything(t *testing.T) {
 				if len(x.Reasons) == 0 || x.Reasons[0].On == api.OnNobody || strings.Contains(x.Reasons[0].Command, "node accept") {
 					t.Errorf("what comes first is %+v", x.Reasons)
 				}
+				for _, r := range x.Reasons {
+					if c.erase == "MC-NODE-BARRED" && strings.Contains(r.Command, "node accept") {
+						t.Errorf("%q is offered, and refused", r.Command)
+					}
+				}
 			})
 		})
 	}

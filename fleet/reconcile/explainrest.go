@@ -21,6 +21,9 @@ func (s Situation) resting() []api.Reason {
 	if r.Kind == "hold" || r.Kind == "protect" || r.On != api.OnPerson {
 		return []api.Reason{r}
 	}
+	if v := s.view(); (r.Kind == "rest" || r.Kind == "unfit") && v.barred(verb, v.guards(verb)) != nil {
+		return nil // what it waits for is the fault, which is told besides
+	}
 	// What stands before the command is named before it.
 	switch {
 	case n.Hold != nil && verb != "" && verb != api.VerbClearFault:
