@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -15,17 +14,8 @@ func printInventory(p *program, inv fleet.Inventory) error {
 		v := view[fleet.Inventory]{name: func(i fleet.Inventory) string { return i.System.Serial }}
 		return v.print(p, []fleet.Inventory{inv}, true)
 	}
-	rows := [][]string{}
-	add := func(cells ...string) {
-		for i := range cells {
-			cells[i] = printable(cells[i])
-		}
-		for len(cells) < 5 {
-			cells = append(cells, "")
-		}
-		cells[0] = fmt.Sprintf("%-9s", cells[0])
-		rows = append(rows, cells)
-	}
+	var rows partRows
+	add := rows.add
 	if inv.Simulated != "" {
 		add("simulated", inv.Simulated, "GPUs, NVSwitches and HCAs are made up by this profile")
 	}
@@ -71,18 +61,7 @@ func printInventory(p *program, inv fleet.Inventory) error {
 	for _, m := range inv.Missing {
 		add("missing", m.What, m.Why)
 	}
-	// Each kind of part has columns of its own width: a GPU's names would push a disk's to the far right.
-	for len(rows) > 0 {
-		n := slices.IndexFunc(rows, func(r []string) bool { return r[0] != rows[0][0] })
-		if n < 0 {
-			n = len(rows)
-		}
-		if err := printTable(p.stdout, rows[:n]); err != nil {
-			return err
-		}
-		rows = rows[n:]
-	}
-	return nil
+	return rows.print(p.stdout)
 }
 
 // gpuName is a GPU's place on the board, or else its address.

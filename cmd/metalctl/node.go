@@ -16,7 +16,7 @@ import (
 
 func nodeNoun(p *program) *cobra.Command {
 	c := noun("node", "Enrol, inspect, clean and hand out machines",
-		nodeEnroll(p), nodeList(p), nodeShow(p), nodeInventory(p), nodeTopology(p), nodePlan(p), nodeTimeline(p), nodeHistory(p), nodeExplain(p), nodeCleaning(p),
+		nodeEnroll(p), nodeList(p), nodeShow(p), nodeInventory(p), nodeBaseboard(p), nodeTopology(p), nodePlan(p), nodeTimeline(p), nodeHistory(p), nodeExplain(p), nodeCleaning(p),
 		nodePower(p), nodeForget(p), nodeSet(p))
 	c.AddCommand(nodeVerbs(p)...)
 	return c

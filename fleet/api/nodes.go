@@ -114,6 +114,12 @@ func (c *Client) Inventory(ctx context.Context, idOrName string) (fleet.Inventor
 	return inv, c.get(ctx, nodePath(idOrName, "inventory"), nil, &inv)
 }
 
+// Baseboard reads what the BMC showed of the GPU baseboard at the newest inspection.
+func (c *Client) Baseboard(ctx context.Context, idOrName string) (fleet.Baseboard, error) {
+	var b fleet.Baseboard
+	return b, c.get(ctx, nodePath(idOrName, "baseboard"), nil, &b)
+}
+
 // Cleaning reads the record of the newest cleaning, or of the one after a lease.
 func (c *Client) Cleaning(ctx context.Context, idOrName, lease string) (fleet.CleaningRecord, error) {
 	v := url.Values{}

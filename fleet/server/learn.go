@@ -41,7 +41,16 @@ func (s *Server) learnClass(ctx context.Context, in *learnIn) (*plain[api.Learne
 		class.Name = in.Name
 	}
 	source := fmt.Sprintf("learned from node %s, inventory of %s", n.Name, inv.TakenAt.UTC().Format(time.RFC3339))
+	board, items := class.Expect.Baseboard, class.Expect.Firmware.Board
+	read, err := fleet.StoredBaseboard(ctx, s.Blobs, n.Board)
+	if err != nil {
+		return nil, err
+	}
+	if read != nil {
+		board, items = verdict.LearnBoard(*read)
+	}
 	class.Expect = verdict.Learn(inv, source)
+	class.Expect.Baseboard, class.Expect.Firmware.Board = board, items
 	f := faultList{class.Validate()}
 	if err := f.err("the class that was learned"); err != nil {
 		return nil, err

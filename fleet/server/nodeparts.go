@@ -15,6 +15,7 @@ import (
 func (r *routes) nodeParts() {
 	s := r.s
 	route(r, http.MethodGet, "/nodes/{id}/inventory", "get-inventory", "Read the newest inventory", http.StatusOK, s.getInventory)
+	route(r, http.MethodGet, "/nodes/{id}/baseboard", "get-baseboard", "What the BMC showed of the GPU baseboard at the newest inspection", http.StatusOK, s.getBaseboard)
 	route(r, http.MethodGet, "/nodes/{id}/differences", "get-differences", "In which ways the newest inventory is not what it should be", http.StatusOK, s.getDifferences)
 	route(r, http.MethodGet, "/nodes/{id}/learned-class", "learn-class", "Make a class of what the node is, without storing it", http.StatusOK, s.learnClass)
 	route(r, http.MethodGet, "/nodes/{id}/topology", "get-topology", "What the node is made of, laid out to be drawn, with what is wrong marked", http.StatusOK, s.getTopology)

@@ -62,14 +62,8 @@ func (j *boardJudge) classOfBoard() {
 		if !j.saidCode("MC-BOARD-ROOT") {
 			differ("MC-BOARD-ROOT", "board/roots", "roots of trust", len(j.b.Roots), e.RootsOfTrust)
 		}
-		both := 0
-		for _, l := range j.b.Links {
-			if l.B != nil {
-				both++
-			}
-		}
 		if gone := j.saidCode("MC-BOARD-GPU-BMC", "MC-BOARD-GPU-NONE", "MC-BOARD-LINK-ENDS"); !gone {
-			differ("MC-BOARD-LINK-ENDS", "board/nvlinks", "NVLinks with both ends", both, e.NVLinks)
+			differ("MC-BOARD-LINK-ENDS", "board/nvlinks", "NVLinks with both ends", wholeLinks(j.b.Links), e.NVLinks)
 		}
 	}
 	for _, item := range sortedKeys(j.class.Expect.Firmware.Board) {
