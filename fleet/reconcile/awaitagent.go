@@ -29,6 +29,7 @@ const verdictLead = 15 * time.Second
 func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error) {
 	began := l.Now()
 	looked, lost := began, false
+	var seen bootSeen
 	tick := time.NewTicker(l.Tick)
 	defer tick.Stop()
 	for {
@@ -63,6 +64,7 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 					if err != nil {
 						return step.Outcome{}, err
 					}
+					seen = seeBoot(*n, l.layout(*n), entries)
 					verdict, sure := BootVerdict(*n, l.layout(*n), "", entries)
 					if sure && lost && moved {
 						return step.Outcome{}, movedMedium(n)
@@ -72,7 +74,7 @@ func (l *Loop) awaitAgent(ctx context.Context, c step.Call) (step.Outcome, error
 					}
 					lost = sure // what is seen twice is not about to change
 				}
-				c.Progress(fmt.Sprintf("waiting for the agent of boot generation %d", n.Boot.Generation), 0, 0)
+				c.Progress(seen.stage(*n, l.layout(*n)), 0, 0)
 				continue
 			}
 			entries, err := l.bootEvidence(ctx, n)
@@ -128,19 +130,8 @@ func BootVerdict(n fleet.Node, layout MediaLayout, secure string, entries []flee
 	if header == 0 {
 		header = 64 << 10
 	}
-	var read, last, kernel int64
-	var said console
-	for _, e := range entries {
-		switch {
-		case e.Source == "media" && e.Generation == n.Boot.Generation && e.Length > 0:
-			end := e.Offset + e.Length
-			read += e.Length
-			last = max(last, end)
-			kernel += max(0, min(end, layout.KernelOffset+layout.KernelBytes)-max(e.Offset, layout.KernelOffset))
-		case e.Source == "serial" && e.Generation == n.Boot.Generation:
-			said.hear(e.Text)
-		}
-	}
+	b := seeBoot(n, layout, entries)
+	read, last, kernel, said := b.read, b.last, b.kernel, b.said
 	serial := said.tail()
 	look := "metalctl node timeline " + n.Name
 	switch {
@@ -168,6 +159,43 @@ func BootVerdict(n fleet.Node, layout MediaLayout, secure string, entries []flee
 	}
 	return fleet.Errorf(fleet.Broken, "MC-BOOT-KERNEL", "the kernel was read whole (last byte %d), and neither it nor the agent spoke: the kernel died, or the agent found no way to the server%s", last, serial).
 		WithHint("look at the console, and at the node's boot_network: %s", look), false
+}
+
+// bootSeen is what a boot has shown so far: the bytes that were read of its medium, the end of the last of them, how many are of the kernel, and its console.
+type bootSeen struct {
+	read, last, kernel int64
+	said               console
+}
+
+func seeBoot(n fleet.Node, layout MediaLayout, entries []fleet.TimelineEntry) (b bootSeen) {
+	for _, e := range entries {
+		switch {
+		case e.Source == "media" && e.Generation == n.Boot.Generation && e.Length > 0:
+			end := e.Offset + e.Length
+			b.read += e.Length
+			b.last = max(b.last, end)
+			b.kernel += max(0, min(end, layout.KernelOffset+layout.KernelBytes)-max(e.Offset, layout.KernelOffset))
+		case e.Source == "serial" && e.Generation == n.Boot.Generation:
+			b.said.hear(e.Text)
+		}
+	}
+	return b
+}
+
+// stage is how far the boot is, for whoever watches it. It is in words only: bytes of the kernel are a small part of a boot's time.
+func (b bootSeen) stage(n fleet.Node, layout MediaLayout) string {
+	wait := fmt.Sprintf("waiting for the agent of boot generation %d", n.Boot.Generation)
+	switch {
+	case b.said.kernel && b.kernel > 0:
+		return "the kernel runs, " + wait
+	case b.kernel > 0 && b.kernel < layout.KernelBytes:
+		return fmt.Sprintf("the machine has read %d %% of the kernel from its boot medium", 100*b.kernel/layout.KernelBytes)
+	case b.kernel > 0:
+		return "the kernel was read, " + wait
+	case b.read > 0:
+		return "the BMC has mounted the boot medium, " + wait
+	}
+	return wait
 }
 
 // console is what a boot's lines come to.

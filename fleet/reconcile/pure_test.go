@@ -125,6 +125,31 @@ func TestBootVerdict(t *testing.T) {
 	}
 }
 
+// TestBootStage: whoever watches a boot sees how far it is.
+func TestBootStage(t *testing.T) {
+	layout := MediaLayout{KernelOffset: 1 << 20, KernelBytes: 4 << 20}
+	n := fleet.Node{Boot: fleet.BootRecord{Generation: 3}}
+	media := func(offset, length int64) fleet.TimelineEntry {
+		return fleet.TimelineEntry{Source: "media", Generation: 3, Offset: offset, Length: length}
+	}
+	linux := fleet.TimelineEntry{Source: "serial", Generation: 3, Text: "Linux version 6.1"}
+	for name, c := range map[string]struct {
+		entries []fleet.TimelineEntry
+		text    string
+	}{
+		"nothing yet":         {nil, "waiting for the agent of boot generation 3"},
+		"another system":      {[]fleet.TimelineEntry{linux}, "waiting for the agent of boot generation 3"},
+		"the medium is there": {[]fleet.TimelineEntry{media(0, 65536)}, "the BMC has mounted the boot medium, waiting for the agent of boot generation 3"},
+		"a quarter":           {[]fleet.TimelineEntry{media(0, 2<<20)}, "the machine has read 25 % of the kernel from its boot medium"},
+		"all of it":           {[]fleet.TimelineEntry{media(0, 6<<20)}, "the kernel was read, waiting for the agent of boot generation 3"},
+		"it runs":             {[]fleet.TimelineEntry{media(0, 6<<20), linux}, "the kernel runs, waiting for the agent of boot generation 3"},
+	} {
+		if text := seeBoot(n, layout, c.entries).stage(n, layout); text != c.text {
+			t.Errorf("%s: %q", name, text)
+		}
+	}
+}
+
 func FuzzParseInventory(f *testing.F) {
 	f.Add([]byte(`{"version":1,"system":{"uuid":"x"},"disks":[{"serial":"A","size_bytes":1}]}`))
 	f.Add([]byte(`{"disks":null,"pci":[{}]}`))
