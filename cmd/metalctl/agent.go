@@ -120,7 +120,7 @@ func takeSimulated(m *boot.Machine, log *slog.Logger) (string, error) {
 	}
 	dir, err := agent.TakeSimulated(agent.SimulatedOffer)
 	if dir != "" {
-		log.Warn("this machine's GPUs are simulated", "folder", dir)
+		log.Warn("this machine's GPUs are simulated", "path", dir)
 	}
 	return dir, err
 }
