@@ -1,5 +1,3 @@
-//go:build !ramdisk
-
 package main
 
 import (
