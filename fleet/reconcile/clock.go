@@ -88,6 +88,18 @@ func (t *trusted) both(wall time.Time, mono time.Duration) (now time.Time, drift
 	return wall.Round(0), drift
 }
 
+// since is how long ago a line was written that the wall clock of then dates. It may have been set between the two, or jumped while no server ran: of the ages that
+// each clock gives the line the one nearer to now counts, so that what has an end ends late and not early.
+func (t *trusted) since(written, wall time.Time, mono time.Duration) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	age, other := wall.Round(0).Sub(written), t.wall.Add(mono-t.mono).Sub(written)
+	if other.Abs() < age.Abs() {
+		age = other
+	}
+	return min(max(age, 0), downtimeMost)
+}
+
 // later returns the later of the two clocks' times: an end that is counted from it comes late rather than early.
 func (t *trusted) later(wall time.Time, mono time.Duration) time.Time {
 	t.mu.Lock()
@@ -175,7 +187,7 @@ func (l *Loop) steady(op *fleet.Operation, now time.Time) time.Time {
 	defer l.mu.Unlock()
 	p := l.paces[op.Node]
 	if p.operation != op.ID || !p.written.Equal(written) {
-		p = pace{operation: op.ID, written: written, mono: l.Mono(), behind: min(max(now.Round(0).Sub(written), 0), downtimeMost)}
+		p = pace{operation: op.ID, written: written, mono: l.Mono(), behind: l.clock.since(written, now, l.Mono())}
 		l.paces[op.Node] = p
 	}
 	return written.Add(p.behind + l.Mono() - p.mono)

@@ -30,7 +30,7 @@ func TestSecureBoot(t *testing.T) {
 	}
 	enrolled := func(t *testing.T, sign ...string) *world {
 		w := newWorldOf(t, secureLab, sign)
-		w.must("site", "apply", "-f", w.write("fleet.yaml", strings.Replace(site, "count: 2", "count: 1", 1)))
+		w.must("site", "apply", "-f", w.write("fleet.yaml", plainSite))
 		w.must("node", "enroll", "-f", w.rack.Nodes)
 		w.must("node", "set", "demo-1", "--class", "demo")
 		return w
