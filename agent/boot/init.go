@@ -193,13 +193,22 @@ func ClockAtLeast(t time.Time) (moved bool, err error) {
 	return true, SetClock(t)
 }
 
-// Uptime is how many seconds ago the kernel started; it needs no file system. 0 where the kernel does not say.
-func Uptime() float64 {
+// SinceBoot is how long ago the kernel started, by a clock that nobody sets and that runs on while the machine sleeps. It needs no file system.
+func SinceBoot() (time.Duration, error) {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0, fmt.Errorf("clock_gettime(CLOCK_BOOTTIME): %w", err)
+	}
+	return time.Duration(t.Nano()), nil
+}
+
+// Uptime is SinceBoot in seconds; 0 where the kernel does not say.
+func Uptime() float64 {
+	d, err := SinceBoot()
+	if err != nil {
 		return 0
 	}
-	return float64(t.Nano()) / 1e9
+	return d.Seconds()
 }
 
 // SetClock sets the clock to t, as the server says it.

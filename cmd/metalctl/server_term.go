@@ -13,8 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/metalctl/metalctl/agent/boot"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 	"github.com/metalctl/metalctl/fleet/server"
@@ -22,13 +21,13 @@ import (
 	"github.com/metalctl/metalctl/fleet/term"
 )
 
-// sinceBoot is a clock that nobody sets and that runs on while the machine sleeps. A kernel without it has no other one either.
+// sinceBoot is the clock of terms and promises. A process that cannot read it must not go on: whatever it took for the time, one of two servers might act too long.
 func sinceBoot() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic("clock_gettime(CLOCK_BOOTTIME): " + err.Error())
+	d, err := boot.SinceBoot()
+	if err != nil {
+		panic(err)
 	}
-	return time.Duration(t.Nano())
+	return d
 }
 
 const (

@@ -222,11 +222,8 @@ func (l *Loop) listed(ctx context.Context, id fleet.NodeID, verb fleet.Verb) (*f
 	if verb != fleet.VerbAccept {
 		return nil, nil
 	}
-	v, err := l.look(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return l.inventory(ctx, v.node.v)
+	_, inv, err := l.inspected(ctx, id)
+	return inv, err
 }
 
 // chooseDevices is what accept agrees to: every device that would be erased, or just the named ones.

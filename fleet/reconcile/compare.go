@@ -14,15 +14,11 @@ import (
 
 // compareClass compares the newest inventory with the class, the enrolled identity and the accepted devices.
 func (l *Loop) compareClass(ctx context.Context, c step.Call) (step.Outcome, error) {
-	v, err := l.look(ctx, c.Node)
+	v, inv, err := l.inspected(ctx, c.Node)
 	if err != nil {
 		return step.Outcome{}, err
 	}
 	n := v.node.v
-	inv, err := l.inventory(ctx, n)
-	if err != nil {
-		return step.Outcome{}, err
-	}
 	last, err := l.lastInventory(ctx, n)
 	if err != nil {
 		return step.Outcome{}, err

@@ -201,6 +201,16 @@ func parseInventory(b []byte) (*fleet.Inventory, error) {
 	return &inv, nil
 }
 
+// inspected is a node as it is now, with its newest inventory; NotFound before the first.
+func (l *Loop) inspected(ctx context.Context, id fleet.NodeID) (*view, *fleet.Inventory, error) {
+	v, err := l.look(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	inv, err := l.inventory(ctx, v.node.v)
+	return v, inv, err
+}
+
 // inventory reads the node's newest inventory; NotFound before the first.
 func (l *Loop) inventory(ctx context.Context, n *fleet.Node) (*fleet.Inventory, error) {
 	if n.Inventory == "" {

@@ -36,15 +36,11 @@ type boardEvidence struct {
 // that cannot tell is no reason to lose the inspection: that is a fault, which blocks where the class wants a baseboard. What was found before is cleared
 // only by a look that read everything.
 func (l *Loop) readBoard(ctx context.Context, c step.Call) (step.Outcome, error) {
-	v, err := l.look(ctx, c.Node)
+	v, inv, err := l.inspected(ctx, c.Node)
 	if err != nil {
 		return step.Outcome{}, err
 	}
 	n := v.node.v
-	inv, err := l.inventory(ctx, n)
-	if err != nil {
-		return step.Outcome{}, err
-	}
 	last, err := fleet.StoredBaseboard(ctx, l.Blobs, n.Board)
 	if err != nil {
 		return step.Outcome{}, err

@@ -21,11 +21,7 @@ type differencesIn struct {
 }
 
 func (s *Server) getDifferences(ctx context.Context, in *differencesIn) (*plain[api.Differences], error) {
-	n, _, err := s.node(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	inv, err := s.newestInventory(ctx, n)
+	n, inv, err := s.inspected(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -134,12 +130,16 @@ func (s *Server) baseboard(ctx context.Context, n fleet.Node) (*fleet.Baseboard,
 	return s.Boards.Baseboard(ctx, n.ID)
 }
 
-// newestInventory reads what the last inspection found.
-func (s *Server) newestInventory(ctx context.Context, n fleet.Node) (fleet.Inventory, error) {
-	if n.Inventory == "" {
-		return fleet.Inventory{}, fleet.Errorf(fleet.NotFound, "MC-NODE-INVENTORY", "the node %s was not inspected yet", n.Name).WithHint("metalctl node inspect %s", n.Name)
+// inspected reads a node with what the last inspection found.
+func (s *Server) inspected(ctx context.Context, id string) (n fleet.Node, inv fleet.Inventory, err error) {
+	if n, _, err = s.node(ctx, id); err != nil {
+		return n, inv, err
 	}
-	return s.inventory(ctx, n.Inventory)
+	if n.Inventory == "" {
+		return n, inv, fleet.Errorf(fleet.NotFound, "MC-NODE-INVENTORY", "the node %s was not inspected yet", n.Name).WithHint("metalctl node inspect %s", n.Name)
+	}
+	inv, err = s.inventory(ctx, n.Inventory)
+	return n, inv, err
 }
 
 // classOf is the node's class, the zero value where it has none that exists.

@@ -17,11 +17,7 @@ type learnIn struct {
 
 // learnClass makes a class of what a golden node is, and stores nothing.
 func (s *Server) learnClass(ctx context.Context, in *learnIn) (*plain[api.Learned], error) {
-	n, _, err := s.node(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	inv, err := s.newestInventory(ctx, n)
+	n, inv, err := s.inspected(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}

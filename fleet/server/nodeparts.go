@@ -49,11 +49,7 @@ func (s *Server) inventory(ctx context.Context, digest string) (inv fleet.Invent
 }
 
 func (s *Server) getInventory(ctx context.Context, in *Item) (*plain[fleet.Inventory], error) {
-	n, _, err := s.node(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	inv, err := s.newestInventory(ctx, n)
+	_, inv, err := s.inspected(ctx, in.ID)
 	return &plain[fleet.Inventory]{inv}, err
 }
 

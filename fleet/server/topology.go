@@ -9,11 +9,7 @@ import (
 
 // layout draws the newest inventory with what is wrong by itself and by the class.
 func (s *Server) layout(ctx context.Context, id string) (topology.Layout, error) {
-	n, _, err := s.node(ctx, id)
-	if err != nil {
-		return topology.Layout{}, err
-	}
-	inv, err := s.newestInventory(ctx, n)
+	n, inv, err := s.inspected(ctx, id)
 	if err != nil {
 		return topology.Layout{}, err
 	}
