@@ -37,6 +37,8 @@ type Deps struct {
 	Vars string
 	// Packs is the folder that packs are put into; "" means DefaultPacks.
 	Packs string
+	// CleanGPUs puts the GPUs among the functions of PCI back, with root as Inspect says: opening a vendor's library is another room's business. nil: nobody can.
+	CleanGPUs func(ctx context.Context, root string, pci []fleet.PCI, want fleet.CleanGPUs) fleet.GPUCleaning
 	// Admin opens a drive's admin queue; nil: disk.OpenAdmin for NVMe disks.
 	Admin func(disk.Device) (disk.Admin, func() error, error)
 	// OriginTLS verifies origins of images other than the own server; nil: the system's authorities. OriginAllow are networks that origins may be in although
@@ -73,6 +75,7 @@ func Steps(d Deps) step.Funcs {
 		step.EraseDisks:    m.eraseDisks,
 		step.VerifyErase:   m.verifyErase,
 		step.CleanBoot:     m.cleanBoot,
+		step.CleanGPUs:     m.cleanGPUs,
 		step.WriteImage:    m.writeImage,
 		step.VerifyImage:   m.verifyImage,
 		step.ConfigDrive:   m.configDrive,
@@ -117,11 +120,8 @@ func (m *machine) inventory(ctx context.Context, c step.Call) (step.Outcome, err
 		}
 		opts.Disks = disks
 	}
-	if m.Simulated != nil {
-		var err error
-		if opts.Simulated, err = m.Simulated(); err != nil {
-			return step.Outcome{}, err
-		}
+	if err := m.simulated(&opts); err != nil {
+		return step.Outcome{}, err
 	}
 	inv, err := inspect.Read(ctx, opts)
 	if err != nil {
@@ -137,6 +137,14 @@ func (m *machine) inventory(ctx context.Context, c step.Call) (step.Outcome, err
 		"serial": inv.System.Serial, "uuid": inv.System.UUID, "cpus": len(inv.CPUs), "memory_bytes": inv.Memory.TotalBytes, "pci": len(inv.PCI),
 		"disks": len(inv.Disks), "nics": len(inv.NICs), "neighbours": neighbours, "missing": len(inv.Missing),
 	}}, nil
+}
+
+// simulated enters what stands in for the GPUs and HCAs of this machine.
+func (m *machine) simulated(opts *inspect.Options) (err error) {
+	if m.Simulated != nil {
+		opts.Simulated, err = m.Simulated()
+	}
+	return err
 }
 
 // present lists the disks that there are now. A removable drive without a medium is none.

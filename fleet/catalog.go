@@ -18,6 +18,8 @@ type Class struct {
 	EraseLevel string `json:"erase_level"`
 	// AcceptFormat lets an NVMe Format with secure erase count as a purge, where EraseLevel is that.
 	AcceptFormat bool `json:"accept_format,omitempty"`
+	// Clean is what cleaning does beside erasing.
+	Clean CleanPolicy `json:"clean,omitzero"`
 	// PowerOffAvailable powers nodes off while nobody uses them; otherwise the agent stays up.
 	PowerOffAvailable bool `json:"power_off_available,omitempty"`
 	// Ramdisk pins what its nodes boot: "sha256:" and the digest of a medium that the server has. Empty: they follow the rollout (Boots).
@@ -36,6 +38,9 @@ func (c Class) Compared(inventory string) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:8])
 }
+
+// HasGPUs reports whether the class says anything of GPUs.
+func (c Class) HasGPUs() bool { return c.Expect.GPUs != ExpectGPUs{} || c.Clean.GPUs != CleanGPUs{} }
 
 // ErasedByFormat is the level of a cleaning that would have taken an NVMe Format for a purge: enough where the class still says so.
 const ErasedByFormat = "purge or format"

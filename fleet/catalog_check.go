@@ -34,6 +34,9 @@ func (c Class) Validate() []FieldError {
 	f.check(c.BurnIn != "", "burnin", "is missing; say none if nothing is to run")
 	f.check(c.EraseLevel == "clear" || c.EraseLevel == "purge", "erase_level", "must be clear or purge: what cleaning has to reach (NIST SP 800-88)")
 	f.check(!c.AcceptFormat || c.EraseLevel == "purge", "accept_format", "says what counts as a purge, and erase_level is not purge")
+	for field, word := range map[string]string{"mig": c.Clean.GPUs.MIG, "ecc": c.Clean.GPUs.ECC, "persistence": c.Clean.GPUs.Persistence} {
+		f.check(word == "" || word == "on" || word == "off" || word == CleanKeep, "clean.gpus."+field, "is none of on, off and keep")
+	}
 	f = append(f, c.Expect.validate()...)
 	f.check(len(c.Ramdisk) <= 80, "ramdisk", "is no name of a ramdisk")
 	f.check(len(c.Packs) <= MaxPacks, "packs", "are more than "+strconv.Itoa(MaxPacks))

@@ -176,7 +176,7 @@ func (d *device) modes() {
 	d.ask("compute_mode", "nvmlDeviceGetComputeMode", func() nvml.Return {
 		m, ret := d.dev.GetComputeMode()
 		if ret == nvml.SUCCESS {
-			d.g.ComputeMode = oneOf(int(m), "default", "exclusive-thread", "prohibited", "exclusive-process")
+			d.g.ComputeMode = computeMode(m)
 		}
 		return ret
 	})
@@ -194,6 +194,10 @@ func (d *device) modes() {
 		}
 		return ret
 	})
+}
+
+func computeMode(m nvml.ComputeMode) string {
+	return oneOf(int(m), "default", "exclusive-thread", "prohibited", "exclusive-process")
 }
 
 func oneOf(n int, words ...string) string {

@@ -92,6 +92,8 @@ func (h *helper) serve(r request) {
 		h.survey()
 	case r.Peers != nil:
 		h.peers(r)
+	case r.Clean != nil:
+		h.clean(r)
 	default:
 		h.gpu(r)
 	}
@@ -201,6 +203,7 @@ func (h *helper) note(what, function string, ret nvml.Return) {
 // words are NVML's for a return code; its own function for that may be absent, too.
 func words(ret nvml.Return) string {
 	table := map[nvml.Return]string{
+		nvml.SUCCESS:             "done",
 		nvml.ERROR_UNINITIALIZED: "not initialised", nvml.ERROR_INVALID_ARGUMENT: "invalid argument", nvml.ERROR_NOT_SUPPORTED: "not supported",
 		nvml.ERROR_NO_PERMISSION: "no permission", nvml.ERROR_NOT_FOUND: "not found", nvml.ERROR_INSUFFICIENT_SIZE: "insufficient size",
 		nvml.ERROR_INSUFFICIENT_POWER: "external power cables are not attached", nvml.ERROR_DRIVER_NOT_LOADED: "driver not loaded",

@@ -31,6 +31,8 @@ type request struct {
 	// Peers are the addresses of GPUs that are to be asked how they reach each other: Over NVLink, or else by PCIe.
 	Peers  []string `json:"peers,omitempty"`
 	NVLink bool     `json:"nvlink,omitempty"`
+	// Clean has the GPU of PCI put back.
+	Clean *fleet.CleanGPUs `json:"clean,omitempty"`
 }
 
 // message is one line on the child's standard output: exactly one field is set.
@@ -41,6 +43,7 @@ type message struct {
 	Survey  *survey                      `json:"survey,omitempty"`
 	GPU     *fleet.GPU                   `json:"gpu,omitempty"`
 	Peers   map[string]map[string]string `json:"peers,omitempty"`
+	Cleaned *fleet.GPUCleaned            `json:"cleaned,omitempty"`
 	Missing *fleet.Missing               `json:"missing,omitempty"`
 	// Failed ends an answer: nothing could be opened.
 	Failed *failure `json:"failed,omitempty"`
@@ -86,7 +89,7 @@ func decodeMessage(line []byte) (message, error) {
 		return m, errors.New("more than a message in one line")
 	}
 	set := 0
-	for _, there := range []bool{m.Call != "", m.Survey != nil, m.GPU != nil, m.Peers != nil, m.Missing != nil, m.Failed != nil, m.Done} {
+	for _, there := range []bool{m.Call != "", m.Survey != nil, m.GPU != nil, m.Peers != nil, m.Cleaned != nil, m.Missing != nil, m.Failed != nil, m.Done} {
 		if there {
 			set++
 		}
@@ -99,6 +102,9 @@ func decodeMessage(line []byte) (message, error) {
 	}
 	if g := m.GPU; g != nil && (g.Index < 0 || g.Index > 255 || len(g.NVLinks) > 64 || len(g.Processes) > 4096) {
 		return m, errors.New("a GPU that cannot be")
+	}
+	if c := m.Cleaned; c != nil && (c.Index < -1 || c.Index > 255 || len(c.Settings) > 64 || len(c.Faults) > 4096) {
+		return m, errors.New("a cleaned GPU that cannot be")
 	}
 	if s := m.Survey; s != nil && (s.GPUs < 0 || s.GPUs > 255) {
 		return m, fmt.Errorf("%d GPUs", s.GPUs)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -23,24 +24,41 @@ func gpuHelper(p *program) *cobra.Command {
 
 // readGPUs reads GPUs: on this machine with the library that a pack brought, else the system's; in a recording with one that answers as its nvml.conf says.
 func readGPUs(ctx context.Context, files sysfs.Tree, pci []fleet.PCI) (*fleet.GPUDriver, []fleet.GPU, []fleet.Missing) {
-	opts := gpu.Options{Files: files}
-	var missing []fleet.Missing
+	opts, done, missing := gpuOptions(ctx, files)
+	defer func() { _ = done() }() // a folder that stays behind is no finding about a machine
+	r := gpu.Read(ctx, opts, pci)
+	return r.Driver, r.GPUs, append(r.Missing, missing...)
+}
+
+// cleanGPUs puts GPUs back, found as by readGPUs.
+func cleanGPUs(ctx context.Context, root string, pci []fleet.PCI, want fleet.CleanGPUs) fleet.GPUCleaning {
+	opts, done, missing := gpuOptions(ctx, sysfs.New(root))
+	if len(missing) > 0 {
+		return fleet.GPUCleaning{Unseen: missing[0].Why}
+	}
+	out := gpu.Clean(ctx, opts, pci, want)
+	if err := done(); err != nil {
+		out.Unseen = fmt.Sprintf("what was set cannot be kept: %v", err)
+	}
+	return out
+}
+
+// gpuOptions says which library answers for the GPUs, and what has to be done after it was asked.
+func gpuOptions(ctx context.Context, files sysfs.Tree) (opts gpu.Options, done func() error, missing []fleet.Missing) {
+	opts, done = gpu.Options{Files: files}, func() error { return nil }
 	if files.Live() {
 		opts.Library = packLibrary(agent.DefaultPacks)
 	} else {
-		library, done, err := fixtureLibrary(ctx, files.Path())
-		defer func() { _ = done() }() // a folder that stays behind is no finding about a machine
-		if err != nil {
+		var err error
+		if opts.Library, done, err = fixtureLibrary(ctx, files.Path()); err != nil {
 			missing = append(missing, fleet.Missing{What: "gpus nvml.conf", Why: err.Error()})
 		}
-		opts.Library = library
 	}
 	// A recording without a library must not be answered for by this machine's GPUs.
 	if gpu.WithNVIDIA && (files.Live() || opts.Library != "") {
 		opts.Helper = []string{"/proc/self/exe", "agent", "gpu-helper"}
 	}
-	r := gpu.Read(ctx, opts, pci)
-	return r.Driver, r.GPUs, append(r.Missing, missing...)
+	return opts, done, missing
 }
 
 // packLibrary finds NVIDIA's library in the packs, at their root or where distributions have it, or "".

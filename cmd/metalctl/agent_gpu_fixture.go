@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,8 @@ import (
 	"github.com/metalctl/metalctl/fixtures/nvml"
 )
 
-// fixtureLibrary makes a library that answers as the nvml.conf below root says, in a folder of its own that done takes away. "" where there is no such file.
+// fixtureLibrary makes a library that answers as the nvml.conf below root says, in a folder of its own that done takes away; what was set meanwhile is kept in
+// that file. "" where there is no such file.
 func fixtureLibrary(ctx context.Context, root string) (library string, done func() error, err error) {
 	done = func() error { return nil }
 	conf, err := os.ReadFile(filepath.Join(root, nvml.ConfName))
@@ -27,9 +29,15 @@ func fixtureLibrary(ctx context.Context, root string) (library string, done func
 	if err != nil {
 		return "", done, fmt.Errorf("make a folder for the fixture library: %w", err)
 	}
-	done = func() error { return os.RemoveAll(dir) }
+	done = func() error {
+		now, err := os.ReadFile(filepath.Join(dir, nvml.ConfName))
+		if err == nil && !bytes.Equal(now, conf) {
+			err = os.WriteFile(filepath.Join(root, nvml.ConfName), now, 0o644)
+		}
+		return errors.Join(err, os.RemoveAll(dir))
+	}
 	if library, err = nvml.Serve(ctx, dir, conf); err != nil {
-		return "", func() error { return nil }, errors.Join(err, done())
+		return "", func() error { return nil }, errors.Join(err, os.RemoveAll(dir))
 	}
 	return library, done, nil
 }

@@ -28,6 +28,8 @@ type classFile struct {
 		// AcceptFormat lets an NVMe Format with secure erase count as a purge.
 		AcceptFormat bool `json:"accept_format,omitempty"`
 	} `json:"erase" required:"true"`
+	// Clean is what cleaning is to reach beyond the disks.
+	Clean fleet.CleanPolicy `json:"clean,omitzero"`
 	// PowerOffAvailable powers nodes off while nobody uses them; otherwise the agent stays up.
 	PowerOffAvailable bool `json:"power_off_available,omitempty"`
 	// Packs are what the agent fetches before it works, each NAME@VERSION, or sha256: and a digest.
@@ -39,13 +41,13 @@ type classFile struct {
 func (c classFile) class() fleet.Class {
 	return fleet.Class{
 		Name: c.Name, Expect: c.Expect,
-		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk,
+		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk,
 	}
 }
 
 // printClassFile writes a class as the file that `class apply` takes.
 func printClassFile(w io.Writer, c fleet.Class) error {
-	f := classFile{Kind: "Class", Name: c.Name, Expect: c.Expect, BurnIn: c.BurnIn, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk}
+	f := classFile{Kind: "Class", Name: c.Name, Expect: c.Expect, BurnIn: c.BurnIn, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk}
 	f.Erase.Level, f.Erase.AcceptFormat = c.EraseLevel, c.AcceptFormat
 	j, err := json.Marshal(f)
 	if err != nil {

@@ -32,7 +32,7 @@ type Traces struct {
 }
 
 // touching are the steps that deal with a component.
-var touching = []string{step.EraseDisks, step.VerifyErase, step.CleanBoot}
+var touching = []string{step.EraseDisks, step.VerifyErase, step.CleanBoot, step.CleanGPUs}
 
 // Began reports whether a plan run came so far that there is something to record: one whose agent never booted leaves the machine as it was.
 func Began(op fleet.Operation) bool {
@@ -70,14 +70,14 @@ func (c *composer) add(x fleet.CleanedComponent) {
 	c.list = append(c.list, x)
 }
 
-// run is the journal's line of a step, with its evidence and attachment laid together; nil where the plan has no such step.
+// run is the journal's line of a step, the last of several, with its evidence and attachment laid together; nil where the plan has no such step.
 type run struct {
 	fleet.StepRun
 	seen map[string]json.RawMessage
 }
 
 func (c *composer) run(name string) *run {
-	for _, r := range c.Operation.Steps {
+	for _, r := range slices.Backward(c.Operation.Steps) {
 		if r.Name != name {
 			continue
 		}

@@ -142,6 +142,37 @@ func TestWhatIsNotShownIsNotCleaned(t *testing.T) {
 	}
 }
 
+func TestGPUs(t *testing.T) {
+	used := int64(1 << 20)
+	gpu := fleet.GPUCleaned{PCIAddress: "0000:18:00.0", Serial: "G1", Whole: true, MemoryUsedBytes: &used,
+		Settings: []fleet.GPUSetting{{Name: "MIG", Before: "on", Asked: "off", Said: "done", After: "off"}, {Name: "persistence", Before: "off", Asked: "off", After: "off"}}}
+	for name, c := range map[string]struct {
+		change func(*fleet.GPUCleaning)
+		result fleet.CleanResult
+		text   string
+	}{
+		"put back":         {func(*fleet.GPUCleaning) {}, fleet.CleanDone, "MIG was on, is off; persistence off; 1048576 bytes in use"},
+		"as it should be":  {func(g *fleet.GPUCleaning) { g.GPUs[0].Settings = g.GPUs[0].Settings[1:] }, fleet.CleanChecked, "persistence off; 1048576 bytes in use"},
+		"a fault":          {func(g *fleet.GPUCleaning) { g.GPUs[0].Faults = []string{"process 1 uses it"} }, fleet.CleanFailed, "process 1 uses it"},
+		"not gone through": {func(g *fleet.GPUCleaning) { g.GPUs[0].Whole = false }, fleet.CleanFailed, "not gone through whole"},
+		"no driver":        {func(g *fleet.GPUCleaning) { *g = fleet.GPUCleaning{Unseen: "no driver"} }, fleet.CleanNotDone, "not looked at: no driver"},
+		"another address":  {func(g *fleet.GPUCleaning) { g.GPUs[0].PCIAddress = "0000:99:00.0" }, fleet.CleanNotDone, "clean-gpus recorded nothing of it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := machine(t)
+			x.Inventory.GPUs[0].PCIAddress = "0000:18:00.0"
+			did := fleet.GPUCleaning{Driver: "570", GPUs: []fleet.GPUCleaned{gpu}}
+			c.change(&did)
+			x.Attachments["g"] = raw(t, did)
+			x.Operation.Steps = append(x.Operation.Steps, fleet.StepRun{Name: step.CleanGPUs, State: fleet.StepFinished, Evidence: raw(t, map[string]any{"blob": "g"})})
+			got := find(t, Compose(x), "gpu/5")
+			if got.Result != c.result || got.ReadBack+got.Why != c.text && !strings.Contains(got.Why, c.text) {
+				t.Errorf("%+v, want %s %q", got, c.result, c.text)
+			}
+		})
+	}
+}
+
 func TestTwoNamespacesOfADriveAreTwoLines(t *testing.T) {
 	x := machine(t)
 	x.Operation.Steps[1].Params = raw(t, step.EraseParams{Level: "clear", Accepted: []fleet.AcceptedDevice{{Serial: "B"}, {Serial: "B"}}})

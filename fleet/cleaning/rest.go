@@ -52,9 +52,7 @@ func (c *composer) rest() {
 		return
 	}
 	open("firmware/variables", "", "", "other variables than boot entries are not looked at")
-	for i, g := range inv.GPUs {
-		open(verdict.Component(inv, i), firstOf(g.Serial, g.UUID, g.PCIAddress), g.Model, "no step deals with GPUs")
-	}
+	c.gpus()
 	for _, h := range inv.HCAs {
 		open("hca/"+h.Name, firstOf(string(h.NodeGUID), h.Serial, h.PCIAddress), h.Type, "no step deals with HCAs")
 	}

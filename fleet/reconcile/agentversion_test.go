@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -12,11 +13,11 @@ import (
 	"github.com/metalctl/metalctl/fleet/step"
 )
 
-// newStep lets a step of the catalogue need an agent of version 2, which no machine of these tests has.
+// newStep lets a step of the catalogue need a newer agent than the machines of these tests have.
 func newStep(t *testing.T, name string) {
 	t.Helper()
 	i := slices.IndexFunc(step.Catalogue, func(s step.Step) bool { return s.Name == name })
-	step.Catalogue[i].Agent = 2
+	step.Catalogue[i].Agent = api.AgentVersion + 1
 	t.Cleanup(func() { step.Catalogue[i].Agent = 0 })
 }
 
@@ -40,7 +41,7 @@ func TestStepThatTheAgentDoesNotKnow(t *testing.T) {
 	if r.Try != 1 {
 		t.Errorf("it was tried %d times", r.Try)
 	}
-	if f := n.Fault("MC-FAULT-INSPECT", "plan/inspect"); f == nil || !strings.Contains(f.Evidence, "needs an agent that speaks version 2") {
+	if f := n.Fault("MC-FAULT-INSPECT", "plan/inspect"); f == nil || !strings.Contains(f.Evidence, fmt.Sprintf("needs an agent that speaks version %d", api.AgentVersion+1)) {
 		t.Errorf("faults %+v", n.Faults)
 	}
 
@@ -49,9 +50,9 @@ func TestStepThatTheAgentDoesNotKnow(t *testing.T) {
 	if up, _ := w.Machine.Up(w.Node, boots); !up {
 		t.Fatal("the agent went away, so that this shows nothing")
 	}
-	w.Machine.Speaks = 2
+	w.Machine.Speaks = api.AgentVersion + 1
 	ask(api.VerbRetry)
-	if n, op = w.Read(); op.State != fleet.OperationDone || n.Boot.Generation != boots+1 || n.Boot.Speaks() != 2 {
+	if n, op = w.Read(); op.State != fleet.OperationDone || n.Boot.Generation != boots+1 || n.Boot.Speaks() != api.AgentVersion+1 {
 		t.Errorf("tried again: %s, boot %d that speaks %d", op.State, n.Boot.Generation, n.Boot.Speaks())
 	}
 	if n.Fault("MC-FAULT-INSPECT", "plan/inspect") != nil {

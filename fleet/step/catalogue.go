@@ -20,6 +20,7 @@ const (
 	EraseDisks    = "erase-disks"
 	VerifyErase   = "verify-erase"
 	CleanBoot     = "clean-boot-entries"
+	CleanGPUs     = "clean-gpus"
 	WriteImage    = "write-image"
 	VerifyImage   = "verify-image"
 	ConfigDrive   = "config-drive"
@@ -60,6 +61,8 @@ var Catalogue = []Step{
 		Doc: "Reads samples and both ends of every accepted device back and fails where old data or signatures are left."},
 	{Name: CleanBoot, Uses: []Use{Clean}, Side: InBand, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 3,
 		Doc: "Removes the firmware boot entries that earlier deployments left."},
+	{Name: CleanGPUs, Uses: []Use{Clean}, Side: InBand, Agent: 2, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 2,
+		Doc: "Puts MIG, ECC, compute mode, persistence, clocks and power limit of every GPU back, reads them back, and fails where a process or memory in use is left; without a driver it says so."},
 	{Name: WriteImage, Uses: []Use{Deploy, Rebuild}, Side: InBand, Destroys: true, OnCrash: Redo, Abort: AbortNow, Limit: 2 * time.Hour, Tries: 3,
 		Doc: "Streams the image to the root disk while its digest is verified; a truncated or altered stream fails."},
 	{Name: VerifyImage, Uses: []Use{Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Hour, Tries: 2, Observes: true,

@@ -239,6 +239,11 @@ func (c *composer) clean(f PlanFacts) error {
 	c.look("the devices are looked at once more before any is erased")
 	c.erase(f, "")
 	c.step(CleanBoot, "entries of earlier systems lead nowhere now", nil)
+	if f.Class.HasGPUs() {
+		c.step(CleanGPUs, "the class has GPUs, and a tenant may have left settings or processes on them", f.Class.Clean.GPUs.Filled())
+		c.step(Inventory, "what was put back is seen", nil)
+		c.step(CompareClass, "what a tenant left on a GPU was a difference, and is none now", nil)
+	}
 	if f.Class.PowerOffAvailable {
 		c.step(AgentPowerOff, "the class wants available nodes off", nil)
 		c.step(PowerOff, "off is what the BMC reads back", PowerParams{WaitSeconds: 60})

@@ -24,6 +24,8 @@ func NewParams(name string) any {
 		return &ConfigDriveParams{}
 	case BootEntry:
 		return &RootParams{}
+	case CleanGPUs:
+		return &fleet.CleanGPUs{}
 	case FetchPacks:
 		return &PacksParams{}
 	}
