@@ -74,7 +74,7 @@ func (l logged) lacks(line string) string {
 	if a[fleet.LogNode] != "" && about == "" {
 		return "carries a node that there is not"
 	}
-	if strings.HasPrefix(a["type"], "operation.") && a["type"] != "operation.refused" && a[fleet.LogOperation] == "" {
+	if strings.HasPrefix(a["type"], "operation.") && a[fleet.LogOperation] == "" {
 		return "tells of an operation and does not carry it"
 	}
 	for _, s := range step.Catalogue {

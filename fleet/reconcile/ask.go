@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -125,11 +126,8 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 // askable asks the table, and refuses a second wish beside one that waits or runs; a release comes through all the same.
 func (v *view) askable(verb fleet.Verb, f fleet.Facts) error {
 	n := v.node.v
-	if n.Protected {
-		switch verb {
-		case fleet.VerbRelease, fleet.VerbRebuild, fleet.VerbClean, fleet.VerbAccept, fleet.VerbRetire:
-			return fleet.Errorf(fleet.Refused, "MC-NODE-PROTECTED", "%s is protected against %s", n.Name, verb).WithHint("metalctl node unprotect %s", n.Name)
-		}
+	if err := guarded(n, verb); err != nil {
+		return err
 	}
 	if n.Hold != nil && verb != fleet.VerbRelease {
 		return fleet.Errorf(fleet.Refused, "MC-NODE-HELD", "%s is held by %s: %s", n.Name, n.Hold.By, n.Hold.Reason).WithHint("metalctl node unhold %s", n.Name)
@@ -156,6 +154,14 @@ func (v *view) askable(verb fleet.Verb, f fleet.Facts) error {
 		return fleet.Errorf(fleet.Conflict, fleet.CodeOf(err), "%s: %w", n.Name, err).WithHint("metalctl node explain %s", n.Name)
 	}
 	return fmt.Errorf("%s: %w", n.Name, err)
+}
+
+// guarded refuses what a protected node does not let be done to it.
+func guarded(n *fleet.Node, verb fleet.Verb) error {
+	if !n.Protected || !slices.Contains(protectedAgainst, verb) {
+		return nil
+	}
+	return fleet.Errorf(fleet.Refused, "MC-NODE-PROTECTED", "%s is protected against %s", n.Name, verb).WithHint("metalctl node unprotect %s", n.Name)
 }
 
 // barred is the fault that a person has to deal with before the verb may boot the machine or erase it, or nil. An inspection through the BMC alone only reads.

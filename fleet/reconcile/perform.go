@@ -200,11 +200,15 @@ func (l *Loop) take(v *view, op fleet.Operation) {
 	v.event("operation.created", "%s: %s planned with %d steps, asked by %s", v.node.v.Name, op.Use, len(op.Steps), op.By)
 }
 
-// unplannable ends a wish, or a working state, for which there is no plan.
+// unplannable ends a wish, or a working state, for which there is no plan. Whoever was promised the wish's operation reads in it why it never began.
 func (l *Loop) unplannable(v *view, use step.Use, err error) error {
 	n := v.node.v
-	if n.Wish != nil {
-		v.event("operation.refused", "%s: %s cannot be planned: %v", n.Name, n.Wish.Verb, err)
+	if w := n.Wish; w != nil {
+		op := step.Begin(step.Plan{Use: use}, w.Operation, *n, w.Verb, w.By, n.Lease, v.now)
+		op.State, op.EndedAt, op.Error = fleet.OperationAborted, v.now, unbegun(n, err)
+		v.op = doc[fleet.Operation]{key: fleet.KeyOf(fleet.KindOperation, op.ID), v: &op}
+		v.event("operation.refused", "%s: %s cannot be planned: %v", n.Name, w.Verb, err)
+		v.events[len(v.events)-1].Subject = v.op.key
 		if m := v.member(); m != nil && (use == step.Deploy || use == step.Resume) {
 			v.setMember(m, fleet.MemberFailed, cut(err.Error(), 200))
 		}
@@ -215,7 +219,8 @@ func (l *Loop) unplannable(v *view, use step.Use, err error) error {
 	return v.giveUp(use, err.Error())
 }
 
-// enter makes the wish's transition. Where the table refuses it by now, the operation has failed and the node stays as it is.
+// enter makes the wish's transition. Where the table refuses it by now, somebody else was first with a brake or another wish: nothing has begun and nothing is
+// wrong with the node, so the operation is aborted, with the reason and what to type, and the node stays as it is.
 func (l *Loop) enter(v *view, m Move) error {
 	n, op := v.node.v, v.op.v
 	f := v.guards(op.Verb)
@@ -228,12 +233,18 @@ func (l *Loop) enter(v *view, m Move) error {
 	n.Wish = nil
 	if op.Verb == fleet.VerbRelease && n.State == fleet.Releasing || op.Verb == fleet.VerbAccept && n.State == fleet.Cleaning {
 		v.event("operation.started", "%s: %s goes on", n.Name, op.Use)
-	} else if err := v.move(op.Verb, f, op.By, m.Why); err != nil {
-		if m := v.member(); m != nil && (op.Verb == fleet.VerbDeploy || op.Verb == fleet.VerbResume) {
-			v.setMember(m, fleet.MemberFailed, cut(err.Error(), 200))
+	} else {
+		err := guarded(n, op.Verb)
+		if err == nil {
+			err = v.move(op.Verb, f, op.By, m.Why)
 		}
-		v.end(fleet.OperationFailed, fleet.ProblemOf(err))
-		return nil
+		if err != nil {
+			if m := v.member(); m != nil && (op.Verb == fleet.VerbDeploy || op.Verb == fleet.VerbResume) {
+				v.setMember(m, fleet.MemberFailed, cut(err.Error(), 200))
+			}
+			v.end(fleet.OperationAborted, unbegun(n, err))
+			return nil
+		}
 	}
 	if m := v.member(); m != nil {
 		switch step.Use(op.Use) {
@@ -251,6 +262,15 @@ func (l *Loop) enter(v *view, m Move) error {
 	}
 	op.State, op.StartedAt, op.Generation = fleet.OperationRunning, v.now, n.Boot.Generation
 	return nil
+}
+
+// unbegun is why a wish that was allowed when it was asked comes to nothing by now, and what to type.
+func unbegun(n *fleet.Node, refused error) *fleet.Problem {
+	p := fleet.ProblemOf(refused)
+	if p.Hint == "" {
+		p.Hint = "metalctl node explain " + n.Name
+	}
+	return p
 }
 
 func powersOff(op fleet.Operation) bool {
