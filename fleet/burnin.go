@@ -198,6 +198,9 @@ type CheckLimit struct {
 	Source  string  `json:"source"`
 }
 
+// BurnReportVersion is that of reports that are written; a reader refuses newer ones.
+const BurnReportVersion = 1
+
 // BurnReport is what a burn-in came to.
 type BurnReport struct {
 	Version   int         `json:"version"`
@@ -243,6 +246,10 @@ type BurnedPart struct {
 	Model     string `json:"model,omitempty"`
 	Serial    string `json:"serial,omitempty"`
 	Firmware  string `json:"firmware,omitempty"`
+	// PCIAddress is where it sits: rails name GPUs by it.
+	PCIAddress string `json:"pci_address,omitempty"`
+	// NVLinks is how many a GPU has, up or not.
+	NVLinks int `json:"nvlinks,omitempty"`
 }
 
 // StageRun is one stage as it ran.
