@@ -141,6 +141,14 @@ type Series struct {
 	Max  []*float64 `json:"max"`
 }
 
+// Sample is one reading of a value that changes all the time; Series is what many come to.
+type Sample struct {
+	Name      string  `json:"name"`
+	Component string  `json:"component"`
+	Unit      string  `json:"unit"`
+	Value     float64 `json:"value"`
+}
+
 // Untold is a check that told nothing. A cause that lies in the platform condemns no component.
 type Untold struct {
 	Check     string `json:"check"`

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/metalctl/metalctl/agent/kmsg"
 	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -41,7 +42,7 @@ func TestThreadsAreOfASocket(t *testing.T) {
 	}
 	r := &reading{fs: sysfs.New(dir), inv: &fleet.Inventory{}}
 	for from, want := range map[string]string{"thread/12/bank/7": "cpu/1/bank/7", "thread/12": "cpu/1", "thread/13/bank/7": "thread/13/bank/7", "dimm/A1": "dimm/A1"} {
-		if got := r.component(from); got != want {
+		if got := kmsg.Component(r.inv, from, r.socket); got != want {
 			t.Errorf("%s is %s, want %s", from, got, want)
 		}
 	}
