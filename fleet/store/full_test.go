@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,62 +15,10 @@ import (
 	"github.com/metalctl/metalctl/fleet/store"
 )
 
-// smallDisk mounts an ext4 file system of a few MiB and returns where.
-func smallDisk(t *testing.T, mib int) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("slow: makes a file system")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to mount a small file system")
-	}
-	dir := t.TempDir()
-	image, mount := filepath.Join(dir, "disk"), filepath.Join(dir, "mnt")
-	if err := os.Mkdir(mount, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{
-		{"truncate", "-s", fmt.Sprintf("%dM", mib), image},
-		{"mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image},
-		{"mount", "-o", "loop", image, mount},
-	} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("%v: %v: %s", args, err, out)
-		}
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", mount).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return mount
-}
-
-// fill writes a file until the disk is full and returns what frees it again.
-func fill(t *testing.T, dir string) (free func()) {
-	t.Helper()
-	name := filepath.Join(dir, "filler")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for size := 1 << 20; size >= 512; {
-		if _, err := f.Write(make([]byte, size)); err != nil {
-			size /= 2
-		}
-	}
-	f.Close()
-	return func() {
-		if err := os.Remove(name); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
 // TestFullDisk fills the disk and tries each kind of write: each says so, nothing acknowledged is lost, and all goes on once there is space.
 func TestFullDisk(t *testing.T) {
 	ctx := context.Background()
-	disk := smallDisk(t, 12)
+	disk := contract.SmallDisk(t, 12)
 	dir := filepath.Join(disk, "data")
 	db, err := store.Open(dir, store.Options{Key: contract.TestKey()})
 	if err != nil {
@@ -83,7 +29,7 @@ func TestFullDisk(t *testing.T) {
 	if err := db.FlushTimeline(); err != nil {
 		t.Fatal(err)
 	}
-	free := fill(t, disk)
+	free := contract.Fill(t, disk)
 
 	acknowledged, refused := 0, 0
 	for i := 0; i < 200 && refused < 5; i++ {
@@ -152,9 +98,9 @@ func TestFullDisk(t *testing.T) {
 
 // TestFullDiskAtOpen: neither a first start nor a migration leaves something half-done on a full disk.
 func TestFullDiskAtOpen(t *testing.T) {
-	disk := smallDisk(t, 4)
+	disk := contract.SmallDisk(t, 4)
 	dir := filepath.Join(disk, "data")
-	free := fill(t, disk)
+	free := contract.Fill(t, disk)
 	if db, err := store.Open(dir, store.Options{Key: contract.TestKey()}); err == nil {
 		db.Close()
 		t.Fatal("opened a new store on a full disk")
@@ -169,7 +115,7 @@ func TestFullDiskAtOpen(t *testing.T) {
 	put(t, db, "x/a", strings.Repeat("v", 100<<10))
 	db.Close()
 
-	free = fill(t, disk)
+	free = contract.Fill(t, disk)
 	_, err = store.Open(dir, store.Options{Key: contract.TestKey()}.WithSchema(2, nil))
 	wantCode(t, err, fleet.Unavailable, "MC-STORE-FULL")
 	if left, _ := filepath.Glob(filepath.Join(dir, "backups", "*")); len(left) > 0 {
