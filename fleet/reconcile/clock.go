@@ -16,6 +16,9 @@ type trusted struct {
 	wall  time.Time     // guarded by mu: where it began
 	mono  time.Duration // guarded by mu
 	drift time.Duration // guarded by mu: the wall clock's last known distance from the other
+	// low is the furthest that the wall clock was seen behind the other, 0 where it was not or has come back to it; guarded by mu. An end that was given
+	// meanwhile is dated by a clock that stood there.
+	low time.Duration
 
 	resumed bool // guarded by mu: the last process's record was looked at
 	kept    time.Duration
@@ -79,13 +82,17 @@ func (t *trusted) earlier(wall time.Time, mono time.Duration) (now time.Time, st
 	return now, stepped
 }
 
-// both compares the clocks; mu is held.
+// both compares the clocks; mu is held. The time is that of the earlier one, or of where the wall clock once stood.
 func (t *trusted) both(wall time.Time, mono time.Duration) (now time.Time, drift time.Duration) {
 	other := t.wall.Add(mono - t.mono)
-	if drift = wall.Round(0).Sub(other); drift > 0 {
-		return other, drift
+	drift = wall.Round(0).Sub(other)
+	switch {
+	case drift > -stepAt && drift < stepAt:
+		t.low = 0
+	case drift < t.low:
+		t.low = drift
 	}
-	return wall.Round(0), drift
+	return other.Add(min(drift, t.low)), drift
 }
 
 // since is how long ago a line was written that the wall clock of then dates. It may have been set between the two, or jumped while no server ran: of the ages that

@@ -6,6 +6,7 @@ import (
 
 	"github.com/metalctl/metalctl/fixtures/contract"
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
 )
 
 // waiting is a node in its grace time of 72 hours.
@@ -81,4 +82,34 @@ func TestClockSetBack(t *testing.T) {
 	wantState(t, w, fleet.Grace)
 	w.Set = 0
 	keeps(t, w, "released while the clock stood too early")
+}
+
+// TestEndGivenWhileTheClockStoodTooEarly: a lease is not ended early by a clock that is set ahead after it was given its end; one that is set right again is believed.
+func TestEndGivenWhileTheClockStoodTooEarly(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  time.Duration
+		ends bool
+	}{"set ahead": {149 * time.Hour, false}, "set right again": {0, true}} {
+		t.Run(name, func(t *testing.T) {
+			w := available(t)
+			id := leased(t, w, nil)
+			w.Set = -39 * time.Hour
+			w.Settle(time.Minute)
+			until := w.Clock.Add(w.Set + 24*time.Hour)
+			if _, err := w.Loop.ExtendLease(t.Context(), id, api.LeaseExtend{Until: until}, "tester"); err != nil {
+				t.Fatal(err)
+			}
+			w.Settle(time.Minute)
+			w.Set = c.set
+			w.Settle(time.Minute)
+			if l := readLease(t, w, id); l.State.Over() != c.ends {
+				t.Fatalf("the lease is %s, its end %s, the clock says %s", l.State, until, w.Clock.Add(w.Set))
+			}
+			w.Clock = w.Clock.Add(25 * time.Hour)
+			w.Settle(time.Hour)
+			if l := readLease(t, w, id); !l.State.Over() {
+				t.Errorf("a day later the lease is %s", l.State)
+			}
+		})
+	}
 }
