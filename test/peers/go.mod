@@ -4,7 +4,10 @@ go 1.26.3
 
 require (
 	github.com/bmc-toolbox/bmclib/v2 v2.3.5
+	github.com/joshdk/go-junit v1.0.0
 	github.com/metalctl/metalctl v0.0.0
+	github.com/owenrumney/go-sarif/v3 v3.3.1
+	github.com/xeipuuv/gojsonschema v1.2.0
 )
 
 require (
@@ -24,6 +27,8 @@ require (
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/satori/go.uuid v1.2.0 // indirect
 	github.com/stmcginnis/gofish v0.25.0 // indirect
+	github.com/xeipuuv/gojsonpointer v0.0.0-20180127040702-4e3ac2762d5f // indirect
+	github.com/xeipuuv/gojsonreference v0.0.0-20180127040603-bd5ef7bd5415 // indirect
 	go.opentelemetry.io/otel v1.29.0 // indirect
 	go.opentelemetry.io/otel/trace v1.29.0 // indirect
 	golang.org/x/net v0.60.0 // indirect
