@@ -24,8 +24,8 @@ type Machine struct {
 	Samplers []Sampler
 	// Logs are the kernel's logs to follow: kmsg.Device, or recordings.
 	Logs []string
-	// Files are those of the machine; the logs' threads are looked up there.
-	Files sysfs.Tree
+	// Files are the kernel's of the machine, Simulated those of parts that are read in place of this machine's; its zero value is none.
+	Files, Simulated sysfs.Tree
 	// Fixture and Speed are the part's fields of these names.
 	Fixture string
 	Speed   int
@@ -43,6 +43,9 @@ type Load struct {
 	For time.Duration
 	// Speed is how much faster than the clock that time goes, at least 1.
 	Speed int
+	// Bytes is how much data each part is to see: a fixture whose time goes faster moves as much as is of use, and says what time that took. 0 is as much as
+	// fits into the time.
+	Bytes int64
 	Round int
 	// Before is the machine as it was read.
 	Before *fleet.Inventory

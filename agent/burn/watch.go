@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/agent/kmsg"
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -135,7 +136,7 @@ func (r *run) watch(ctx context.Context) <-chan struct{} {
 			})
 		})
 	}
-	for _, s := range r.m.Samplers {
+	for _, s := range r.samplers() {
 		all.Go(func() {
 			r.each(ctx, "samples "+s.Name, func() error {
 				got, err := s.Read(ctx)
@@ -152,6 +153,17 @@ func (r *run) watch(ctx context.Context) <-chan struct{} {
 		close(done)
 	}()
 	return done
+}
+
+// samplers are those that were handed in, and the kernel's attributes.
+func (r *run) samplers() []Sampler {
+	out := slices.Clone(r.m.Samplers)
+	for _, files := range []sysfs.Tree{r.m.Files, r.m.Simulated} {
+		if files != (sysfs.Tree{}) {
+			out = append(out, Sampler{"kernel", newMeters(files, r.part.Before).read})
+		}
+	}
+	return out
 }
 
 // each calls f now and then once a period until ctx ends. One that panics is not called again; an error is told once.

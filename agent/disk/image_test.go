@@ -408,7 +408,7 @@ func TestReadBackSeesOneChangedByte(t *testing.T) {
 // fixed is a content of one block.
 func fixed(text string) Content {
 	return func(_ context.Context, yield func(images.Extent) error) (images.Result, error) {
-		b := alignedBytes(4096)
+		b := AlignedBytes(4096)
 		copy(b, text)
 		return images.Result{DiskBytes: 4096}, yield(images.Extent{Len: 4096, Data: b})
 	}

@@ -13,7 +13,8 @@ import (
 	"github.com/metalctl/metalctl/images"
 )
 
-func alignedBytes(size int) []byte { return images.AlignedBytes(size) }
+// AlignedBytes returns memory for direct I/O.
+func AlignedBytes(size int) []byte { return images.AlignedBytes(size) }
 
 // makeRoom lets as many goroutines compute as there are cores while calls more are in the kernel. A direct read or write keeps one of Go's processors until
 // the runtime's monitor takes it away, up to 10 ms later; on a machine with few cores the hash would wait for that. It never lowers the number.
@@ -36,7 +37,7 @@ func (h *handle) ReadAt(p []byte, off int64) (int, error) {
 	from, to := h.down(off), h.up(off+int64(len(p)))
 	buf := p
 	if from != off || to-from != int64(len(p)) || !isAligned(p) {
-		buf = alignedBytes(int(to - from))
+		buf = AlignedBytes(int(to - from))
 	}
 	if n, err := h.f.ReadAt(buf, from); err != nil {
 		return 0, fmt.Errorf("read %d bytes at %d of %s (got %d): %w", len(buf), from, h.dev, n, err)
@@ -60,13 +61,13 @@ func (h *handle) WriteAt(p []byte, off int64) (int, error) {
 	if from != off || to-from != int64(len(p)) {
 		h.edge.Lock()
 		defer h.edge.Unlock()
-		buf = alignedBytes(int(to - from))
+		buf = AlignedBytes(int(to - from))
 		if _, err := h.ReadAt(buf, from); err != nil {
 			return 0, err
 		}
 		copy(buf[off-from:], p)
 	} else if !isAligned(p) {
-		buf = alignedBytes(len(p))
+		buf = AlignedBytes(len(p))
 		copy(buf, p)
 	}
 	if n, err := h.f.WriteAt(buf, from); err != nil {
@@ -148,7 +149,7 @@ func blkzeroout(fd uintptr, off, n int64) error {
 
 // overwrite writes zeros.
 func (h *handle) overwrite(off, n int64) error {
-	buf := alignedBytes(int(min(n, 4<<20)))
+	buf := AlignedBytes(int(min(n, 4<<20)))
 	for end := off + n; off < end; off += int64(len(buf)) {
 		buf = buf[:min(int64(len(buf)), end-off)]
 		if _, err := h.WriteAt(buf, off); err != nil {

@@ -127,7 +127,7 @@ type controller struct {
 }
 
 func identifyController(ctx context.Context, a Admin) (controller, error) {
-	b := alignedBytes(4096)
+	b := AlignedBytes(4096)
 	if err := a.Admin(ctx, Command{Opcode: opIdentify, CDW10: 1, Data: b}); err != nil {
 		return controller{}, fmt.Errorf("identify controller: %w", err)
 	}
@@ -154,7 +154,7 @@ func parseController(b []byte) controller {
 // namespaces returns the active and the allocated namespace ids; without namespace management they are the same.
 func namespaces(ctx context.Context, a Admin, c controller) (active, allocated []uint32, err error) {
 	list := func(cns uint32) ([]uint32, error) {
-		b := alignedBytes(4096)
+		b := AlignedBytes(4096)
 		if err := a.Admin(ctx, Command{Opcode: opIdentify, CDW10: cns, Data: b}); err != nil {
 			return nil, fmt.Errorf("list namespaces: %w", err)
 		}
@@ -180,7 +180,7 @@ func namespaces(ctx context.Context, a Admin, c controller) (active, allocated [
 
 // formatOf returns the namespace's present LBA format, as Format's CDW10 wants it, so that the sector size stays.
 func formatOf(ctx context.Context, a Admin) (uint32, error) {
-	b := alignedBytes(4096)
+	b := AlignedBytes(4096)
 	if err := a.Admin(ctx, Command{Opcode: opIdentify, NSID: a.NSID(), CDW10: 0, Data: b}); err != nil {
 		return 0, fmt.Errorf("identify namespace: %w", err)
 	}
@@ -206,7 +206,7 @@ const (
 )
 
 func readSanitizeLog(ctx context.Context, a Admin) (sanitizeLog, error) {
-	b := alignedBytes(512)
+	b := AlignedBytes(512)
 	if err := a.Admin(ctx, Command{Opcode: opLogPage, NSID: nsidAll, CDW10: 0x81 | (512/4-1)<<16, Data: b}); err != nil {
 		return sanitizeLog{}, fmt.Errorf("sanitize status log: %w", err)
 	}

@@ -19,14 +19,14 @@ func isPanic(err error, where string) bool {
 func TestAPanicOfAWriterIsTheStepsError(t *testing.T) {
 	whole := func(ctx context.Context, yield func(images.Extent) error) (images.Result, error) {
 		for off := int64(0); off < 32<<20; off += 4 << 20 {
-			if err := yield(images.Extent{Off: off, Len: 4 << 20, Data: alignedBytes(4 << 20)}); err != nil {
+			if err := yield(images.Extent{Off: off, Len: 4 << 20, Data: AlignedBytes(4 << 20)}); err != nil {
 				return images.Result{}, err
 			}
 		}
 		return images.Result{DiskBytes: 32 << 20}, nil
 	}
 	short := func(ctx context.Context, yield func(images.Extent) error) (images.Result, error) {
-		err := yield(images.Extent{Len: 8192, Data: alignedBytes(4096)[:4096:4096]})
+		err := yield(images.Extent{Len: 8192, Data: AlignedBytes(4096)[:4096:4096]})
 		return images.Result{DiskBytes: 8192}, err
 	}
 	for name, c := range map[string]struct {

@@ -146,7 +146,7 @@ func readAhead(ctx context.Context, h *handle, off, n int64) *ahead {
 	makeRoom(depth)
 	a := &ahead{ctx: ctx, h: h, off: off, end: off + n}
 	for range min(depth, (n+readBlock-1)/readBlock) {
-		a.done(alignedBytes(readBlock))
+		a.done(AlignedBytes(readBlock))
 	}
 	return a
 }

@@ -62,7 +62,7 @@ const signatureSpan = 2 << 20
 
 func (h *handle) signatures() ([]string, error) {
 	n := min(signatureSpan, h.size)
-	head, tail := alignedBytes(int(n)), alignedBytes(int(n))
+	head, tail := AlignedBytes(int(n)), AlignedBytes(int(n))
 	if _, err := h.ReadAt(head, 0); err != nil {
 		return nil, fmt.Errorf("look for signatures: %w", err)
 	}

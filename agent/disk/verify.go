@@ -59,7 +59,7 @@ func newCanaries(size int64) (*canaries, error) {
 
 func (c *canaries) block(off int64) []byte {
 	seed := sha256.Sum256(binary.LittleEndian.AppendUint64(bytes.Clone(c.key[:]), uint64(off)))
-	b := alignedBytes(canaryBytes)
+	b := AlignedBytes(canaryBytes)
 	_, _ = mrand.NewChaCha8(seed).Read(b) // never fails
 	return b
 }
@@ -79,7 +79,7 @@ func (c *canaries) write(ctx context.Context, h *handle) error {
 // found counts the canaries of which at least one sector is still there.
 func (c *canaries) found(ctx context.Context, h *handle) (int, error) {
 	n := 0
-	b := alignedBytes(canaryBytes)
+	b := AlignedBytes(canaryBytes)
 	for _, off := range c.offsets {
 		if err := ctx.Err(); err != nil {
 			return n, err
@@ -140,7 +140,7 @@ func (e *eraser) verify(ctx context.Context, plan *canaries, m method) error {
 		return fmt.Errorf("sample seed: %w", err)
 	}
 	offsets := samplePlan(e.h.size, e.policy, mrand.New(mrand.NewChaCha8(seed)))
-	b := alignedBytes(int(min(sampleBytes, e.h.size)))
+	b := AlignedBytes(int(min(sampleBytes, e.h.size)))
 	e.evidence.SampledZero = true
 	for _, off := range offsets {
 		if err := ctx.Err(); err != nil {
@@ -172,7 +172,7 @@ func (e *eraser) clearEnds(ctx context.Context, bad func(string, ...any) error) 
 		return err
 	}
 	n := min(headBytes, e.h.size)
-	b := alignedBytes(int(n))
+	b := AlignedBytes(int(n))
 	for _, off := range []int64{0, e.h.size - n} {
 		if _, err := e.h.ReadAt(b, off); err != nil {
 			return fmt.Errorf("read both ends: %w", err)

@@ -160,7 +160,7 @@ func newWriter(ctx context.Context, h *handle, o Options) *writer {
 		n = 4
 	}
 	makeRoom(n)
-	w := &writer{h: h, img: o.Image, head: alignedBytes(headBytes), digests: o.Image.ContentSHA256() == "",
+	w := &writer{h: h, img: o.Image, head: AlignedBytes(headBytes), digests: o.Image.ContentSHA256() == "",
 		work: make(chan images.Extent), progress: newMeter("write", o.Image.VirtualSizeBytes, o)}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	for range n {
@@ -238,7 +238,7 @@ func (w *writer) write(e images.Extent) error {
 	data := e.Data
 	if rest := e.Len % w.h.align; rest != 0 && e.Off+e.Len+w.h.align-rest <= w.h.size && e.Off%w.h.align == 0 {
 		// The image's last sector on a disk with larger ones.
-		data = alignedBytes(int(e.Len + w.h.align - rest))
+		data = AlignedBytes(int(e.Len + w.h.align - rest))
 		copy(data, e.Data)
 	}
 	if _, err := w.h.WriteAt(data, e.Off); err != nil {

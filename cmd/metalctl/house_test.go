@@ -46,7 +46,7 @@ var arrows = []struct {
 	{"agent/inspect", "agent/kmsg agent/sysfs", "an inventory has what the kernel's log says; there is one reader of the log, and one of attributes"},
 	{"agent/gpu", "agent/sysfs", "alone with the vendors' libraries; main hands it to the readers"},
 	{"agent/kmsg", "", ""},
-	{"agent/burn", "agent/kmsg agent/sysfs", "watches what the kernel tells while it stresses; GPUs and the reading of the machine are handed in by main"},
+	{"agent/burn", "agent/disk agent/kmsg agent/sysfs", "watches what the kernel tells while it stresses; one way to open a disk past the cache; GPUs and the reading of the machine are handed in by main"},
 	{"agent/rdma", "agent/sysfs", "one reader of attributes"},
 	{"agent/sysfs", "", ""},
 	{"agent/disk", "images", "one decoder of images for server and agent"},
