@@ -22,8 +22,8 @@ type LimitCheck struct {
 	Doc   string
 }
 
-// LimitChecks are all that there are.
-var LimitChecks = []LimitCheck{
+// LimitChecks are all that there are: what inventories tell, how fast counters may grow under load, and what a burn-in measures.
+var LimitChecks = append([]LimitCheck{
 	{"dimm-corrected-errors", "errors", false, "errors that a memory module corrected since boot"},
 	{"gpu-corrected-errors", "errors", false, "memory errors that a GPU corrected since its driver was loaded"},
 	{"gpu-max-sm-clock", "MHz", true, "the highest clock that a GPU offers"},
@@ -36,6 +36,28 @@ var LimitChecks = []LimitCheck{
 	{"nvlink-effective-ber", "errors/bit", false, "bit error rate of an NVLink after correction"},
 	{"nvme-media-errors", "errors", false, "reads and writes that a drive could not do"},
 	{"nvme-used", "percent", false, "the part of a drive's life that is used up, by its own account"},
+
+	{"dimm-corrected-rate", "errors/h", false, "errors that a memory module corrects in an hour of burn-in"},
+	{"gpu-corrected-rate", "errors/h", false, "memory errors that a GPU corrects in an hour of burn-in"},
+	{"gpu-pcie-replay-rate", "replays/h", false, "packets that a GPU's PCIe link sends again in an hour of burn-in"},
+	{"hca-symbol-error-rate", "errors/h", false, "symbol errors of a port in an hour of burn-in"},
+	{"nvlink-replay-rate", "errors/h", false, "replays of an NVLink in an hour of burn-in"},
+	{"pcie-corrected-rate", "errors/h", false, "errors that a PCIe link corrects in an hour of burn-in"},
+}, measuredLimits()...)
+
+// measuredLimits are limits of what a burn-in measures; what must be zero has none.
+func measuredLimits() (out []LimitCheck) {
+	for _, c := range MeasuredChecks {
+		if c.Judge != "zero" {
+			out = append(out, LimitCheck{c.Name, c.Unit, LeastPasses(c), c.Doc})
+		}
+	}
+	return out
+}
+
+// LeastPasses reports whether a limit of a measured check is the least value that passes; otherwise it is the most.
+func LeastPasses(c MeasuredCheck) bool {
+	return c.Judge == "more" || c.Judge == "none" && c.Name != "gpu-kernel-load"
 }
 
 // Limit returns the class's limit for a check, or nil.

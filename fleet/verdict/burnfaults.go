@@ -1,0 +1,41 @@
+package verdict
+
+import (
+	"slices"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// StepJudgeBurnIn is the step that raises the faults of a burn-in, and clears them when it finds them no more.
+const StepJudgeBurnIn = "judge-burn-in"
+
+// Fatal says whether a part shows that going on is useless: a part is gone, its data is wrong, or its driver has given it up. What is only slow, hot or
+// not measured is worth the rest of the burn-in. nil goes on.
+func Fatal(part *fleet.BurnPart, class fleet.Class) *fleet.Check {
+	b := newBurner(BurnInput{Parts: []fleet.BurnPart{*part}, Class: class, Finished: true})
+	b.inventories()
+	b.counters()
+	b.measured()
+	b.explain()
+	b.blame()
+	i := slices.IndexFunc(b.checks, func(f found) bool {
+		return f.Outcome == fleet.Fail && slices.Contains([]family{ofPresence, ofMemory, ofDriver, ofData, ofDisk}, f.family)
+	})
+	if i < 0 {
+		return nil
+	}
+	return &b.checks[i].Check
+}
+
+// Faults are what a report raises on its node: each finding that is no pass keeps it from being handed out. That it did not finish is no fault of the node.
+func Faults(r *fleet.BurnReport) []fleet.Fault {
+	var out []fleet.Fault
+	for _, c := range r.Checks {
+		if c.Outcome != fleet.Fail && c.Outcome != fleet.CouldNotTell || c.Code == "MC-BURN-UNFINISHED" {
+			continue
+		}
+		hint := "metalctl burnin report " + r.Node
+		out = append(out, fleet.Fault{Code: c.Code, Component: c.Component, Severity: fleet.Critical, Since: r.EndedAt, Evidence: c.Words, Hint: hint, Blocks: fleet.BlocksAllocate, Step: StepJudgeBurnIn})
+	}
+	return out
+}
