@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 )
 
 // Kind says what a caller can do about an error; callers branch on it and never on text.
@@ -83,6 +84,11 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// NoSpace reports whether an error says that a disk, a quota or a file may take no more.
+func NoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
 
 // KindOf returns the kind of the outermost Error in err's chain, and Broken where there is none.
 func KindOf(err error) Kind {

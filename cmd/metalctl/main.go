@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,6 +40,7 @@ func (p *program) run(args []string) int {
 	root.SetErr(p.stderr)
 	err := root.ExecuteContext(ctx)
 	code := exitCode(err)
+	err = noRoom(err)
 	var silent *exitError
 	if err != nil && !(errors.As(err, &silent) && silent.err == nil) {
 		printError(p.stderr, err)
@@ -82,6 +86,19 @@ func (e *exitError) Error() string {
 }
 
 func (e *exitError) Unwrap() error { return e.err }
+
+// noRoom says what to do where this program's own file did not fit on its disk. What a server says of its disk stays as it is.
+func noRoom(err error) error {
+	if !fleet.NoSpace(err) || fleet.CodeOf(err) != "" {
+		return err
+	}
+	full := fleet.Errorf(fleet.Unavailable, "MC-CLI-FULL", "%w", err)
+	var path *fs.PathError
+	if errors.As(err, &path) && !strings.HasPrefix(path.Path, "/dev/") {
+		return full.WithHint("free space there (df -h %s) or name another place, then the same again", filepath.Dir(path.Path))
+	}
+	return full.WithHint("free space where the output goes, then the same again")
+}
 
 // usageError marks a wrong command line.
 func usageError(format string, args ...any) error {

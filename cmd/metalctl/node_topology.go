@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -32,7 +33,7 @@ func nodeTopology(p *program) *cobra.Command {
 				return err
 			case svg != "":
 				if err := os.WriteFile(svg, l.SVG(), 0o644); err != nil {
-					return fmt.Errorf("write the picture: %w", err)
+					return errors.Join(fmt.Errorf("write the picture: %w", err), os.Remove(svg))
 				}
 				fmt.Fprintf(p.stderr, "%s: written\n", svg)
 				return nil

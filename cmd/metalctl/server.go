@@ -3,7 +3,6 @@
 package main
 
 import (
-	"io"
 	"log/slog"
 
 	"github.com/spf13/cobra"
@@ -98,12 +97,11 @@ func newLogger(p *program, cfg serverConfig) (*slog.Logger, *logRing, error) {
 		return nil, nil, usageError("log_level %q: want debug, info, warn or error", cfg.LogLevel)
 	}
 	o := &slog.HandlerOptions{Level: level}
-	ring := &logRing{}
-	out := io.MultiWriter(ring, p.stderr) // the ring first: it never fails
+	out := &logRing{to: p.stderr}
 	if cfg.LogFormat == "json" {
-		return slog.New(fleet.LogHandler(slog.NewJSONHandler(out, o))), ring, nil
+		return slog.New(fleet.LogHandler(slog.NewJSONHandler(out, o))), out, nil
 	}
-	return slog.New(fleet.LogHandler(slog.NewTextHandler(out, o))), ring, nil
+	return slog.New(fleet.LogHandler(slog.NewTextHandler(out, o))), out, nil
 }
 
 // imageSources says where an agent reads an image: at its origin, or at this server while the operation runs.

@@ -165,7 +165,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 
 	controllers := newBMCs(db, db, log)
 	second := &actingSide{db: db, log: log, tenure: r.tenure, controllers: controllers, handsOff: cfg.handsOff}
-	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, logs: logs, ring: r.ring, standby: second, now: cfg.now, began: cfg.now(), ran: ranSince(time.Now())}
+	doctor := &physician{cfg: cfg, db: db, bmcs: controllers, kept: kept, witnesses: &witness.Follower{Store: db, Logs: logs, Now: time.Now, Log: log}, ring: r.ring, standby: second, now: cfg.now, began: cfg.now(), ran: ranSince(time.Now())}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 		defer cancel()
@@ -202,7 +202,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	g.Go(func() error { return sweepDaily(ctx, db, srv, log) })
 	g.Go(func() error { return kept.Run(ctx) })
 	g.Go(func() error { return doctor.settleDoubts(ctx, controllers.doubted, log) })
-	g.Go(func() error { return (&witness.Follower{Store: db, Logs: logs, Now: time.Now, Log: log}).Run(ctx) })
+	g.Go(func() error { return doctor.witnesses.Run(ctx) })
 	g.Go(func() error {
 		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop})
 	})

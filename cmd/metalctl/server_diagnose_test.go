@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -12,11 +13,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/metalctl/metalctl/fixtures/contract"
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/api"
 	"github.com/metalctl/metalctl/fleet/store"
 )
 
@@ -128,5 +131,55 @@ func TestLogRing(t *testing.T) {
 	}
 	if tail, _ := r.tail(); !strings.HasSuffix(string(tail), "y … cut\n") {
 		t.Errorf("a long line ends %q", tail[len(tail)-20:])
+	}
+}
+
+// narrow takes so many bytes, and no more than that.
+type narrow struct {
+	bytes.Buffer
+	room int
+}
+
+func (n *narrow) Write(p []byte) (int, error) {
+	if len(p) <= n.room {
+		n.room -= len(p)
+		return n.Buffer.Write(p)
+	}
+	p, n.room = p[:n.room], 0
+	n.Buffer.Write(p)
+	return len(p), &os.PathError{Op: "write", Path: "/var/log/metalctl", Err: syscall.ENOSPC}
+}
+
+// TestLogOnAFullDisk: the server's log fails nobody; doctor says how much is missing and why, what is in memory is whole, and the next line that is written stands alone.
+func TestLogOnAFullDisk(t *testing.T) {
+	to := &narrow{room: 15}
+	r := &logRing{to: to}
+	p := &physician{ring: r}
+	write := func(line string) {
+		t.Helper()
+		if n, err := r.Write([]byte(line)); n != len(line) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	write("first line\n")
+	if got := p.log(); got != nil {
+		t.Fatalf("found %+v", got)
+	}
+	write("second line\n")
+	write("third line\n")
+	got := p.log()
+	if len(got) != 1 || got[0].Level != api.LevelWarning || !strings.HasPrefix(got[0].Text, "2 lines of the server's log could not be written since ") || !strings.Contains(got[0].Text, "/var/log/metalctl: no space left") || got[0].Hint == "" {
+		t.Errorf("found %+v", got)
+	}
+	to.room = 1000
+	write("fourth line\n")
+	if got := p.log(); got != nil {
+		t.Errorf("with room again: %+v", got)
+	}
+	if want := "first line\nseco\nfourth line\n"; to.String() != want {
+		t.Errorf("written %q", to.String())
+	}
+	if tail, _ := r.tail(); string(tail) != "first line\nsecond line\nthird line\nfourth line\n" {
+		t.Errorf("kept %q", tail)
 	}
 }

@@ -26,11 +26,12 @@ type physician struct {
 	db      *store.DB
 	bmcs    *bmcs
 	kept    *backups
-	logs    []witness.Log
 	ring    *logRing
 	standby *actingSide
 	agents  agentsUp
 	now     func() time.Time
+	// witnesses writes the logs outside of the store.
+	witnesses *witness.Follower
 	// began is when the process began by the clock, ran how long ago that was by one that nobody sets.
 	began time.Time
 	ran   func() time.Duration
@@ -51,7 +52,9 @@ func (p *physician) Examine(ctx context.Context) []api.Finding {
 			out = append(out, f)
 		}
 	}
-	return append(out, p.clock(), p.certificate(), p.backups(ctx), p.witness(ctx), p.nodes(ctx), p.held(ctx), p.frozen(ctx), p.second(ctx), p.arbiter(ctx))
+	out = append(out, p.log()...)
+	out = append(out, p.clock(), p.certificate(), p.backups(ctx), p.witness(ctx), p.nodes(ctx), p.held(ctx), p.frozen(ctx), p.second(ctx), p.arbiter(ctx))
+	return append(out, p.canaries(ctx)...)
 }
 
 // diskFinding looks at the space of a folder's file system, and says which file system that is.
@@ -151,7 +154,7 @@ func orText(s, or string) string {
 }
 
 func (p *physician) witness(ctx context.Context) api.Finding {
-	if len(p.logs) == 0 {
+	if len(p.witnesses.Logs) == 0 {
 		return api.Finding{Check: "witness", Level: api.LevelWarning, Text: "no log is kept outside of the store; only BMCs that take an asset tag testify",
 			Hint: "set witness: [/mnt/elsewhere/metalctl.witness] in the server's configuration"}
 	}
@@ -167,12 +170,59 @@ func (p *physician) witness(ctx context.Context) api.Finding {
 	if err != nil {
 		return api.Finding{Check: "witness", Level: api.LevelUnknown, Text: err.Error()}
 	}
-	v, _ := unresolved(witness.Compare(ctx, id, p.logs), nodes)
+	v, _ := unresolved(witness.Compare(ctx, id, p.witnesses.Logs), nodes)
 	f := api.Finding{Check: "witness", Text: v.Text, Level: map[fleet.Testimony]string{fleet.Agrees: api.LevelOK, fleet.Stale: api.LevelCritical, fleet.Silent: api.LevelUnknown}[v.Testimony]}
 	if f.Level != api.LevelOK {
 		f.Hint = "metalctl doctor --world"
 	}
+	for _, b := range p.witnesses.Behind() {
+		if f.Level == api.LevelOK {
+			f.Level = api.LevelWarning
+		}
+		f.Text += fmt.Sprintf("; %s has taken no line since %s, and %d wait: %v", b.Log, b.Since.Format(time.RFC3339), b.Lines, b.Err)
+		f.Hint = "look at that log's disk or server; it is tried again each minute"
+		if fleet.NoSpace(b.Err) {
+			f.Hint = "free space there: df -h " + filepath.Dir(b.Log) + "; the lines are written within a minute then"
+		}
+	}
 	return f
+}
+
+// log tells where the process's own log does not get through; nothing where it does.
+func (p *physician) log() []api.Finding {
+	lost, since, err := p.ring.lost()
+	if err == nil {
+		return nil
+	}
+	return []api.Finding{{Check: "log", Level: api.LevelWarning, Text: fmt.Sprintf("%d lines of the server's log could not be written since %s: %v; the newest %s of it are in memory", lost, since.UTC().Format(time.RFC3339), err, bytesText(ringBytes)),
+		Hint: "free space where the server's stderr is written to; what is in memory: metalctl support-bundle"}}
+}
+
+// canaries tells of ramdisks that were stopped because the nodes that tried them failed; nothing where there is none.
+func (p *physician) canaries(ctx context.Context) []api.Finding {
+	var rollouts []fleet.Rollout
+	err := p.db.View(ctx, func(s fleet.Snapshot) (err error) {
+		rollouts, err = fleet.List[fleet.Rollout](s, fleet.KindRollout)
+		return err
+	})
+	if err != nil {
+		return []api.Finding{{Check: "ramdisk", Level: api.LevelUnknown, Text: err.Error()}}
+	}
+	var out []api.Finding
+	for _, r := range rollouts {
+		c := r.Canary
+		if c == nil || c.Stopped == "" {
+			continue
+		}
+		of, class := "all classes without a rollout of their own", ""
+		if r.Class != "" {
+			of, class = "class "+r.Class, " --class "+r.Class
+		}
+		out = append(out, api.Finding{Check: "ramdisk", Level: api.LevelWarning,
+			Text: fmt.Sprintf("the canary of ramdisk %s for %s was stopped, and its nodes boot %s again: %s", fleet.Ramdisk{SHA256: c.Ramdisk}.Name(), of, fleet.Ramdisk{SHA256: r.Current}.Name(), c.Stopped),
+			Hint: "metalctl ramdisk list; then end it: metalctl ramdisk rollback" + class})
+	}
+	return out
 }
 
 // nodes sums up what is known of BMCs without asking any.

@@ -81,7 +81,7 @@ func (p *physician) settleOnce(ctx context.Context) (left, settled int, err erro
 	if err != nil || len(doubted) == 0 {
 		return 0, 0, err
 	}
-	verdict := witness.Compare(ctx, id, p.logs)
+	verdict := witness.Compare(ctx, id, p.witnesses.Logs)
 	var mu sync.Mutex // guards left, settled and err
 	var wg sync.WaitGroup
 	room := make(chan struct{}, worldParallel)

@@ -54,7 +54,7 @@ func (p *physician) World(ctx context.Context) (api.World, error) {
 	if err != nil {
 		return w, err
 	}
-	verdict, strangers := unresolved(witness.Compare(ctx, w.Store, p.logs), nodes)
+	verdict, strangers := unresolved(witness.Compare(ctx, w.Store, p.witnesses.Logs), nodes)
 	w.Witness, w.WitnessText = verdict.Testimony, verdict.Text
 	for _, l := range strangers {
 		w.Strangers = append(w.Strangers, fmt.Sprintf("%s (%s): %s", l.Name, l.Node, witnessed(l)))

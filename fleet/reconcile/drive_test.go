@@ -1,7 +1,9 @@
 package reconcile_test
 
 import (
+	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -43,5 +45,38 @@ func TestDriveFailureBlocksNothing(t *testing.T) {
 	f := n.Fault("MC-FAULT-DEPLOY", "plan/deploy")
 	if f == nil || f.Blocks != fleet.BlocksNothing {
 		t.Fatalf("faults %+v", n.Faults)
+	}
+}
+
+// fullBlobs is a store without space for files.
+type fullBlobs struct{ fleet.Blobs }
+
+func (fullBlobs) PutBlob(context.Context, string, io.Reader) (string, error) {
+	return "", fleet.Errorf(fleet.Unavailable, "MC-STORE-FULL", "store a blob: no space left on device").WithHint("free space on the data folder's disk")
+}
+
+// What belongs on a config drive does not fit on the server's disk: nothing is claimed, and the same request is good once there is space.
+func TestUserDataOnAFullDisk(t *testing.T) {
+	w := available(t)
+	r := request(nil)
+	r.UserData = []byte("#cloud-config")
+	blobs := w.Loop.Blobs
+	w.Loop.Blobs = fullBlobs{blobs}
+	before, _ := w.Read()
+	if _, err := w.Loop.CreateLease(t.Context(), r, "tester"); fleet.CodeOf(err) != "MC-STORE-FULL" || fleet.KindOf(err) != fleet.Unavailable || fleet.HintOf(err) == "" {
+		t.Fatalf("got %v", err)
+	}
+	w.Settle(time.Hour)
+	if n, _ := w.Read(); n.State != fleet.Available || n.Lease != "" || n.Operation != before.Operation {
+		t.Errorf("refused, and the node is %s for lease %q", n.State, n.Lease)
+	}
+	w.Loop.Blobs = blobs
+	l, err := w.Loop.CreateLease(t.Context(), r, "tester")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Settle(time.Hour)
+	if wantState(t, w, fleet.Active); readLease(t, w, l.ID).UserData == "" {
+		t.Error("the lease has no user-data")
 	}
 }

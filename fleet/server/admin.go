@@ -49,7 +49,7 @@ func EnsureAdminToken(ctx context.Context, st fleet.Store, path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		token = "mc-" + newToken()
 		if err := writeSecret(path, token+"\n"); err != nil {
-			return fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "write the admin token: %w", err).WithHint("give a writable --data-dir")
+			return diskError("write the admin token", err)
 		}
 	case err != nil:
 		return fleet.Errorf(fleet.Denied, "MC-SERVER-DATADIR", "read the admin token: %w", err).WithHint("run the server as the owner of its data folder")

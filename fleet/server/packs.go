@@ -77,13 +77,13 @@ func (s *Server) takePack(r *http.Request, control *http.ResponseController) (p 
 		return p, 0, fleet.Errorf(fleet.Conflict, "MC-PACK-KEYS", "the site trusts no key, so no pack is good").
 			WithHint("name the maker's public keys as pack_keys in the site's file, then: metalctl site apply -f FILE")
 	}
-	tmp, err := os.CreateTemp(s.packDir(), ".upload-*")
+	tmp, err := os.CreateTemp(s.packDir(), uploading+"*")
 	if err != nil {
-		return p, 0, errPackDisk(err)
+		return p, 0, diskError("store the pack", err)
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
-	digest, n, err := receive(tmp, r.Body, control)
+	digest, n, err := receive(tmp, "store the pack", r.Body, control)
 	if err != nil {
 		return p, 0, err
 	}
@@ -106,8 +106,8 @@ func (s *Server) takePack(r *http.Request, control *http.ResponseController) (p 
 	} else if fleet.KindOf(err) != fleet.NotFound {
 		return p, 0, err
 	}
-	if err := errors.Join(tmp.Sync(), os.Rename(tmp.Name(), s.packFile(digest)), syncDir(s.packDir())); err != nil {
-		return p, 0, errPackDisk(err)
+	if err := settle(tmp, s.packFile(digest)); err != nil {
+		return p, 0, diskError("store the pack", err)
 	}
 	s.Stored("packs/" + digest)
 	_, err = s.Store.Commit(ctx, fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: p}},
@@ -119,10 +119,6 @@ func (s *Server) takePack(r *http.Request, control *http.ResponseController) (p 
 		s.dropPack(context.WithoutCancel(ctx), digest)
 	}
 	return p, http.StatusCreated, err
-}
-
-func errPackDisk(err error) error {
-	return fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "store the pack: %w", err).WithHint("look at the disk of the data folder")
 }
 
 // dropPack removes a pack's file where no record has it (any more). The caller holds uploads.
@@ -205,7 +201,7 @@ func (s *Server) agentPack(w http.ResponseWriter, r *http.Request, who caller) e
 		return fleet.Errorf(fleet.NotFound, "MC-PACK-CONTENT", "the pack %s has no content on this server", p.ID()).WithHint("metalctl pack add FILE")
 	}
 	if err != nil {
-		return errPackDisk(err)
+		return diskError("read the pack", err)
 	}
 	defer f.Close()
 	w.Header().Set("ETag", `"`+digest+`"`)

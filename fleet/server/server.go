@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -163,11 +162,14 @@ func Open(ctx context.Context, cfg Config, d Deps) (s *Server, err error) {
 	}
 	for _, dir := range []string{s.imageDir(), s.packDir()} {
 		if err = os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "make the folder for images and packs: %w", err).WithHint("give a writable --data-dir")
+			return nil, diskError("make the folder for images and packs", err)
+		}
+		if err = dropUnfinished(dir); err != nil {
+			return nil, diskError("clear the folder for images and packs", err)
 		}
 	}
-	if err = os.WriteFile(filepath.Join(cfg.DataDir, "ca.pem"), s.ca.caPEM, 0o644); err != nil {
-		return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "write the authority's certificate: %w", err).WithHint("give a writable --data-dir")
+	if err = writeCA(cfg.DataDir, s.ca.caPEM); err != nil {
+		return nil, err
 	}
 	return s, nil
 }

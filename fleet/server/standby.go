@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -204,8 +202,8 @@ func OpenPassive(ctx context.Context, cfg Config, d PassiveDeps) (p *Passive, er
 	if s.ca, err = readAuthority(ctx, d.Store, s.certNames(), s.Now); err != nil {
 		return nil, err
 	}
-	if err = os.WriteFile(filepath.Join(cfg.DataDir, "ca.pem"), s.ca.caPEM, 0o644); err != nil {
-		return nil, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "write the authority's certificate: %w", err).WithHint("give a writable --data-dir")
+	if err = writeCA(cfg.DataDir, s.ca.caPEM); err != nil {
+		return nil, err
 	}
 	return &Passive{s}, nil
 }

@@ -32,13 +32,13 @@ func (s *Server) takeImage(r *http.Request, control *http.ResponseController) (f
 	if img.URL != "" {
 		return img, fleet.Errorf(fleet.Conflict, "MC-IMAGE-ELSEWHERE", "the image %s comes from %s and is not uploaded", img.Name, img.Shown().URL)
 	}
-	tmp, err := os.CreateTemp(s.imageDir(), ".upload-*")
+	tmp, err := os.CreateTemp(s.imageDir(), uploading+"*")
 	if err != nil {
-		return img, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "store the image: %w", err).WithHint("look at the disk of the data folder")
+		return img, diskError("store the image", err)
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
-	digest, n, err := receive(tmp, r.Body, control)
+	digest, n, err := receive(tmp, "store the image", r.Body, control)
 	if err != nil {
 		return img, err
 	}
@@ -56,8 +56,8 @@ func (s *Server) takeImage(r *http.Request, control *http.ResponseController) (f
 	img.SizeBytes, img.VirtualSizeBytes = n, virtual
 	s.uploads.Lock()
 	defer s.uploads.Unlock()
-	if err := errors.Join(tmp.Sync(), os.Rename(tmp.Name(), s.imageFile(img.SHA256)), syncDir(s.imageDir())); err != nil {
-		return img, fleet.Errorf(fleet.Broken, "MC-SERVER-DATADIR", "store the image: %w", err).WithHint("look at the disk of the data folder")
+	if err := settle(tmp, s.imageFile(img.SHA256)); err != nil {
+		return img, diskError("store the image", err)
 	}
 	s.Stored("images/" + img.SHA256)
 	key := fleet.KeyOf(fleet.KindImage, img.Name)
@@ -83,8 +83,8 @@ func (s *Server) dropFile(ctx context.Context, digest string) {
 	}
 }
 
-// receive copies an upload to f, and fails where nothing comes for a time.
-func receive(f *os.File, body io.Reader, control *http.ResponseController) (digest string, n int64, err error) {
+// receive copies an upload to f, and fails where nothing comes for a time. doing says what for.
+func receive(f *os.File, doing string, body io.Reader, control *http.ResponseController) (digest string, n int64, err error) {
 	defer control.SetReadDeadline(time.Time{}) //nolint:errcheck // as at every deadline here
 	h := sha256.New()
 	buf := make([]byte, 1<<20)
@@ -93,7 +93,7 @@ func receive(f *os.File, body io.Reader, control *http.ResponseController) (dige
 		got, readErr := body.Read(buf)
 		h.Write(buf[:got])
 		if _, err := f.Write(buf[:got]); err != nil {
-			return "", n, fleet.Errorf(fleet.Unavailable, "MC-STORE-FULL", "store the image: %w", err).WithHint("free space on the data folder's disk")
+			return "", n, diskError(doing, err)
 		}
 		n += int64(got)
 		if readErr == io.EOF {
@@ -103,12 +103,4 @@ func receive(f *os.File, body io.Reader, control *http.ResponseController) (dige
 			return "", n, fleet.Errorf(fleet.Invalid, "MC-API-BODY", "the upload was cut short after %d bytes: %w", n, readErr).WithHint("send it again")
 		}
 	}
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"io/fs"
-	"syscall"
 
 	berrors "go.etcd.io/bbolt/errors"
 
@@ -46,5 +45,5 @@ func errClosed(doing string) error {
 }
 
 func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) || errors.Is(err, berrors.ErrMaxSizeReached)
+	return fleet.NoSpace(err) || errors.Is(err, berrors.ErrMaxSizeReached)
 }

@@ -3,6 +3,8 @@ package witness
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -23,8 +25,26 @@ type Follower struct {
 	Log   *slog.Logger
 
 	told map[fleet.NodeID]told
+
+	mu     sync.Mutex // guards behind
+	behind []Behind
 	// waiting are the lines that a log did not take yet, by the log's place in Logs.
 	waiting map[int][]Line
+}
+
+// Behind is a log that does not take lines: how many wait for it since when, and why it took none at the last try.
+type Behind struct {
+	Log   string
+	Lines int
+	Since time.Time
+	Err   error
+}
+
+// Behind lists the logs that do not take lines, in the order of Logs.
+func (f *Follower) Behind() []Behind {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.behind)
 }
 
 // told is what was last said of a node.
@@ -181,16 +201,28 @@ func (f *Follower) news(l Line, n *fleet.Node) (Line, bool) {
 }
 
 func (f *Follower) send(ctx context.Context) {
+	before := f.Behind()
+	var behind []Behind
 	for i, log := range f.Logs {
 		if len(f.waiting[i]) == 0 {
 			continue
 		}
-		if err := log.Append(ctx, f.waiting[i]); err != nil {
-			if ctx.Err() == nil {
-				f.Log.Error("the witness does not take lines", "witness", log.String(), "waiting", len(f.waiting[i]), "err", err)
-			}
+		err := log.Append(ctx, f.waiting[i])
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			f.waiting[i] = nil
 			continue
 		}
-		f.waiting[i] = nil
+		f.Log.Error("the witness does not take lines", "witness", log.String(), "waiting", len(f.waiting[i]), "err", err)
+		b := Behind{Log: log.String(), Lines: len(f.waiting[i]), Since: f.Now().UTC(), Err: err}
+		if j := slices.IndexFunc(before, func(x Behind) bool { return x.Log == b.Log }); j >= 0 {
+			b.Since = before[j].Since
+		}
+		behind = append(behind, b)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.behind = behind
 }

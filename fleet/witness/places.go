@@ -31,11 +31,17 @@ func (f file) Append(_ context.Context, lines []Line) error {
 		return err
 	}
 	_, statErr := os.Stat(string(f))
-	out, err := os.OpenFile(string(f), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(string(f), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("open the witness: %w", err)
 	}
-	_, err = out.Write(b)
+	cut, err := endsWithin(out)
+	if cut {
+		b = append([]byte("\n"), b...) // what a full disk or a crash cut off takes no other line with it
+	}
+	if err == nil {
+		_, err = out.Write(b)
+	}
 	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
 		return fmt.Errorf("write the witness: %w", err)
 	}
@@ -47,6 +53,17 @@ func (f file) Append(_ context.Context, lines []Line) error {
 		return fmt.Errorf("sync the witness: %w", err)
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// endsWithin reports whether a file ends within a line.
+func endsWithin(f *os.File) (bool, error) {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false, err
+	}
+	var last [1]byte
+	_, err = f.ReadAt(last[:], info.Size()-1)
+	return err == nil && last[0] != '\n', err
 }
 
 func (f file) Read(_ context.Context, yield func(Line)) error {

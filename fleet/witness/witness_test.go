@@ -69,6 +69,14 @@ func TestFile(t *testing.T) {
 	if diff := cmp.Diff(want, read(t, l)); diff != "" {
 		t.Error(diff)
 	}
+	// What comes next is not lost behind it.
+	want = append(want, line(Boot, "a", 3, "n1"))
+	if err := l.Append(context.Background(), want[2:]); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, read(t, l)); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestSyslog(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path"
-	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -115,7 +114,7 @@ func unpack(v *verifier, dir string) error {
 	switch err := Extract(v, dir, v.m.UnpackedBytes); {
 	case errors.Is(err, errTooLarge):
 		return v.damaged("it unpacks to more than its manifest says")
-	case errors.Is(err, syscall.ENOSPC):
+	case fleet.NoSpace(err):
 		return noRoom(v.m, err)
 	default:
 		return err
