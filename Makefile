@@ -25,6 +25,7 @@ setup: go-version
 build: go-version
 	@mkdir -p bin
 	@$(GO) run ./fixtures/nvml/build fixtures/nvml/built
+	@$(GO) run ./fixtures/cuda/build fixtures/cuda/built
 	CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS),ramdisk -ldflags '$(LDFLAGS)' -o bin/metalctl-agent ./cmd/metalctl
 	@$(GO) run ./scripts/pack-agent bin/metalctl-agent cmd/metalctl/payload/agent.zst
 	CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/metalctl ./cmd/metalctl

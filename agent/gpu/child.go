@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +27,7 @@ type child struct {
 
 	who  string // the address of the GPU that it was asked for
 	call string // the function that it is in, as far as it told
+	at   string // the GPU that the call is for, where it said so
 }
 
 // gone says how a child failed: it hung in Call, or it ended there.
@@ -96,7 +99,7 @@ func newChild(opts Options, in io.WriteCloser, out, errs io.ReadCloser, kill fun
 		defer close(c.lines)
 		s := bufio.NewScanner(out)
 		s.Buffer(make([]byte, 16<<10), maxLine)
-		for n := 0; n < maxMessages && s.Scan(); n++ {
+		for s.Scan() {
 			select {
 			case c.lines <- append([]byte(nil), s.Bytes()...):
 			case <-c.stop:
@@ -114,31 +117,54 @@ func newChild(opts Options, in io.WriteCloser, out, errs io.ReadCloser, kill fun
 // ask sends a request and calls each with every message of its answer. It returns nil after the end of an answer, a *gone if the child hung or ended, and
 // ctx's error. After an error the child is of no more use.
 func (c *child) ask(ctx context.Context, r request, each func(message) error) error {
+	return c.askFor(ctx, r, bounds{gpuBudget, maxMessages}, each)
+}
+
+// bounds are those of a whole answer.
+type bounds struct {
+	time     time.Duration
+	messages int
+}
+
+// say sends a request. A child that does not take it is found out by who waits for its answers.
+func (c *child) say(r request) error {
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	c.call, c.who = "", r.PCI
-	if _, err := c.stdin.Write(append(line, '\n')); err != nil {
+	_, err = c.stdin.Write(append(line, '\n'))
+	return err
+}
+
+// askFor is ask with bounds for the whole answer.
+func (c *child) askFor(ctx context.Context, r request, b bounds, each func(message) error) error {
+	c.call, c.at = "", ""
+	if r.PCI != "" {
+		c.who = r.PCI
+	}
+	if err := c.say(r); err != nil {
 		return c.obituary(ctx)
 	}
-	budget, stop := c.opts.after(c.who, "budget", gpuBudget)
+	budget, stop := c.opts.after(c.who, "budget", b.time)
 	defer stop()
-	for {
-		limit := c.opts.CallTimeout
-		if opens(c.call) {
-			limit = c.opts.OpenTimeout
+	for n := 0; ; n++ {
+		if n == b.messages {
+			return &gone{Call: c.call, How: fmt.Sprintf("it wrote %d lines and more", n)}
 		}
-		timer, stop := c.opts.after(c.who, c.call, limit)
+		patience := c.opts.CallTimeout
+		if opens(c.call) {
+			patience = c.opts.OpenTimeout
+		}
+		timer, stop := c.opts.after(c.who, c.call, patience)
 		select {
 		case <-ctx.Done():
 			stop()
 			return ctx.Err()
 		case <-timer:
-			return &gone{Call: c.call, Hung: true, How: limit.String()}
+			return &gone{Call: c.call, Hung: true, How: patience.String()}
 		case <-budget:
 			stop()
-			return &gone{Call: c.call, Hung: true, How: gpuBudget.String() + " in all"}
+			return &gone{Call: c.call, Hung: true, How: b.time.String() + " in all"}
 		case line, ok := <-c.lines:
 			stop()
 			if !ok {
@@ -150,7 +176,7 @@ func (c *child) ask(ctx context.Context, r request, each func(message) error) er
 			}
 			switch {
 			case m.Call != "":
-				c.call = m.Call
+				c.call, c.at = m.Call, m.At
 			case m.Done:
 				return nil
 			default:
@@ -164,7 +190,8 @@ func (c *child) ask(ctx context.Context, r request, each func(message) error) er
 
 // opens reports whether a call may start hardware up. The time before the first call is the child's own start.
 func opens(call string) bool {
-	return call == "" || strings.HasPrefix(call, "nvmlInit") || strings.HasPrefix(call, "nvmlDeviceGetHandle")
+	return call == "" || strings.HasPrefix(call, "nvmlInit") || strings.HasPrefix(call, "nvmlDeviceGetHandle") ||
+		slices.Contains([]string{"cuInit", "cuDevicePrimaryCtxRetain", "cuModuleLoadDataEx"}, call)
 }
 
 // obituary says how a child ended whose output did.

@@ -28,6 +28,8 @@ type Options struct {
 	Helper []string
 	// Library is NVIDIA's management library; "" is libnvidia-ml.so.1 where the loader finds it.
 	Library string
+	// CUDA is the driver library that loads GPUs; "" is libcuda.so.1 where the loader finds it.
+	CUDA string
 	// CallTimeout and OpenTimeout bound each call; 0 means the constants of that name.
 	CallTimeout, OpenTimeout time.Duration
 	// Log may be nil.

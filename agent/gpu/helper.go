@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"github.com/NVIDIA/go-nvml/pkg/dl"
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
@@ -28,12 +29,16 @@ type helper struct {
 	has  map[string]bool
 	lost bool  // the GPU is lost: no more calls
 	err  error // of writing: the parent is gone
+
+	handles map[string]nvml.Device // of GPUs that are sampled
+	loader  *loader
+	stop    atomic.Bool // the load is to end
 }
 
 // Serve is the child's side. It ends with its input, whatever a call does.
 func Serve(in io.Reader, out io.Writer) error {
 	w := bufio.NewWriter(out)
-	h := &helper{out: w, enc: json.NewEncoder(w), has: map[string]bool{}}
+	h := &helper{out: w, enc: json.NewEncoder(w), has: map[string]bool{}, handles: map[string]nvml.Device{}}
 	requests := make(chan request)
 	bad := make(chan error, 1)
 	go func() {
@@ -45,6 +50,10 @@ func Serve(in io.Reader, out io.Writer) error {
 			if err := json.Unmarshal(s.Bytes(), &r); err != nil {
 				bad <- fmt.Errorf("no request: %w", err)
 				return
+			}
+			if r.Stop {
+				h.stop.Store(true)
+				continue
 			}
 			requests <- r
 		}
@@ -83,6 +92,20 @@ func (h *helper) fail(kind, format string, args ...any) {
 }
 
 func (h *helper) serve(r request) {
+	switch { // these have a library of their own
+	case r.Load != nil:
+		h.prepare(r.Load)
+		h.send(message{Done: true})
+		return
+	case r.Run != nil:
+		h.load(r.Run)
+		h.send(message{Done: true})
+		return
+	case r.Words != nil:
+		h.words(r.Words)
+		h.send(message{Done: true})
+		return
+	}
 	if h.lib == nil && !h.open(r.Library) {
 		h.send(message{Done: true})
 		return
@@ -94,6 +117,8 @@ func (h *helper) serve(r request) {
 		h.peers(r)
 	case r.Clean != nil:
 		h.clean(r)
+	case r.Sample:
+		h.sample(r)
 	default:
 		h.gpu(r)
 	}

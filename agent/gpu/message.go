@@ -33,18 +33,31 @@ type request struct {
 	NVLink bool     `json:"nvlink,omitempty"`
 	// Clean has the GPU of PCI put back.
 	Clean *fleet.CleanGPUs `json:"clean,omitempty"`
+	// Load, Run and Words are for a child that loads GPUs, in this order. Stop ends what Run began; it is heeded at once, and not answered.
+	Load  *loadRequest  `json:"load,omitempty"`
+	Run   *runRequest   `json:"run,omitempty"`
+	Words *wordsRequest `json:"words,omitempty"`
+	Stop  bool          `json:"stop,omitempty"`
+	// Sample asks for the values of the GPU of PCI that change all the time.
+	Sample bool `json:"sample,omitempty"`
 }
 
-// message is one line on the child's standard output: exactly one field is set.
+// message is one line on the child's standard output: exactly one field is set, besides At.
 type message struct {
 	// Call is the function that is called next: the parent's clock starts, and a child that dies now died in it.
 	Call string `json:"call,omitempty"`
+	// At is the GPU that Call is for, where a child has several.
+	At string `json:"at,omitempty"`
 	// Survey and GPU are whole pictures of what is known so far; the last one counts.
 	Survey  *survey                      `json:"survey,omitempty"`
 	GPU     *fleet.GPU                   `json:"gpu,omitempty"`
 	Peers   map[string]map[string]string `json:"peers,omitempty"`
 	Cleaned *fleet.GPUCleaned            `json:"cleaned,omitempty"`
 	Missing *fleet.Missing               `json:"missing,omitempty"`
+	Ready   *ready                       `json:"ready,omitempty"`
+	Load    *loadReport                  `json:"load,omitempty"`
+	Words   *tileWordsOf                 `json:"words,omitempty"`
+	Sample  *sample                      `json:"sample,omitempty"`
 	// Failed ends an answer: nothing could be opened.
 	Failed *failure `json:"failed,omitempty"`
 	// Done ends an answer.
@@ -89,7 +102,7 @@ func decodeMessage(line []byte) (message, error) {
 		return m, errors.New("more than a message in one line")
 	}
 	set := 0
-	for _, there := range []bool{m.Call != "", m.Survey != nil, m.GPU != nil, m.Peers != nil, m.Cleaned != nil, m.Missing != nil, m.Failed != nil, m.Done} {
+	for _, there := range []bool{m.Call != "", m.Survey != nil, m.GPU != nil, m.Peers != nil, m.Cleaned != nil, m.Missing != nil, m.Ready != nil, m.Load != nil, m.Words != nil, m.Sample != nil, m.Failed != nil, m.Done} {
 		if there {
 			set++
 		}
@@ -105,6 +118,14 @@ func decodeMessage(line []byte) (message, error) {
 	}
 	if c := m.Cleaned; c != nil && (c.Index < -1 || c.Index > 255 || len(c.Settings) > 64 || len(c.Faults) > 4096) {
 		return m, errors.New("a cleaned GPU that cannot be")
+	}
+	if m.At != "" && (m.Call == "" || len(m.At) > 32) {
+		return m, errors.New("a place without a call")
+	}
+	if m.Load != nil {
+		if err := m.Load.check(); err != nil {
+			return m, err
+		}
 	}
 	if s := m.Survey; s != nil && (s.GPUs < 0 || s.GPUs > 255) {
 		return m, fmt.Errorf("%d GPUs", s.GPUs)
