@@ -160,7 +160,7 @@ func caseText(c fleet.Check) string {
 	if c.Do != "" && c.Do != "none" {
 		line("do", adviceWords(c.Do))
 	}
-	line("send back", c.Replace)
+	line("part", c.Replace)
 	line("code", c.Code)
 	line("engine", c.Engine)
 	for _, e := range c.Evidence {

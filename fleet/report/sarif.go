@@ -248,7 +248,7 @@ func message(c fleet.Check) string {
 		s = append(s, "What to do: "+adviceWords(c.Do)+".")
 	}
 	if c.Replace != "" {
-		s = append(s, "Send back: "+c.Replace+".")
+		s = append(s, "Part: "+c.Replace+".")
 	}
 	if len(c.Evidence) > 0 {
 		s = append(s, "Evidence: "+strings.Join(c.Evidence, "; ")+".")
