@@ -11,8 +11,9 @@ import (
 type Class struct {
 	Name   string      `json:"name"`
 	Expect ClassExpect `json:"expect,omitzero"`
-	// BurnIn is the profile to run, or "none" in so many words.
-	BurnIn      string `json:"burnin"`
+	// BurnIn is the profile that a new node has to pass, or "none" in so many words.
+	BurnIn string `json:"burnin"`
+	// AfterTenant is the profile that runs after every tenancy; "" is ProfileHandover. It stands beside a profile alone.
 	AfterTenant string `json:"after_tenant,omitempty"`
 	// EraseLevel is the least that cleaning must reach: "clear" or "purge".
 	EraseLevel string `json:"erase_level"`

@@ -32,6 +32,9 @@ func (c Class) Validate() []FieldError {
 	var f faults
 	f.check(ValidName(c.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ -")
 	f.check(c.BurnIn != "", "burnin", "is missing; say none if nothing is to run")
+	f.check(c.BurnIn == "" || ValidName(c.BurnIn), "burnin", "is no profile's name")
+	f.check(c.AfterTenant == "" || ValidName(c.AfterTenant) && c.AfterTenant != NoBurnIn, "after_tenant", "is no profile's name; after a tenancy every node is burned in, unless burnin is none")
+	f.check(c.AfterTenant == "" || c.BurnIn != NoBurnIn, "after_tenant", "names a profile, and burnin is none")
 	f.check(c.EraseLevel == "clear" || c.EraseLevel == "purge", "erase_level", "must be clear or purge: what cleaning has to reach (NIST SP 800-88)")
 	f.check(!c.AcceptFormat || c.EraseLevel == "purge", "accept_format", "says what counts as a purge, and erase_level is not purge")
 	for field, word := range map[string]string{"mig": c.Clean.GPUs.MIG, "ecc": c.Clean.GPUs.ECC, "persistence": c.Clean.GPUs.Persistence} {

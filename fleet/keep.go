@@ -58,7 +58,7 @@ func (n Node) Keep() any {
 		wall(&n.Doubt.Since)
 	}
 	n.Destroyed = keepList(n.Destroyed)
-	wall(&n.StateSince, &n.InventoryAt, &n.BurnedAt, &n.Boot.IssuedAt, &n.Boot.RegisteredAt, &n.CreatedAt)
+	wall(&n.StateSince, &n.InventoryAt, &n.BurnedAt, &n.ProvenAt, &n.Boot.IssuedAt, &n.Boot.RegisteredAt, &n.CreatedAt)
 	return &n
 }
 

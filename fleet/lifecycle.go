@@ -153,6 +153,9 @@ var (
 	guardBurnDue   = Guard{"burn-in-due", "burn-in due", func(f Facts) bool { return f.BurnInDue }}
 	guardBurnFresh = Guard{"burn-in-fresh", "burn-in fresh, or the class wants none", func(f Facts) bool { return !f.BurnInDue }}
 	guardFree      = Guard{"free", "no hold, not protected, no fault that blocks everything", func(f Facts) bool { return !f.Held && !f.Protected && !f.Barred }}
+	guardRetest    = Guard{"retest", "clean, its devices accepted; no hold, not protected, no fault that blocks everything", func(f Facts) bool {
+		return f.Dirty == "" && f.Agreed && f.Fresh && !f.Held && !f.Protected && !f.Barred
+	}}
 	guardFreeClean = Guard{"free-clean", "no hold, not protected, not dirty", func(f Facts) bool { return !f.Held && !f.Protected && f.Dirty == "" }}
 	guardFit       = Guard{"fit", "no blocking fault, no hold, not protected, not dirty, fresh, class matches, burn-in fresh, isolated", func(f Facts) bool {
 		return !f.Blocked && !f.Held && !f.Protected && f.Dirty == "" && f.Fresh && f.ClassMatches && !f.BurnInDue && f.isolated() && f.Lease != ""
@@ -186,11 +189,13 @@ var Lifecycle = []Transition{
 	{[]State{Managed}, VerbRetire, guardClean, Retired, 0, "a node leaves only without data"},
 	{[]State{Cleaning}, VerbDone, guardBurnDue, Burning, ClearDirty, "clean, and its burn-in is due"},
 	{[]State{Cleaning}, VerbDone, guardBurnFresh, Available, ClearDirty, "clean, and its burn-in is fresh or none is wanted"},
-	{[]State{Cleaning, Burning}, VerbAbort, guardNone, Managed, UndoBoot | UndoPower, "quarantined; dirt stays unless it was cleaned"},
+	{[]State{Cleaning}, VerbAbort, guardNone, Managed, UndoBoot | UndoPower, "quarantined; dirt stays unless it was cleaned"},
+	{[]State{Burning}, VerbAbort, guardNone, Managed, UndoBoot | UndoPower | StaleBurn, "quarantined until a burn-in has passed"},
+	{[]State{Managed}, VerbBurn, guardRetest, Burning, 0, "what was clean when its burn-in failed is tested again"},
 	{[]State{Burning}, VerbDone, guardNone, Available, 0, "clean and judged healthy"},
 	{[]State{Available}, VerbInspect, guardHarmless, Inspecting, 0, "look again"},
 	{[]State{Available}, VerbClean, guardFree, Cleaning, 0, "clean again"},
-	{[]State{Available}, VerbBurn, guardFree, Burning, StaleBurn, "burn in again"},
+	{[]State{Available}, VerbBurn, guardFree, Burning, 0, "burn in again"},
 	{[]State{Available}, VerbAllocate, guardFit, Allocated, 0, "reserved for a lease; never a sick, dirty or unproven node"},
 	{[]State{Available}, VerbRetire, guardFreeClean, Retired, 0, "a clean node may leave"},
 	{[]State{Allocated}, VerbDeploy, guardDeploy, Deploying, MarkDirty | StaleBurn | LoseIsolation, "from here on the node may hold the tenant's data"},
@@ -253,7 +258,7 @@ func Verbs(from State) []Verb {
 }
 
 // asked are the verbs that a person can really ask: the engine's own (allocate, deploy, resume) are left out, and those that no plan is composed for.
-var asked = []Verb{VerbInspect, VerbForget, VerbAbort, VerbAccept, VerbRetire, VerbClean, VerbRebuild, VerbRelease}
+var asked = []Verb{VerbInspect, VerbForget, VerbAbort, VerbAccept, VerbRetire, VerbClean, VerbBurn, VerbRebuild, VerbRelease}
 
 // Takes lists what a person can ask of a node in that state, in the table's order.
 func Takes(from State) []Verb {

@@ -71,6 +71,12 @@ type Node struct {
 	Cleaning string `json:"cleaning,omitempty"`
 	// BurnedAt is when the last burn-in passed; zero when it must run again.
 	BurnedAt time.Time `json:"burned_at,omitzero"`
+	// ProvenAt is when the profile that the class names for new nodes last passed; zero: it still has to.
+	ProvenAt time.Time `json:"proven_at,omitzero"`
+	// BurnIn is the newest plan run that has burned the node in, to its end or not; it has the report.
+	BurnIn OperationID `json:"burn_in,omitempty"`
+	// BurnNext is the profile that the next burn-in has to run in place of the class's for after a tenancy; "" where nothing asked for another.
+	BurnNext string `json:"burn_next,omitempty"`
 
 	// Boot is what the node was last booted with; the agent's session belongs to it.
 	Boot BootRecord `json:"boot,omitzero"`
@@ -218,6 +224,8 @@ type Wish struct {
 	OutOfBand   bool   `json:"out_of_band,omitempty"`
 	AllowReboot bool   `json:"allow_reboot,omitempty"`
 	Image       string `json:"image,omitempty"`
+	// Profile is the burn-in profile that was asked for in place of the one that is due, or "".
+	Profile string `json:"profile,omitempty"`
 	// Plan is the digest of the only plan that may run, or "".
 	Plan string `json:"plan,omitempty"`
 	// Resume is the plan run that a retry goes on with where its agent still answers; else the plan is composed anew.

@@ -22,6 +22,7 @@ const (
 	KindClass     = "class"
 	KindImage     = "image"
 	KindPack      = "pack"
+	KindProfile   = "profile"
 	KindSite      = "site"
 	KindClaim     = "claim"
 	KindUnique    = "unique"

@@ -12,11 +12,11 @@ import (
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
-// applyVerb reads a fleet file and applies its classes, images and site.
+// applyVerb reads a fleet file and applies its profiles, classes, images and site.
 func applyVerb(p *program, what string) *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "apply -f FILE", Short: "Apply the classes, images and site of a fleet file", Args: exactly(), Example: "  metalctl " + what + " apply -f fleet.yaml",
+		Use: "apply -f FILE", Short: "Apply the burn-in profiles, classes, images and site of a fleet file", Args: exactly(), Example: "  metalctl " + what + " apply -f fleet.yaml",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file == "" {
 				return usageError("%s apply: -f FILE is needed", what)
@@ -45,6 +45,12 @@ func applyCatalog(ctx context.Context, p *program, cl *api.Client, ff fleetFile)
 			return fmt.Errorf("apply site: %w", err)
 		}
 		fmt.Fprintln(p.stderr, "site: applied")
+	}
+	for _, x := range ff.profiles { // a class may name one
+		if _, err := cl.PutProfile(ctx, x); err != nil {
+			return fmt.Errorf("apply profile %s: %w", x.Name, err)
+		}
+		fmt.Fprintf(p.stderr, "profile/%s: applied\n", x.Name)
 	}
 	for _, c := range ff.classes {
 		if _, err := cl.PutClass(ctx, c); err != nil {

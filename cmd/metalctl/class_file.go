@@ -20,8 +20,8 @@ type classFile struct {
 	Kind   string            `json:"kind" enum:"Class" required:"true"`
 	Name   string            `json:"name" required:"true"`
 	Expect fleet.ClassExpect `json:"expect,omitzero"`
-	// BurnIn is the profile to run, or the word none.
-	BurnIn string `json:"burnin" required:"true"`
+	// BurnIn is the profile that a new node has to pass, or the word none.
+	BurnIn classBurn `json:"burnin" required:"true"`
 	// Erase is what cleaning has to reach (NIST SP 800-88).
 	Erase struct {
 		Level string `json:"level" enum:"clear,purge" required:"true"`
@@ -38,16 +38,42 @@ type classFile struct {
 	Ramdisk string `json:"ramdisk,omitempty"`
 }
 
+// classBurn is a word in a file where only the profile is given.
+type classBurn struct {
+	// Profile is what a new node has to pass, or the word none.
+	Profile string `json:"profile" required:"true"`
+	// AfterTenant is the profile that runs after every tenancy; handover where it is left out.
+	AfterTenant string `json:"after_tenant,omitempty"`
+}
+
+func (b classBurn) MarshalJSON() ([]byte, error) {
+	type whole classBurn
+	if b.AfterTenant == "" {
+		return json.Marshal(b.Profile)
+	}
+	return json.Marshal(whole(b))
+}
+
+// UnmarshalYAML keeps line and column in what the reader says.
+func (b *classBurn) UnmarshalYAML(read func(any) error) error {
+	type whole classBurn
+	*b = classBurn{}
+	if read(&b.Profile) == nil {
+		return nil
+	}
+	return read((*whole)(b))
+}
+
 func (c classFile) class() fleet.Class {
 	return fleet.Class{
 		Name: c.Name, Expect: c.Expect,
-		BurnIn: c.BurnIn, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk,
+		BurnIn: c.BurnIn.Profile, AfterTenant: c.BurnIn.AfterTenant, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk,
 	}
 }
 
 // printClassFile writes a class as the file that `class apply` takes.
 func printClassFile(w io.Writer, c fleet.Class) error {
-	f := classFile{Kind: "Class", Name: c.Name, Expect: c.Expect, BurnIn: c.BurnIn, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk}
+	f := classFile{Kind: "Class", Name: c.Name, Expect: c.Expect, BurnIn: classBurn{c.BurnIn, c.AfterTenant}, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk}
 	f.Erase.Level, f.Erase.AcceptFormat = c.EraseLevel, c.AcceptFormat
 	j, err := json.Marshal(f)
 	if err != nil {

@@ -55,6 +55,11 @@ func classNames(ctx context.Context, cl *api.Client) ([]string, error) {
 	return namesOf(l, func(c fleet.Class) string { return c.Name }), err
 }
 
+func profileNames(ctx context.Context, cl *api.Client) ([]string, error) {
+	l, err := cl.Profiles(ctx)
+	return namesOf(l, func(p fleet.BurnProfile) string { return p.Name }), err
+}
+
 func operationNames(ctx context.Context, cl *api.Client) ([]string, error) {
 	l, err := cl.Operations(ctx, api.ListOptions{Limit: 50})
 	return namesOf(l.Items, func(o api.Operation) string { return string(o.ID) }), err
@@ -86,7 +91,7 @@ func waitObjects(ctx context.Context, cl *api.Client) ([]string, error) {
 
 // addCompletion lets every verb complete the arguments and flags that name things on the server, by the placeholders that its usage shows.
 func addCompletion(root *cobra.Command, p *program) {
-	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PACK": packNames, "RAMDISK": ramdiskNames, "OPERATION": operationNames, "(node/N": waitObjects}
+	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PROFILE": profileNames, "PACK": packNames, "RAMDISK": ramdiskNames, "OPERATION": operationNames, "(node/N": waitObjects}
 	flags := map[string]lister{"node": nodeNames, "from": nodeNames, "image": imageNames, "class": classNames}
 	words := map[string][]string{
 		"output":       {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},

@@ -8,13 +8,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -25,10 +23,11 @@ const editorLine = "# yaml-language-server: $schema=fleet.schema.json\n"
 
 // fleetFile is what one YAML file holds, in its order.
 type fleetFile struct {
-	nodes   []api.NodeCreate
-	classes []fleet.Class
-	images  []fleet.Image
-	sites   []fleet.Site
+	nodes    []api.NodeCreate
+	classes  []fleet.Class
+	images   []fleet.Image
+	profiles []fleet.BurnProfile
+	sites    []fleet.Site
 }
 
 // nodeFile is kind Node of a fleet file.
@@ -167,17 +166,7 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 		pos := body.GetToken().Position
 		return fleet.Errorf(fleet.Invalid, "MC-FILE-VALUE", "%s:%d: %s", name, pos.Line, fmt.Sprintf(format, args...))
 	}
-	into := func(v any) error {
-		// The library panics on a tag of one's own before what should be a list (goccy/go-yaml 1.19.2).
-		if err := fleet.Catch(func() error { return yaml.NodeToValue(body, v, yaml.Strict()) }); err != nil {
-			var broken *fleet.Panic
-			if errors.As(err, &broken) {
-				return at("the document cannot be read; tags (!name) are not known here")
-			}
-			return yamlError(name, err)
-		}
-		return nil
-	}
+	into := func(v any) error { return strictly(name, body, v) }
 	switch head.Kind {
 	case "Node":
 		var n nodeFile
@@ -209,6 +198,12 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 			return err
 		}
 		f.images = append(f.images, image)
+	case "Profile":
+		p, err := profileOf(name, body)
+		if err != nil {
+			return err
+		}
+		f.profiles = append(f.profiles, p)
 	case "Site":
 		var s siteFile
 		if err := into(&s); err != nil {
@@ -223,9 +218,9 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 		}
 		f.sites = append(f.sites, site)
 	case "":
-		return at("the document has no `kind`; want Node, Class, Image or Site")
+		return at("the document has no `kind`; want Node, Class, Image, Profile or Site")
 	default:
-		return at("kind %q is not known; want Node, Class, Image or Site", head.Kind)
+		return at("kind %q is not known; want Node, Class, Image, Profile or Site", head.Kind)
 	}
 	return nil
 }
@@ -276,53 +271,4 @@ func (n nodeFile) create(dir string, open func(string) ([]byte, error)) (api.Nod
 		c.TLS.CAPEM = string(ca)
 	}
 	return c, nil
-}
-
-// yamlError puts the file's name before the line and column that the YAML library tells.
-func yamlError(name string, err error) error {
-	var y yaml.Error
-	if errors.As(err, &y) {
-		pos := y.GetToken().Position
-		return fleet.Errorf(fleet.Invalid, "MC-FILE-YAML", "%s:%d:%d: %s", name, pos.Line, pos.Column, y.GetMessage())
-	}
-	return fleet.Errorf(fleet.Invalid, "MC-FILE-YAML", "%s: %w", name, err)
-}
-
-// fileKeys are the keys of a fleet file whose names differ from the API's fields.
-var fileKeys = strings.NewReplacer("erase_level", "erase.level", "origins[", "image_origins[", "denied[", "image_denied[")
-
-// valueFaults refuses a document by the lines of what is wrong with it, before anything of its file is sent.
-func valueFaults(file string, body ast.Node, what string, found []fleet.FieldError) error {
-	if len(found) == 0 {
-		return nil
-	}
-	e := fleet.Errorf(fleet.Invalid, "MC-FILE-VALUE", "%s:%d: the %s is not valid", file, startOf(body).Line, strings.TrimSpace(what))
-	line := func(f fleet.FieldError) int { return lineOf(body, fileKeys.Replace(f.Field)) }
-	slices.SortStableFunc(found, func(a, b fleet.FieldError) int { return line(a) - line(b) })
-	for _, f := range found {
-		field := fileKeys.Replace(f.Field)
-		e.Fields = append(e.Fields, fleet.FieldError{Field: fmt.Sprintf("%s:%d: %s", file, line(f), field), Message: f.Message})
-	}
-	return e
-}
-
-// lineOf is the line of a field such as expect.limits[2].unit, or of what it is missing in.
-func lineOf(body ast.Node, field string) int {
-	for at := field; at != ""; {
-		if p, err := yaml.PathString("$." + at); err == nil {
-			if n, err := p.FilterNode(body); err == nil && n != nil && n.GetToken() != nil {
-				return startOf(n).Line
-			}
-		}
-		at = at[:max(0, strings.LastIndexAny(at, ".["))]
-	}
-	return startOf(body).Line
-}
-
-// startOf is where a node begins: the token of a mapping is its first colon, and of a block on lines of its own that may be any.
-func startOf(n ast.Node) *token.Position {
-	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
-		return m.Values[0].Key.GetToken().Position
-	}
-	return n.GetToken().Position
 }

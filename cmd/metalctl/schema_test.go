@@ -32,8 +32,8 @@ var fileKinds = []struct {
 	documents   []reflect.Type
 }{
 	{"fault", "What is wrong with a machine that is not there (agent inspect --fault, fault: in lab.yaml)", []reflect.Type{reflect.TypeFor[profiles.Faults]()}},
-	{"fleet", "Nodes, classes, images and the site of a fleet (node enroll -f, class apply -f, site apply -f)",
-		[]reflect.Type{reflect.TypeFor[nodeFile](), reflect.TypeFor[classFile](), reflect.TypeFor[imageFile](), reflect.TypeFor[siteFile]()}},
+	{"fleet", "Nodes, classes, burn-in profiles, images and the site of a fleet (node enroll -f, class apply -f, profile apply -f, site apply -f)",
+		[]reflect.Type{reflect.TypeFor[nodeFile](), reflect.TypeFor[classFile](), reflect.TypeFor[imageFile](), reflect.TypeFor[profileFile](), reflect.TypeFor[siteFile]()}},
 	{"lab", "A simulated rack (sim up -f)", []reflect.Type{reflect.TypeFor[rack.Lab]()}},
 	{"machine", "A machine that is not there, in a folder of its own (agent inspect --fixture)", []reflect.Type{reflect.TypeFor[profiles.Machine]()}},
 	{"server", "The server's configuration (server --config)", []reflect.Type{reflect.TypeFor[serverConfig]()}},
@@ -195,6 +195,15 @@ func (m *schemaMaker) schema(t *testing.T, title string, documents []reflect.Typ
 		if s := reg.Map()[m.names[made]]; s != nil && reflect.PointerTo(was).Implements(reflect.TypeFor[json.Unmarshaler]()) && s.Properties["count"] != nil {
 			whole := *s
 			*s = huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeInteger, Description: "the count alone"}, &whole}}
+		}
+	}
+	if s := reg.Map()["ClassBurn"]; s != nil { // its profile alone may stand for the whole
+		whole := *s
+		*s = huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeString, Description: "the profile alone, or none"}, &whole}}
+	}
+	if s := reg.Map()["BurnStage"]; s != nil {
+		for _, name := range fleet.StressorNames() {
+			s.Properties["stress"].Items.Enum = append(s.Properties["stress"].Items.Enum, name)
 		}
 	}
 	for _, s := range reg.Map() {

@@ -171,9 +171,13 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 		defer cancel()
 		controllers.close(closing)
 	}()
+	profiles, err := standardProfiles()
+	if err != nil {
+		return err
+	}
 	srv, err := server.Open(ctx, cfg.serverConfig(), server.Deps{
 		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers, Boards: controllers,
-		Media: media, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept, Physician: doctor, Standby: second, Stored: db.Stored,
+		Media: media, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept, Physician: doctor, Standby: second, Stored: db.Stored, Profiles: profiles,
 	})
 	if err != nil {
 		return err
@@ -187,7 +191,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 		Now: cfg.now, Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
 		Boards: controllers, Console: controllers, Firmware: controllers,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
-		Origin: srv.URL(), Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker, Silent: controllers.Silent,
+		Profiles: profiles, Program: version, Origin: srv.URL(), Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker, Silent: controllers.Silent,
 		// The store is locked by this process, so that whoever held claims under this name before is gone; of another server that is waited for.
 		Worker: "server", Sole: !role.HandsOff,
 	})

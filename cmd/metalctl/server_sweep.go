@@ -17,7 +17,7 @@ import (
 // blobKept is how long blobs of a kind stay after nothing names them any more. User-data is a tenant's secret and goes first; the day covers
 // leases that are being made, and steps whose evidence is being journalled.
 var blobKept = map[string]time.Duration{"inventory": 90 * 24 * time.Hour, "baseboard": 24 * time.Hour, store.BlobUserData: 24 * time.Hour, "evidence": 24 * time.Hour,
-	"cleaning": 90 * 24 * time.Hour}
+	"cleaning": 90 * 24 * time.Hour, "report": 24 * time.Hour}
 
 // blobDigest is how a blob is named, wherever in a step's evidence that stands.
 var blobDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}`)

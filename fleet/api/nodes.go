@@ -142,6 +142,9 @@ func (c *Client) NodePlan(ctx context.Context, idOrName string, q PlanQuery) (Pl
 	if q.Image != "" {
 		v.Set("image", q.Image)
 	}
+	if q.Profile != "" {
+		v.Set("profile", q.Profile)
+	}
 	var p Plan
 	return p, c.get(ctx, nodePath(idOrName, "plan"), v, &p)
 }

@@ -82,6 +82,8 @@ type NodeVerb struct {
 	Destroyed []string `json:"destroyed,omitempty"`
 	// Image replaces the lease's image at rebuild.
 	Image string `json:"image,omitempty"`
+	// Profile is the burn-in profile to run in place of the one that is due.
+	Profile string `json:"profile,omitempty"`
 	// WaiveGrace lets clean begin before the grace time is over.
 	WaiveGrace bool `json:"waive_grace,omitempty"`
 	// FaultCode and FaultComponent name the fault that clear-fault clears.

@@ -23,6 +23,8 @@ type PlanQuery struct {
 	OutOfBand, AllowReboot bool
 	// Image replaces the lease's image at a rebuild.
 	Image string
+	// Profile is the burn-in profile in place of the one that is due.
+	Profile string
 }
 
 // ImageVerified is the answer of POST images/{name}/verify.

@@ -102,11 +102,11 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		}
 		if v.op.v != nil { // a release ends what runs and begins then, and a clean-up makes room for everything
 			v.op.v.Abort = true
-			n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID, OutOfBand: p.OutOfBand, AllowReboot: p.AllowReboot, Image: p.Image, Plan: p.Plan}
+			n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID, OutOfBand: p.OutOfBand, AllowReboot: p.AllowReboot, Image: p.Image, Profile: p.Profile, Plan: p.Plan}
 			v.event("node.wish", "%s: %s asked by %s, the running %s is aborted first", n.Name, verb, by, v.op.v.Use)
 			return nil
 		}
-		plan, err := step.Compose(use, l.planFacts(v, power), step.Request{OutOfBand: p.OutOfBand, AllowReboot: p.AllowReboot})
+		plan, err := step.Compose(use, l.planFacts(v, power), step.Request{OutOfBand: p.OutOfBand, AllowReboot: p.AllowReboot, Profile: p.Profile})
 		if err != nil {
 			return err
 		}
@@ -276,15 +276,12 @@ func unnamed(n *fleet.Node, listed []fleet.AcceptedDevice) error {
 	return e.WithHint("metalctl node show %s, then: metalctl node accept %s", n.Name, n.Name)
 }
 
-// burnable refuses at accept what would only fail after hours of erasing.
+// burnable refuses at accept what would only fail after hours of erasing: a class whose burn-in does not exist.
 func burnable(v *view) error {
-	n := v.node.v
-	fresh := *n
-	fresh.BurnedAt = v.now.AddDate(-100, 0, 0)
-	if v.class.Name != "" && v.class.BurnIn == "none" {
+	if v.class.Name != "" && v.class.BurnIn == fleet.NoBurnIn {
 		return nil
 	}
-	_, err := step.Compose(step.Burn, step.PlanFacts{Node: fresh, Class: v.class}, step.Request{})
+	_, _, err := step.ProfileFor(step.PlanFacts{Node: *v.node.v, Class: v.class, Profiles: v.profiles}, step.Request{})
 	return err
 }
 
@@ -311,7 +308,7 @@ func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.
 	if image != nil {
 		v.image = image
 	}
-	p, err := step.Compose(step.Use(q.Use), l.planFacts(v, power), step.Request{OutOfBand: q.OutOfBand, AllowReboot: q.AllowReboot})
+	p, err := step.Compose(step.Use(q.Use), l.planFacts(v, power), step.Request{OutOfBand: q.OutOfBand, AllowReboot: q.AllowReboot, Profile: q.Profile})
 	if err != nil {
 		return api.Plan{}, notTold(err, v.node.v, untold)
 	}

@@ -131,7 +131,7 @@ func (l *Loop) interrupted(ctx context.Context, id fleet.NodeID) {
 func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by string) (fleet.OperationID, error) {
 	var opID fleet.OperationID
 	var fresh fleet.Verb
-	var image string
+	var image, profile string
 	// An agent was heard of lately although its machine is off by now: then nothing goes on there.
 	power := ""
 	if v, err := l.look(ctx, id); err != nil {
@@ -142,7 +142,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 	// What is tried again where it stopped is the harm that it was: a root disk that is written anew. Where a plan is composed anew, wish counts it.
 	err := l.updateFenced(ctx, id, fleet.HarmRebuild, nil, func(v *view) error {
 		n := v.node.v
-		fresh = ""
+		fresh, image, profile = "", "", ""
 		if v.frozen != nil {
 			return v.frozen.Refuse(*n, api.VerbRetry)
 		}
@@ -167,7 +167,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 			return nil
 		}
 		f := v.guards(verb)
-		f.Agreed = f.Agreed && use == step.Clean
+		f.Agreed = f.Agreed && (use == step.Clean || use == step.Burn)
 		up := l.continues(v, power)
 		// Whether a machine that runs may be restarted is decided where the plan is composed anew.
 		f.RebootAllowed, f.MachineOff = true, up
@@ -176,8 +176,8 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 		}
 		// Packs may have become others: the plan that failed names the old ones.
 		packs := last.Current() >= 0 && last.Steps[last.Current()].Name == step.FetchPacks
-		if !up || packs {
-			fresh, image = verb, imageOf(*last)
+		if !up || packs || burnJudged(*last) {
+			fresh, image, profile = verb, imageOf(*last), burnProfile(*last).Name
 			return nil
 		}
 		if use == step.Rebuild {
@@ -189,7 +189,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 		}
 		if v.undoing() {
 			v.op.v.Abort = true
-			n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID, AllowReboot: p.AllowReboot, Image: imageOf(*last), Resume: last.ID}
+			n.Wish = &fleet.Wish{Verb: verb, By: by, At: v.now, Operation: opID, AllowReboot: p.AllowReboot, Image: imageOf(*last), Profile: burnProfile(*last).Name, Resume: last.ID}
 			v.event("node.wish", "%s: %s asked again by %s", n.Name, verb, by)
 			return nil
 		}
@@ -202,7 +202,7 @@ func (l *Loop) retry(ctx context.Context, id fleet.NodeID, p api.NodeVerb, by st
 	if err != nil || fresh == "" {
 		return opID, l.fenced(ctx, err)
 	}
-	p = api.NodeVerb{AllowReboot: p.AllowReboot, Image: image}
+	p = api.NodeVerb{AllowReboot: p.AllowReboot, Image: image, Profile: profile}
 	if fresh == fleet.VerbAccept {
 		// What was agreed stays agreed, and no more.
 		v, err := l.look(ctx, id)

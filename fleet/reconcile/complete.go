@@ -17,6 +17,9 @@ func (v *view) end(s fleet.OperationState, p *fleet.Problem) {
 	op.State, op.EndedAt, op.Error = s, v.now, p
 	v.recorded()
 	n.Operation = ""
+	if step.ReportOf(*op) != "" {
+		n.BurnIn = op.ID
+	}
 	if op.Use != string(step.Undo) { // a retry goes on with what failed, not with the clean-up after it
 		n.LastOperation = op.ID
 	}
@@ -142,6 +145,9 @@ func (l *Loop) fail(v *view, m Move) error {
 			v.finished(m.Index, []byte(`{"unseen":true}`))
 			return nil
 		}
+		if again, err := l.bootAgain(v, m.Index, m.Why); again || err != nil {
+			return err
+		}
 		p := fleet.Problem{Code: "MC-AGENT-LOST", Detail: r.Name + ": " + m.Why,
 			Hint: "metalctl node timeline " + v.node.v.Name + ", then: metalctl node retry " + v.node.v.Name}
 		*op = step.Failed(*op, m.Index, p, step.UnseenEnd, v.now)
@@ -225,6 +231,9 @@ func (v *view) fault(x fleet.Fault) {
 	x.Hint = cut(x.Hint, 200)
 	fresh := v.node.v.Fault(x.Code, x.Component) == nil
 	v.node.v.RaiseFault(x)
+	if x.Blocks != fleet.BlocksNothing { // what has a fault now is not what was burned in
+		v.node.v.BurnedAt = time.Time{}
+	}
 	if fresh {
 		v.event("node.fault", "%s: %s on %s: %s", v.node.v.Name, x.Code, x.Component, cut(x.Evidence, 200))
 	}

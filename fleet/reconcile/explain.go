@@ -152,7 +152,7 @@ func (s Situation) step(m Move) api.Reason {
 	case m.Kind == Await && !s.Facts.AgentUp && !decl.Destroys && decl.Abort != step.AbortNever:
 		return s.silent(run, m.Until)
 	}
-	r := api.Reason{Kind: "step", On: api.OnServer, Since: run.StartedAt, Until: run.StartedAt.Add(decl.Limit), Text: run.Name + " runs"}
+	r := api.Reason{Kind: "step", On: api.OnServer, Since: run.StartedAt, Until: run.StartedAt.Add(step.LimitOf(run)), Text: run.Name + " runs"}
 	if m.Kind == Await {
 		r.On, r.Until, r.Text = api.OnMachine, m.Until, run.Name+" runs on the machine"
 		if !s.Facts.AgentUp {

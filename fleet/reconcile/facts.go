@@ -33,7 +33,7 @@ func (v *view) guards(verb fleet.Verb) fleet.Facts {
 		HasInventory:  n.Inventory != "",
 		Fresh:         n.Inventory != "" && v.class.Erases(n.Erased),
 		Agreed:        n.Inventory != "" && len(n.Accepted) > 0,
-		BurnInDue:     step.BurnInDue(*n, v.class),
+		BurnInDue:     v.class.BurnInDue(*n),
 		ClassMatches:  v.class.Name != "" && n.Compared == v.class.Compared(n.Inventory) && !classDiffers(n),
 		IdentityKnown: n.BMC.Serial != "" || n.BMC.UUID != "",
 		Lease:         n.Lease,
@@ -79,7 +79,7 @@ func classDiffers(n *fleet.Node) bool {
 func (l *Loop) planFacts(v *view, power string) step.PlanFacts {
 	n := v.node.v
 	up, _ := l.Agents.Up(n.ID, n.Boot.Generation)
-	f := step.PlanFacts{Node: *n, Class: v.class, Site: v.site, Packs: v.packs, Power: power,
+	f := step.PlanFacts{Node: *n, Class: v.class, Site: v.site, Packs: v.packs, Profiles: v.profiles, Power: power,
 		// A machine that is off runs no agent, however lately it was heard of.
 		AgentUp: up && n.Boot.Generation > 0 && power != "off"}
 	if v.lease.v != nil {

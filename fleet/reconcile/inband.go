@@ -51,7 +51,7 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 		return nil, nil
 	}
 	return &api.Task{Operation: op.ID, Index: i, Try: run.Try, Step: run.Name, Params: params,
-		LimitSeconds: int64(decl.Limit / time.Second), Abort: abort}, nil
+		LimitSeconds: int64(step.LimitOf(run) / time.Second), Abort: abort}, nil
 }
 
 // fill completes the parameters of an in-band step with what must not stand in the journal: the addresses of this run, the ranges that images never come
@@ -126,7 +126,11 @@ func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, re
 			}
 			r.Problem = fleet.ProblemOf(err)
 		}
-	} else if r.Attachment = res.Attachment; len(r.Attachment) > 0 {
+	} else if r.Attachment = res.Attachment; res.Step == step.BurnStage && (len(r.Attachment) > 0 || r.Problem == nil) {
+		if err := l.takePart(ctx, v, res.Index, &r); err != nil {
+			return err
+		}
+	} else if len(r.Attachment) > 0 {
 		if err := l.attach(ctx, &r); err != nil {
 			return err
 		}

@@ -73,6 +73,10 @@ type Loop struct {
 	Denied func(context.Context, fleet.BMC) []string
 	// CheckDrive says whether a config drive can be built from what a tenant asks for; nil takes everything. Its errors are of kind Invalid and name fields.
 	CheckDrive func(p step.ConfigDriveParams, userData []byte) error
+	// Profiles are the burn-in profiles that ship; the store has the site's own.
+	Profiles []fleet.BurnProfile
+	// Program is the version of this program, for reports.
+	Program string
 	// ForgetKeys are the records that go with a node that is forgotten, such as its secrets and unique names.
 	ForgetKeys func(fleet.Node) []fleet.Key
 
@@ -190,7 +194,7 @@ func New(l *Loop) *Loop {
 		}
 	}
 	l.began = l.Now().UTC()
-	funcs := step.Funcs{step.CompareClass: l.compareClass, step.ReadBoard: l.readBoard, step.AwaitAgent: l.awaitAgent, step.AttachTenant: l.attachTenant,
+	funcs := step.Funcs{step.CompareClass: l.compareClass, step.ReadBoard: l.readBoard, step.JudgeBurnIn: l.judgeBurnIn, step.AwaitAgent: l.awaitAgent, step.AttachTenant: l.attachTenant,
 		step.Isolate: l.isolate, step.AwaitReady: l.awaitReady}
 	for name, f := range l.Funcs {
 		funcs[name] = f

@@ -257,6 +257,12 @@ func (v *view) result(i int, r step.Result) error {
 		}
 		v.node.v.Compared = seen.Compared
 	}
+	if run.Name == step.BurnStage {
+		v.tookPart(i)
+	}
+	if run.Name == step.JudgeBurnIn {
+		v.burnPassed(burnProfile(*v.op.v))
+	}
 	if run.Name == step.ReadBoard {
 		if err := v.tookBoard(r.Evidence); err != nil {
 			return err

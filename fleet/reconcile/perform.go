@@ -174,7 +174,7 @@ func (l *Loop) plan(ctx context.Context, id fleet.NodeID, use step.Use, w *fleet
 			if image != nil {
 				v.image = image
 			}
-			request = step.Request{OutOfBand: n.Wish.OutOfBand, AllowReboot: n.Wish.AllowReboot}
+			request = step.Request{OutOfBand: n.Wish.OutOfBand, AllowReboot: n.Wish.AllowReboot, Profile: n.Wish.Profile}
 		}
 		f := l.planFacts(v, power)
 		if m.Use == step.Undo {

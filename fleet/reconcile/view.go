@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/step"
 )
 
 // SiteKey is the key of the one record of a place's settings.
@@ -108,16 +109,19 @@ type view struct {
 	// sure is the time that has passed for certain, and late the later of the clocks: ends are judged by the one and counted from the other.
 	sure, late time.Time
 
-	node  doc[fleet.Node]
-	op    doc[fleet.Operation] // the node's operation
-	last  *fleet.Operation     // the newest that has ended; only looked at
-	lease doc[fleet.Lease]
+	node doc[fleet.Node]
+	op   doc[fleet.Operation] // the node's operation
+	last *fleet.Operation     // the newest that has ended; only looked at
+	// burned is the newest plan run that burned the node in, where that is not the one that runs now; only looked at.
+	burned *fleet.Operation
+	lease  doc[fleet.Lease]
 	// owner is the lease whose data the node holds while it is cleaned, where there is one.
-	owner doc[fleet.Lease]
-	claim doc[Claim]
-	class fleet.Class
-	site  fleet.Site
-	packs []fleet.Pack // all there are, where the class wants any
+	owner    doc[fleet.Lease]
+	claim    doc[Claim]
+	class    fleet.Class
+	site     fleet.Site
+	packs    []fleet.Pack        // all there are, where the class wants any
+	profiles []fleet.BurnProfile // all there are
 	// frozen is the freeze that covers the node, or nil.
 	frozen *fleet.Freeze
 	// book is the fence's, where the change may do harm; else nil.
@@ -160,6 +164,11 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 			return nil, err
 		}
 	}
+	if n.BurnIn != "" && v.op.v != nil && v.op.v.Use == string(step.Burn) {
+		if v.burned, err = seen[fleet.Operation](s, fleet.KeyOf(fleet.KindOperation, n.BurnIn)); err != nil {
+			return nil, err
+		}
+	}
 	if n.Lease != "" {
 		if v.lease, err = maybe[fleet.Lease](s, fleet.KeyOf(fleet.KindLease, n.Lease)); err != nil {
 			return nil, err
@@ -184,6 +193,11 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 			}
 		}
 	}
+	own, err := fleet.List[fleet.BurnProfile](s, fleet.KindProfile)
+	if err != nil {
+		return nil, err
+	}
+	v.profiles = slices.Concat(l.Profiles, own)
 	freezes, err := fleet.Freezes(s)
 	if err != nil {
 		return nil, err

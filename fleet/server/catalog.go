@@ -90,6 +90,11 @@ func (s *Server) putClass(ctx context.Context, in *putClassIn) (*tagged[fleet.Cl
 	if err != nil {
 		return nil, err
 	}
+	own, err := s.checkProfiles(ctx, c, &f)
+	if err != nil {
+		return nil, err
+	}
+	pins = append(pins, own...)
 	if c.Ramdisk != "" {
 		all, err := s.readRamdisks(ctx)
 		if err != nil {

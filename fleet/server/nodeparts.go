@@ -60,6 +60,7 @@ type planIn struct {
 	OutOfBand   bool     `query:"out_of_band" doc:"inspect through the BMC alone"`
 	AllowReboot bool     `query:"allow_reboot" doc:"restart a running machine"`
 	Image       string   `query:"image" maxLength:"200" doc:"another image than the lease's, for a rebuild"`
+	Profile     string   `query:"profile" maxLength:"100" doc:"another burn-in profile than the one that is due"`
 }
 
 func (s *Server) planNode(ctx context.Context, in *planIn) (*plain[api.Plan], error) {
@@ -67,7 +68,7 @@ func (s *Server) planNode(ctx context.Context, in *planIn) (*plain[api.Plan], er
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.engine.Plans.Plan(ctx, n.ID, api.PlanQuery{Use: in.Use, Devices: in.Device, OutOfBand: in.OutOfBand, AllowReboot: in.AllowReboot, Image: in.Image})
+	p, err := s.engine.Plans.Plan(ctx, n.ID, api.PlanQuery{Use: in.Use, Devices: in.Device, OutOfBand: in.OutOfBand, AllowReboot: in.AllowReboot, Image: in.Image, Profile: in.Profile})
 	return &plain[api.Plan]{p}, err
 }
 

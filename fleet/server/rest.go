@@ -55,6 +55,7 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r.packs()
 	r.ramdisks()
 	r.classes()
+	r.profiles()
 	r.site()
 	r.events(mux)
 	r.capabilities()

@@ -80,6 +80,8 @@ type Deps struct {
 	Now func() time.Time
 	// Stored is told of each uploaded image and pack, as images/SHA256 or packs/SHA256; nil: nobody is.
 	Stored func(path string)
+	// Profiles are the burn-in profiles that ship; the store has the site's own.
+	Profiles []fleet.BurnProfile
 	// Standby is what the server has to do with a second one; nil: nothing.
 	Standby Standby
 	// Metrics is what /metrics shows; nil makes one of its own.

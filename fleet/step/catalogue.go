@@ -1,6 +1,11 @@
 package step
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
 
 // CatalogueVersion is stored with every plan, so that a newer program knows what an older one meant.
 const CatalogueVersion = 1
@@ -19,6 +24,8 @@ const (
 	ReadBoard     = "read-baseboard"
 	EraseDisks    = "erase-disks"
 	VerifyErase   = "verify-erase"
+	BurnStage     = "burn-stage"
+	JudgeBurnIn   = "judge-burn-in"
 	CleanBoot     = "clean-boot-entries"
 	CleanGPUs     = "clean-gpus"
 	WriteImage    = "write-image"
@@ -35,7 +42,7 @@ const (
 
 // Catalogue lists every step there is. Compose selects from it; the order within a plan is Compose's.
 var Catalogue = []Step{
-	{Name: BMCIdentify, Uses: []Use{Inspect, Clean, Deploy, Rebuild, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 3 * time.Minute, Tries: 4, Observes: true,
+	{Name: BMCIdentify, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 3 * time.Minute, Tries: 4, Observes: true,
 		Doc: "Reads the machine's identity from the BMC and refuses another machine than was enrolled."},
 	{Name: PowerOff, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild, Release, Resume, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4, EvenHeld: true,
 		Doc: "Powers the machine off and reads the power state back."},
@@ -49,9 +56,9 @@ var Catalogue = []Step{
 		Doc: "Waits for the agent of this boot generation and, where it does not come, says how far the boot went: medium never read, firmware never booted, or kernel died."},
 	{Name: FetchPacks, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: 30 * time.Minute, Tries: 4,
 		Doc: "Fetches the packs that the class wants from the server, proves signature, digest, kernel and processor of each, and puts it below /run/packs."},
-	{Name: Inventory, Uses: []Use{Inspect, Clean, Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: 10 * time.Minute, Tries: 3, Observes: true,
+	{Name: Inventory, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: 10 * time.Minute, Tries: 3, Observes: true,
 		Doc: "Reads the machine into an inventory, which replaces the old one whole."},
-	{Name: CompareClass, Uses: []Use{Inspect, Clean, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Minute, Tries: 1, Observes: true,
+	{Name: CompareClass, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Minute, Tries: 1, Observes: true,
 		Doc: "Compares the inventory with the class, the enrolled identity and the accepted devices, and raises a fault for each difference."},
 	{Name: ReadBoard, Uses: []Use{Inspect}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 5 * time.Minute, Tries: 2, Observes: true,
 		Doc: "Reads the GPU baseboard through the BMC, where it shows one, keeps what it read, compares it with the inventory, the class and the time before, and raises a fault for each difference."},
@@ -63,6 +70,10 @@ var Catalogue = []Step{
 		Doc: "Removes the firmware boot entries that earlier deployments left."},
 	{Name: CleanGPUs, Uses: []Use{Clean}, Side: InBand, Agent: 2, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 2,
 		Doc: "Puts MIG, ECC, compute mode, persistence, clocks and power limit of every GPU back, reads them back, and fails where a process or memory in use is left; without a driver it says so."},
+	{Name: BurnStage, Uses: []Use{Burn}, Side: InBand, Agent: 2, OnCrash: Redo, Abort: AbortNow, Limit: fleet.MaxStageSeconds*time.Second + stageSlack, Tries: 2,
+		Doc: "Runs the stressors of one stage of the burn-in for its time and measures, each second, what they and the machine do; a stage with `disks` overwrites accepted devices. Its limit is the stage's time and 15 minutes."},
+	{Name: JudgeBurnIn, Uses: []Use{Burn}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 5 * time.Minute, Tries: 3, Observes: true,
+		Doc: "Judges all that the stages measured against limits, the node's own fellows and the fleet, raises a fault for each part that failed, and keeps the report."},
 	{Name: WriteImage, Uses: []Use{Deploy, Rebuild}, Side: InBand, Destroys: true, OnCrash: Redo, Abort: AbortNow, Limit: 2 * time.Hour, Tries: 3,
 		Doc: "Streams the image to the root disk while its digest is verified; a truncated or altered stream fails."},
 	{Name: VerifyImage, Uses: []Use{Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Hour, Tries: 2, Observes: true,
@@ -75,7 +86,7 @@ var Catalogue = []Step{
 		Doc: "Puts the node's ports into the tenant's networks and reads the wires back; records that nothing was done where the site says isolation: none."},
 	{Name: MediaEject, Uses: []Use{Deploy, Rebuild, Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
 		Doc: "Ejects the boot medium, waits until it is gone, and ends its address."},
-	{Name: AgentPowerOff, Uses: []Use{Clean, Deploy, Rebuild}, Side: InBand, Unseen: true, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 1,
+	{Name: AgentPowerOff, Uses: []Use{Clean, Burn, Deploy, Rebuild}, Side: InBand, Unseen: true, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 1,
 		Doc: "Asks the agent to sync its disks and power the machine off in order."},
 	{Name: BootFromDisk, Uses: []Use{Deploy, Rebuild, Resume, Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 3 * time.Minute, Tries: 4,
 		Doc: "Removes the boot override, so that the machine starts what was written."},
@@ -93,4 +104,17 @@ func Find(name string) (Step, bool) {
 		}
 	}
 	return Step{}, false
+}
+
+// stageSlack is what a stage of a burn-in may take beyond its time: reading the machine before and after, and stopping what runs.
+const stageSlack = 15 * time.Minute
+
+// LimitOf is how long one try of a run's step may take. A stage of a burn-in takes as long as its parameters say.
+func LimitOf(run fleet.StepRun) time.Duration {
+	decl, _ := Find(run.Name)
+	var p BurnParams
+	if run.Name == BurnStage && json.Unmarshal(run.Params, &p) == nil && p.Stage.Seconds > 0 {
+		return min(decl.Limit, time.Duration(p.Stage.Seconds)*time.Second+stageSlack)
+	}
+	return decl.Limit
 }

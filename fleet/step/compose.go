@@ -35,7 +35,7 @@ type PlanFacts struct {
 	// UserDataPath is where, on the agent's own server, it fetches the user-data.
 	UserDataPath string
 	// Profiles are the burn-in profiles that exist.
-	Profiles []string
+	Profiles []fleet.BurnProfile
 }
 
 // Request is what a person may choose about a plan.
@@ -44,6 +44,8 @@ type Request struct {
 	OutOfBand bool
 	// AllowReboot lets an inspection restart a machine that runs.
 	AllowReboot bool
+	// Profile is what a burn-in is to run in place of what is due; "" is that.
+	Profile string
 }
 
 // Planned is one step of a plan and why it is there.
@@ -143,7 +145,7 @@ func (c *composer) compose(use Use, f PlanFacts, r Request) error {
 	case Clean:
 		err = c.clean(f)
 	case Burn:
-		err = burnError(f)
+		err = c.burn(f, r)
 	case Deploy, Rebuild:
 		err = c.deploy(f)
 	case Release:
@@ -244,11 +246,19 @@ func (c *composer) clean(f PlanFacts) error {
 		c.step(Inventory, "what was put back is seen", nil)
 		c.step(CompareClass, "what a tenant left on a GPU was a difference, and is none now", nil)
 	}
+	// A burn-in that follows takes the agent over; what is accepted has none that counts.
+	if n := f.Node; !f.Class.BurnInDue(n) && (f.Class.BurnIn == fleet.NoBurnIn || n.State != fleet.Managed) {
+		c.rest(f)
+	}
+	return nil
+}
+
+// rest switches the machine off where its class wants that of nodes that nobody uses.
+func (c *composer) rest(f PlanFacts) {
 	if f.Class.PowerOffAvailable {
 		c.step(AgentPowerOff, "the class wants available nodes off", nil)
 		c.step(PowerOff, "off is what the BMC reads back", PowerParams{WaitSeconds: 60})
 	}
-	return nil
 }
 
 // erase erases every accepted device to the level of the node's class, and proves it.
@@ -261,25 +271,6 @@ func (c *composer) erase(f PlanFacts, why string) {
 	c.step(EraseDisks, fmt.Sprintf("%s%d accepted devices, at least %s", why, len(p.Accepted), least), p)
 	c.step(VerifyErase, "an erase counts when it was read back", p)
 }
-
-// burnError is what composing a burn-in comes to: profiles arrive with the burn-in itself.
-func burnError(f PlanFacts) error {
-	name := f.Class.BurnIn
-	switch {
-	case f.Class.Name == "":
-		return fleet.Errorf(fleet.Conflict, "MC-NODE-CLASS", "%s has no class, so nothing says how it is burned in", f.Node.Name).
-			WithHint("metalctl node set %s --class CLASS, where the class says burnin: PROFILE or burnin: none", f.Node.Name)
-	case name == "none":
-		return fleet.Errorf(fleet.Conflict, "MC-BURN-PROFILE", "class %s says burnin: none, so there is no burn-in to run", f.Class.Name).
-			WithHint("name a profile in class %s: metalctl class apply", f.Class.Name)
-	default:
-		return fleet.Errorf(fleet.Conflict, "MC-BURN-PROFILE", "class %s wants burn-in profile %q, and no profile of that name exists", f.Class.Name, name).
-			WithHint("set burnin: none in class %s: metalctl class apply", f.Class.Name)
-	}
-}
-
-// BurnInDue reports whether a node of that class must be burned in before it is handed out.
-func BurnInDue(n fleet.Node, c fleet.Class) bool { return c.BurnIn != "none" && n.BurnedAt.IsZero() }
 
 func (c *composer) deploy(f PlanFacts) error {
 	if f.Image == nil || f.Lease == nil || f.Member == nil {

@@ -141,13 +141,13 @@ func nextStarted(op fleet.Operation, i int, decl Step, now time.Time, s Signals)
 	if decl.Side == OutOfBand {
 		return Action{Do: Running, Index: i, Why: run.Name + " runs"}
 	}
-	limit := run.StartedAt.Add(decl.Limit + limitSlack)
+	limit := run.StartedAt.Add(LimitOf(run) + limitSlack)
 	// A server that was away for longer than that finds the result waiting at the agent, which has to find the server first.
 	if back := s.AgentSince.Add(limitSlack); back.After(limit) {
 		limit = back
 	}
 	if !now.Before(limit) {
-		return Action{Do: Fail, Index: i, Why: fmt.Sprintf("%s did not end within %s", run.Name, decl.Limit)}
+		return Action{Do: Fail, Index: i, Why: fmt.Sprintf("%s did not end within %s", run.Name, LimitOf(run))}
 	}
 	if !s.AgentUp {
 		if op.Abort && decl.Abort == AbortNow {

@@ -78,6 +78,23 @@ type PackParams struct {
 	UnpackedBytes int64 `json:"unpacked_bytes"`
 }
 
+// BurnParams are what burn-stage gets.
+type BurnParams struct {
+	Profile string `json:"profile"`
+	// Digest names exactly the profile that the plan was composed with.
+	Digest string          `json:"digest"`
+	Stage  fleet.BurnStage `json:"stage"`
+	// Round counts from 1.
+	Round int `json:"round"`
+	// Accepted limits what may be overwritten; it is there where the stage does that.
+	Accepted []fleet.AcceptedDevice `json:"accepted,omitempty"`
+}
+
+// JudgeParams are what judge-burn-in gets: the profile as the plan was composed with it.
+type JudgeParams struct {
+	Profile fleet.BurnProfile `json:"profile"`
+}
+
 // Shown are a step's parameters as people may see them: the address of an image without its query. What cannot be read is not shown.
 func Shown(name string, params json.RawMessage) json.RawMessage {
 	if name != WriteImage && name != VerifyImage || len(params) == 0 {

@@ -28,6 +28,8 @@ func NewParams(name string) any {
 		return &fleet.CleanGPUs{}
 	case FetchPacks:
 		return &PacksParams{}
+	case BurnStage:
+		return &BurnParams{}
 	}
 	return nil
 }

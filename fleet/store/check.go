@@ -182,6 +182,10 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 		if p, ok := decodeInto[fleet.Pack](c, key, r.Data); ok {
 			c.sameID(key, id, p.ID())
 		}
+	case fleet.KindProfile:
+		if p, ok := decodeInto[fleet.BurnProfile](c, key, r.Data); ok {
+			c.sameID(key, id, p.Name)
+		}
 	case fleet.KindRamdisk:
 		if x, ok := decodeInto[fleet.Ramdisk](c, key, r.Data); ok {
 			c.sameID(key, id, x.SHA256)

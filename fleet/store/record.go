@@ -12,7 +12,7 @@ import (
 
 // kindVersions is the version of each kind's schema that this program writes. A kind without a row is at version 1.
 var kindVersions = map[string]int{
-	fleet.KindNode: 1, fleet.KindOperation: 1, fleet.KindLease: 1, fleet.KindClass: 1, fleet.KindImage: 1, fleet.KindPack: 1,
+	fleet.KindNode: 1, fleet.KindOperation: 1, fleet.KindLease: 1, fleet.KindClass: 1, fleet.KindImage: 1, fleet.KindPack: 1, fleet.KindProfile: 1,
 	fleet.KindSite: 1, fleet.KindClaim: 1, fleet.KindUnique: 1, fleet.KindSecret: 1, fleet.KindMeta: 1, fleet.KindCA: 1,
 	fleet.KindFreeze: 1, fleet.KindHarm: 1, fleet.KindApproval: 1, fleet.KindToken: 1,
 	fleet.KindRamdisk: 1, fleet.KindRollout: 1,

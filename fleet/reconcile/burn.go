@@ -1,0 +1,242 @@
+package reconcile
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/step"
+	"github.com/metalctl/metalctl/fleet/verdict"
+)
+
+// burnEvidence is what the journal keeps of a stage, and of the judgement: where part and report are, and what the report says.
+type burnEvidence struct {
+	// Part is named as every step's attachment is.
+	Part    string        `json:"blob,omitempty"`
+	Report  string        `json:"report,omitempty"`
+	Verdict fleet.Outcome `json:"verdict,omitempty"`
+	// Fatal is why no further stage runs, "" where they go on.
+	Fatal string `json:"fatal,omitempty"`
+	// Skipped is why the stage did not run.
+	Skipped string `json:"skipped,omitempty"`
+}
+
+func burnEvidenceOf(r fleet.StepRun) (e burnEvidence) {
+	if r.Name != step.BurnStage && r.Name != step.JudgeBurnIn || json.Unmarshal(r.Evidence, &e) != nil {
+		return burnEvidence{}
+	}
+	return e
+}
+
+// burnProfile is the profile that a plan run burns in with; zero where it is no burn-in.
+func burnProfile(op fleet.Operation) fleet.BurnProfile {
+	for _, r := range op.Steps {
+		var p step.JudgeParams
+		if r.Name == step.JudgeBurnIn && json.Unmarshal(r.Params, &p) == nil {
+			return p.Profile
+		}
+	}
+	return fleet.BurnProfile{}
+}
+
+// burnJudged reports whether a run that failed had been judged: then it is tried again from its beginning.
+func burnJudged(op fleet.Operation) bool {
+	i := op.Current()
+	return i >= 0 && op.Steps[i].Name == step.JudgeBurnIn
+}
+
+// burned judges what a burn-in has measured, with the part that has just come, and keeps the report.
+func (l *Loop) burned(ctx context.Context, v *view, newest *fleet.BurnPart) (fleet.BurnReport, string, error) {
+	op := *v.op.v
+	in := verdict.BurnInput{Node: v.node.v.Name, Operation: op.ID, Program: l.Program, Profile: burnProfile(op), Class: v.class, Now: v.now}
+	left := 0
+	for i, r := range op.Steps {
+		if r.Name != step.BurnStage {
+			continue
+		}
+		e := burnEvidenceOf(r)
+		switch {
+		case e.Fatal != "":
+			in.Stopped = e.Fatal
+		case r.State != fleet.StepFinished && (newest == nil || i != op.Current()):
+			left++
+		}
+		if e.Part == "" || newest != nil && i == op.Current() {
+			continue
+		}
+		part, err := l.burnPart(ctx, e.Part)
+		if err != nil {
+			return fleet.BurnReport{}, "", fmt.Errorf("what stage %d measured: %w", i, err)
+		}
+		in.Parts = append(in.Parts, part)
+	}
+	in.Earlier = l.earlierReports(ctx, v)
+	if newest != nil {
+		in.Parts = append(in.Parts, *newest)
+	}
+	in.Finished = left == 0 && in.Stopped == ""
+	rep := verdict.BurnIn(in)
+	b, err := json.Marshal(rep)
+	if err != nil {
+		return rep, "", fmt.Errorf("encode the report: %w", err)
+	}
+	digest, err := l.Blobs.PutBlob(ctx, "report", bytes.NewReader(b))
+	return rep, digest, err
+}
+
+// earlierReports is the node's report before this burn-in's, which shows whether a fault is seen again; none where it is kept no more.
+func (l *Loop) earlierReports(ctx context.Context, v *view) []fleet.BurnReport {
+	if v.burned == nil {
+		return nil
+	}
+	b, err := l.attachment(ctx, step.ReportOf(*v.burned))
+	var rep fleet.BurnReport
+	if err != nil || json.Unmarshal(b, &rep) != nil {
+		return nil
+	}
+	return []fleet.BurnReport{rep}
+}
+
+func (l *Loop) burnPart(ctx context.Context, digest string) (p fleet.BurnPart, err error) {
+	b, err := l.attachment(ctx, digest)
+	if err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return p, fleet.Errorf(fleet.Broken, "MC-STORE-BLOB", "the part %s cannot be read: %w", digest, err).WithHint("metalctl server check")
+	}
+	return p, nil
+}
+
+// takePart checks what a stage measured and judges with it all that was measured so far. The result's evidence then names part and report. What cannot be
+// read is the step's failure.
+func (l *Loop) takePart(ctx context.Context, v *view, i int, r *step.Result) error {
+	var want step.BurnParams
+	if err := json.Unmarshal(v.op.v.Steps[i].Params, &want); err != nil {
+		return fmt.Errorf("parameters of %s: %w", step.BurnStage, err)
+	}
+	var part fleet.BurnPart
+	err := json.Unmarshal(r.Attachment, &part)
+	if len(r.Attachment) > maxAttachment {
+		err = fmt.Errorf("it has %d bytes", len(r.Attachment))
+	}
+	if err == nil && (part.Stage != want.Stage.Name || part.Round != want.Round || part.Profile != want.Profile) {
+		err = fmt.Errorf("it is of stage %q, round %d of profile %q", part.Stage, part.Round, part.Profile)
+	}
+	if err != nil {
+		if r.Problem == nil {
+			r.Problem = fleet.ProblemOf(fleet.Errorf(fleet.Invalid, "MC-BURN-PART", "what the agent sent for stage %s, round %d of profile %s is not what that stage measured: %w", want.Stage.Name, want.Round, want.Profile, err))
+		}
+		r.Attachment = nil
+		return nil
+	}
+	if err := l.attach(ctx, r); err != nil {
+		return err
+	}
+	rep, digest, err := l.burned(ctx, v, &part)
+	if err != nil {
+		return err
+	}
+	add := map[string]any{"report": digest, "verdict": rep.Verdict}
+	if x := verdict.Fatal(&part, v.class); x != nil && r.Problem == nil {
+		add["fatal"] = cut(x.Words, 300)
+	}
+	r.Evidence, err = step.Merge(r.Evidence, add)
+	return err
+}
+
+// tookPart skips what is left of a burn-in where the stage that has just ended was fatal.
+func (v *view) tookPart(i int) {
+	why := burnEvidenceOf(v.op.v.Steps[i]).Fatal
+	if why == "" {
+		return
+	}
+	evidence, err := json.Marshal(burnEvidence{Skipped: "the burn-in ended before: " + why})
+	if err != nil {
+		return // a string always encodes
+	}
+	skipped := 0
+	for k := i + 1; k < len(v.op.v.Steps); k++ {
+		if r := v.op.v.Steps[k]; r.Name == step.BurnStage && r.State == fleet.StepPending {
+			*v.op.v = step.Finished(*v.op.v, k, evidence, v.now)
+			skipped++
+		}
+	}
+	v.stepEvent(i, fmt.Sprintf("%s: %d further stages are left out: %s", v.node.v.Name, skipped, why))
+}
+
+// judgeBurnIn judges all that the stages measured. A part that failed, and one that nobody could tell of, keep the node from being handed out.
+func (l *Loop) judgeBurnIn(ctx context.Context, c step.Call) (step.Outcome, error) {
+	v, err := l.look(ctx, c.Node)
+	if err != nil {
+		return step.Outcome{}, err
+	}
+	if v.op.v == nil || v.op.v.ID != c.Operation {
+		return step.Outcome{}, fleet.Errorf(fleet.Conflict, "MC-PLAN-ABORTED", "the burn-in is not what runs on %s any more", v.node.v.Name)
+	}
+	rep, digest, err := l.burned(ctx, v, nil)
+	if err != nil {
+		return step.Outcome{}, err
+	}
+	n := v.node.v
+	out := step.Outcome{Evidence: map[string]any{"report": digest, "verdict": rep.Verdict, "headline": cut(rep.Headline, 300), "checks": len(rep.Checks)}, Faults: few(verdict.Faults(&rep), n.Name, "burn-in", mostFaults)}
+	switch {
+	case rep.Fixture != "" && !n.Simulated:
+		return step.Outcome{Evidence: out.Evidence}, fleet.Errorf(fleet.Refused, "MC-BURN-FIXTURE", "the report is of the machine %s, which is not there, and %s was not enrolled as simulated", rep.Fixture, n.Name).
+			WithHint("metalctl node timeline %s", n.Name)
+	case rep.Verdict == fleet.Fail:
+		return out, fleet.Errorf(fleet.Refused, "MC-BURN-FAILED", "%s", rep.Headline).WithHint("metalctl burnin report %s", n.Name)
+	case rep.Verdict != fleet.Pass && rep.Verdict != fleet.Warn || !rep.Finished:
+		return out, fleet.Errorf(fleet.Refused, "MC-BURN-UNTOLD", "%s", rep.Headline).WithHint("metalctl burnin report %s, mend what it names, then: metalctl node retry %s", n.Name, n.Name)
+	}
+	return out, nil
+}
+
+// burnPassed makes a burn-in count for a node: where it was the one that was due, or as long.
+func (v *view) burnPassed(p fleet.BurnProfile) {
+	n := v.node.v
+	counts := func(due string) bool {
+		d, ok := fleet.FindProfile(v.profiles, due)
+		return p.Name == due || ok && p.Duration() >= d.Duration()
+	}
+	if due := v.class.NextBurn(*n); due != "" && !counts(due) {
+		return
+	}
+	n.BurnedAt, n.BurnNext = v.now, ""
+	if v.class.BurnIn != fleet.NoBurnIn && counts(v.class.BurnIn) {
+		n.ProvenAt = v.now
+	}
+}
+
+// mostBoots is how often a burn-in may boot its machine: a machine that goes down under load once may have lost its power, one that does so again has a fault.
+const mostBoots = 3
+
+// bootAgain lets a burn-in whose agent is lost go on at the stage that had not ended, on a machine that is booted anew. It reports false where
+// that is no way out.
+func (l *Loop) bootAgain(v *view, i int, why string) (bool, error) {
+	op := v.op.v
+	run := op.Steps[i]
+	boots := 0
+	for _, r := range op.Steps {
+		if r.Name == step.MediaInsert {
+			boots++
+		}
+	}
+	if run.Name != step.BurnStage || run.State == fleet.StepFailed || op.Abort || v.node.v.Boot.Refused != "" || boots >= mostBoots {
+		return false, nil
+	}
+	f := l.planFacts(v, "")
+	f.AgentUp = false
+	boot, err := step.BootPlan(f, "the agent was lost in the burn-in")
+	if err != nil {
+		return false, err
+	}
+	*op = step.Inserted(*op, i, boot, v.now)
+	v.node.v.BurnedAt = time.Time{}
+	v.event("operation.step", "%s: the machine is booted again, and the burn-in goes on with what had not ended: %s", v.node.v.Name, why)
+	v.events[len(v.events)-1].Subject = v.op.key
+	return true, nil
+}
