@@ -176,7 +176,11 @@ func (l *Loop) fail(v *view, m Move) error {
 // stop ends a plan that somebody aborted.
 func (l *Loop) stop(v *view, m Move) error {
 	n, op := v.node.v, v.op.v
-	p := fleet.Problem{Code: "MC-PLAN-ABORTED", Detail: fmt.Sprintf("aborted before %s ended", op.Steps[m.Index].Name), Hint: "metalctl node retry " + n.Name}
+	r := op.Steps[m.Index]
+	p := fleet.Problem{Code: "MC-PLAN-ABORTED", Detail: fmt.Sprintf("aborted before %s ended", r.Name), Hint: "metalctl node retry " + n.Name}
+	if r.Side == step.InBand && r.State == fleet.StepStarted {
+		p.Detail += ", while its agent was silent: it may go on with that until the machine is switched off or restarted"
+	}
 	if op.State == fleet.OperationPending && n.Wish != nil && n.Wish.Operation == op.ID {
 		n.Wish = nil
 		v.end(fleet.OperationAborted, &p)

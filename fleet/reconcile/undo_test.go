@@ -101,6 +101,31 @@ func TestFailedRebuild(t *testing.T) {
 	}
 }
 
+// TestAbortWhileTheAgentIsSilent: a rebuild whose agent says nothing can be aborted, which says that the agent may go on; a retry ends well.
+func TestAbortWhileTheAgentIsSilent(t *testing.T) {
+	w := available(t)
+	leased(t, w, nil)
+	askOnly(t, w, "rebuild", api.NodeVerb{})
+	w.Between = func() {
+		if _, op := w.Read(); op.Current() >= 0 && op.Steps[op.Current()].Name == step.WriteImage && op.Steps[op.Current()].State == fleet.StepStarted {
+			w.Between, w.Machine.Silent, w.Machine.Log = nil, true, nil
+			askOnly(t, w, "abort", api.NodeVerb{})
+		}
+	}
+	w.Settle(time.Hour)
+	n := wantState(t, w, fleet.Active)
+	_, op := w.Read()
+	if op.State != fleet.OperationAborted || !strings.Contains(op.Error.Detail, "agent was silent") || n.Fault("MC-FAULT-REBUILD", "plan/rebuild") == nil || slices.Contains(w.Machine.Log, "power off") {
+		t.Fatalf("operation %s: %+v; faults %+v; %q", op.State, op.Error, n.Faults, w.Machine.Log)
+	}
+	w.Machine.Silent = false
+	w.Machine.Reboot() // somebody followed the advice
+	ask(t, w, "retry", api.NodeVerb{AllowReboot: true})
+	if n := wantState(t, w, fleet.Active); len(n.Faults) > 0 || w.Machine.Running() != "debian" {
+		t.Errorf("faults %+v, runs %q, %q", n.Faults, w.Machine.Running(), w.Machine.Log)
+	}
+}
+
 // TestUndoAndPeople: a hold stops it, protection keeps the machine on, an abort of it is refused.
 func TestUndoAndPeople(t *testing.T) {
 	failed := func(t *testing.T, first func(w *contract.World)) *contract.World {
