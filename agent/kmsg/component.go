@@ -2,6 +2,7 @@ package kmsg
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -32,12 +33,14 @@ func Component(inv *fleet.Inventory, c string, socket func(thread string) (int64
 }
 
 func atAddress(inv *fleet.Inventory, address string) string {
+	modules := slices.ContainsFunc(inv.GPUs, func(g fleet.GPU) bool { return g.ModuleID > 0 })
 	for _, g := range inv.GPUs {
 		n := g.ModuleID
-		if n == 0 {
+		if !modules {
 			n = g.Index
 		}
-		if g.PCIAddress == address && n >= 0 {
+		// A GPU that is lost does not tell its module id, and its index is another one's id: its address is left to stand for it.
+		if g.PCIAddress == address && (n > 0 || n == 0 && !modules) {
 			return fmt.Sprintf("gpu/%d", n)
 		}
 	}

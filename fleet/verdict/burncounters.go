@@ -188,14 +188,20 @@ func (b *burner) still(r counterRule, at string, keys []tallyKey) {
 		hours += b.tallies[k].hours
 		resets += b.tallies[k].resets
 	}
-	c := fleet.Check{ID: r.id, Component: at, Outcome: fleet.Pass, Value: ref0(), Unit: r.unit, Words: fmt.Sprintf("%s: no %s%s", b.name(at), r.what, below95(0, hours))}
+	c := fleet.Check{ID: r.id, Component: at, Outcome: fleet.Pass, Value: new(float64), Unit: r.valueUnit(), Words: fmt.Sprintf("%s: no %s%s", b.name(at), r.what, below95(0, hours))}
 	if resets > 0 {
 		c.Evidence = append(c.Evidence, fmt.Sprintf("the counter was reset %s", times(resets)))
 	}
 	b.add(r.family, c)
 }
 
-func ref0() *float64 { return new(float64) }
+// valueUnit is what a check of the rule is in: how many where one is too many, a rate otherwise.
+func (r counterRule) valueUnit() string {
+	if r.fatal {
+		return r.unit
+	}
+	return r.unit + "/h"
+}
 
 // below95 says what a rate is below, "" where nothing was watched.
 func below95(n int64, hours float64) string {
@@ -209,7 +215,10 @@ func below95(n int64, hours float64) string {
 func (b *burner) counted(r counterRule, k tallyKey) {
 	t := b.tallies[k]
 	v := float64(t.added)
-	c := fleet.Check{ID: r.id, Component: k.component, Outcome: fleet.Pass, Value: &v, Unit: r.unit, Do: "none"}
+	if !r.fatal && t.hours > 0 {
+		v /= t.hours
+	}
+	c := fleet.Check{ID: r.id, Component: k.component, Outcome: fleet.Pass, Value: &v, Unit: r.valueUnit(), Do: "none"}
 	for i := range b.parts { // the stage that added to it first
 		p := &b.parts[i]
 		if p.Before == nil || p.After == nil {
@@ -243,16 +252,15 @@ func (b *burner) counted(r counterRule, k tallyKey) {
 		b.add(r.family, c)
 		return
 	}
-	rate := v / t.hours
-	sure, likely := poissonLower(t.added, condemns)/t.hours > most, rate > most
-	c.Limit = &fleet.CheckLimit{Value: most, Unit: r.unit + "/h", Against: against, Source: source}
+	sure, likely := poissonLower(t.added, condemns)/t.hours > most, v > most
+	c.Limit = &fleet.CheckLimit{Value: most, Unit: c.Unit, Against: against, Source: source}
 	switch {
 	case sure:
 		c.Outcome, c.Code, c.Do = r.worst, r.code, r.do
-		c.Words = fmt.Sprintf("%s, %.3g per hour: surely more than %g per hour (at 99.9 %%; %s)", what, rate, most, source)
+		c.Words = fmt.Sprintf("%s, %.3g per hour: surely more than %.3g per hour (at 99.9 %%; %s)", what, v, most, source)
 	case likely:
 		c.Outcome, c.Code, c.Do = fleet.Warn, r.code, "retest"
-		c.Words = fmt.Sprintf("%s, %.3g per hour: likely more than %g per hour (%s), but too few to be sure of it", what, rate, most, source)
+		c.Words = fmt.Sprintf("%s, %.3g per hour: likely more than %.3g per hour (%s), but too few to be sure of it", what, v, most, source)
 	default:
 		c.Words = what + below95(t.added, t.hours)
 	}

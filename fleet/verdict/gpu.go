@@ -1,8 +1,10 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -315,21 +317,40 @@ func (j *judge) linksDown(i int) bool {
 // recovery obeys what the driver asks for. Where a cause was found it is part of that one's words, else it is a difference of its own.
 func (j *judge) recovery() {
 	for i := range j.inv.GPUs {
-		g, name := &j.inv.GPUs[i], j.names.gpu[i]
-		if g.Recovery == "" || g.Recovery == "none" || j.explained(name) {
+		name := j.names.gpu[i]
+		asks := cmp.Or(j.inv.GPUs[i].Recovery, j.announced(name))
+		if asks == "" || asks == "none" || j.explained(name) {
 			continue
 		}
 		do := "reset"
-		if g.Recovery == "reboot" {
+		if asks == "reboot" {
 			do = "reboot"
 		}
 		if d := j.said(name); d != nil {
-			d.Words += "; the driver asks for: " + g.Recovery
+			d.Words += "; the driver asks for: " + asks
 			if d.Do == "retest" || d.Do == "reset" || d.Do == "none" {
 				d.Do = do
 			}
 			continue
 		}
-		j.block(finding{code: "MC-GPU-RECOVERY", component: name, want: "none", got: g.Recovery, do: do}, "%s: the driver asks for %s before it is used again", j.part(i), g.Recovery)
+		j.block(finding{code: "MC-GPU-RECOVERY", component: name, want: "none", got: asks, do: do}, "%s: the driver asks for %s before it is used again", j.part(i), asks)
 	}
 }
+
+// announced is what the driver said in the kernel's log that it asks for, where nobody could ask the GPU: the last line of XID 154, such as "GPU recovery
+// action changed from 0x0 (None) to 0x1 (GPU Reset Required)". The numbers are those of NVML's field 230.
+func (j *judge) announced(component string) string {
+	said := ""
+	for _, k := range j.inv.KernelFindings {
+		if k.Kind != "xid" || k.Code != 154 || j.place(k.Component) != component {
+			continue
+		}
+		_, to, ok := strings.Cut(k.Line, " to 0x")
+		if n, err := strconv.Atoi(to[:min(1, len(to))]); ok && err == nil && n < len(recoveries) {
+			said = recoveries[n]
+		}
+	}
+	return said
+}
+
+var recoveries = []string{"none", "reset", "reboot", "drain-p2p", "drain-and-reset", "recover-imex"}

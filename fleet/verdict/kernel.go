@@ -16,7 +16,7 @@ func (j *judge) kernel() {
 		c := j.place(k.Component)
 		switch k.Kind {
 		case "xid":
-			if xidOf(k.Code).rank == ignored {
+			if meaning(k).rank == ignored {
 				continue
 			}
 			if xids[c] == nil {
@@ -34,18 +34,14 @@ func (j *judge) kernel() {
 	}
 }
 
-// place is the component that a finding names: its own words, or the part at a PCI address.
+// place is the component that a finding names: its own words, or the part at a PCI address. What follows the part, a link or a port, is linkIn's.
 func (j *judge) place(component string) string {
-	addr := strings.TrimPrefix(component, "pci/")
+	addr, _, _ := strings.Cut(strings.TrimPrefix(component, "pci/"), "/")
 	if slot(addr) != "" || strings.Contains(addr, ":") {
 		return j.names.at(addr)
 	}
-	if n, ok := strings.CutPrefix(component, "gpu/"); ok { // readers know the driver's index only
-		for i, g := range j.inv.GPUs {
-			if fmt.Sprint(g.Index) == n {
-				return j.names.gpu[i]
-			}
-		}
+	if kind, _, _ := strings.Cut(component, "/"); kind == "gpu" || kind == "nvswitch" {
+		return root(component)
 	}
 	if component == "" {
 		return "system"
@@ -60,12 +56,20 @@ func (j *judge) place(component string) string {
 	return component
 }
 
+// linkIn is the end of a finding's component that names an NVLink: "/nvlink/7", or "".
+func linkIn(component string) string {
+	if i := strings.Index(component, "/nvlink/"); i >= 0 {
+		return component[i:]
+	}
+	return ""
+}
+
 // xids reports the worst of a GPU's messages that nothing above explains; they are likely one story.
 func (j *judge) xids(c string, found []fleet.KernelFinding) {
 	gone := strings.HasPrefix(c, "pci/") && j.said("gpu", "MC-GPU-MISSING") != nil || j.said("gpus", "MC-GPU-MISSING", "MC-CLASS-GPUS") != nil
 	var left []fleet.KernelFinding
 	for _, k := range found {
-		x := xidOf(k.Code)
+		x := meaning(k)
 		fabric := slices.ContainsFunc(x.as, func(a string) bool { return a == "MC-NVLINK-DOWN" }) && (j.noFabric || j.said("fabric") != nil || j.said("nvswitches") != nil || j.said("nvswitch") != nil)
 		if gone || j.explained(c) || fabric || len(x.as) > 0 && j.said(c, x.as...) != nil {
 			continue
@@ -75,8 +79,8 @@ func (j *judge) xids(c string, found []fleet.KernelFinding) {
 	if len(left) == 0 || j.said(c) != nil && worst(left).rank < replacing {
 		return
 	}
-	slices.SortStableFunc(left, func(a, b fleet.KernelFinding) int { return int(xidOf(b.Code).rank) - int(xidOf(a.Code).rank) })
-	first := xidOf(left[0].Code)
+	slices.SortStableFunc(left, func(a, b fleet.KernelFinding) int { return int(meaning(b).rank) - int(meaning(a).rank) })
+	first := meaning(left[0])
 	var codes []string
 	for _, k := range left {
 		codes = append(codes, xidWords(k))
@@ -84,6 +88,9 @@ func (j *judge) xids(c string, found []fleet.KernelFinding) {
 	what := c
 	if i := slices.Index(j.names.gpu, c); i >= 0 {
 		what = j.part(i)
+	}
+	if link := linkIn(left[0].Component); link != "" && !slices.ContainsFunc(left, func(k fleet.KernelFinding) bool { return linkIn(k.Component) != link }) {
+		c, what = c+link, "NVLink "+strings.TrimPrefix(link, "/nvlink/")+" of "+what
 	}
 	report := j.block
 	if first.rank == noted {
@@ -95,7 +102,7 @@ func (j *judge) xids(c string, found []fleet.KernelFinding) {
 func worst(ks []fleet.KernelFinding) xid {
 	w := xid{}
 	for _, k := range ks {
-		if x := xidOf(k.Code); x.rank > w.rank {
+		if x := meaning(k); x.rank > w.rank {
 			w = x
 		}
 	}

@@ -1,5 +1,11 @@
 package verdict
 
+import (
+	"strings"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
 // rank orders what a message of the kernel means for a node that nobody uses: an application that faults there is our own, so that hardware is suspected
 // sooner than in production.
 type rank int
@@ -105,6 +111,31 @@ func xidOf(n int) xid {
 		return xid{resetting, "reset", "an error of an NVLink", asLink}
 	}
 	return xid{blocking, "retest", "a message that should never be seen", nil}
+}
+
+// meaning is what an XID means with what its line says beyond the number. NVLink 5 has one number for a unit of a link, and the unit that watches its state
+// says in a sub-code why it went down (gpud's decoding of NVIDIA's catalogue of 2025-10).
+func meaning(k fleet.KernelFinding) xid {
+	x := xidOf(k.Code)
+	if k.Code < 144 || k.Code > 150 {
+		return x
+	}
+	if strings.HasPrefix(k.Unit, "NETIR") {
+		switch k.SubCode {
+		case 0x02, 0x04, 0x0a:
+			return xid{resetting, "reset", "an NVLink went down by its own signal", asLink}
+		case 0x15, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25:
+			return xid{blocking, "retest", "an NVLink was brought down by its other end", asLink}
+		case 0x0f, 0x11, 0x16:
+			return xid{noted, "retest", "an NVLink was brought down by software", asLink}
+		case 0x2a, 0x2b:
+			return xid{resetting, "cable", "an NVLink's cable is not as it must be", asLink}
+		}
+	}
+	if k.Severity == "nonfatal" {
+		return xid{noted, "retest", "an error of an NVLink that was not fatal", asLink}
+	}
+	return x
 }
 
 // sxid families that are harmless: errors of one bit that were corrected, and replays (gpud, and Imbue's fleet scripts).
