@@ -80,6 +80,7 @@ type burner struct {
 	names       *names
 	kernel      []fleet.KernelFinding
 	checks      []found
+	sights      []sight // all readings of counters, in their order
 	tallies     map[tallyKey]*tally
 	burned      []fleet.BurnedPart // the machine's parts, once asked for
 }

@@ -1,8 +1,10 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -10,11 +12,9 @@ import (
 
 // explain keeps of what one cause brought about the cause: what follows from it fails no more, and says so.
 func (b *burner) explain() {
+	b.oneSwitch()
 	slices.SortStableFunc(b.checks, func(x, y found) int {
-		if x.family != y.family {
-			return int(x.family) - int(y.family)
-		}
-		return severity(y.Outcome) - severity(x.Outcome)
+		return cmp.Or(int(x.family)-int(y.family), severity(y.Outcome)-severity(x.Outcome), x.rank()-y.rank())
 	})
 	var causes []found
 	for i := range b.checks {
@@ -40,6 +40,68 @@ func (b *burner) explain() {
 	}
 }
 
+// oneSwitch makes one finding of links of several GPUs that lead to the same NVSwitch: what they have in common is the switch, which is soldered to the board.
+func (b *burner) oneSwitch() {
+	if b.last == nil {
+		return
+	}
+	j := newJudge(b.last, b.in.Class)
+	table := j.class.Expect.Topology.Wiring
+	if table == "" && j.board != nil {
+		table = j.board.wiring
+	}
+	at, gpus := map[int][]int{}, map[int]map[string]bool{}
+	for i, f := range b.checks {
+		_, n, ok := strings.Cut(f.Component, "/nvlink/")
+		link, err := strconv.Atoi(n)
+		k := slices.Index(b.names.gpu, root(f.Component))
+		if f.family != ofLink || f.Outcome != fleet.Fail || !ok || err != nil || k < 0 {
+			continue
+		}
+		if chip, _, ok := Wired(table, b.last.GPUs[k].ModuleID, link); ok {
+			at[chip] = append(at[chip], i)
+			if gpus[chip] == nil {
+				gpus[chip] = map[string]bool{}
+			}
+			gpus[chip][root(f.Component)] = true
+		}
+	}
+	for chip, checks := range at {
+		if len(gpus[chip]) < leastOfSwitch {
+			continue
+		}
+		c := b.checks[checks[0]].Check
+		var links []string
+		for _, i := range checks {
+			links = append(links, b.checks[i].Component)
+			b.checks[i].Outcome, b.checks[i].Do = fleet.Warn, "none"
+			b.checks[i].Words += fmt.Sprintf("; that follows from NVSwitch %d, to which links of %d GPUs fail", chip, len(gpus[chip]))
+		}
+		slices.SortFunc(links, compareNatural)
+		c.Component, c.Value, c.Limit, c.Do = fmt.Sprintf("nvswitch/%d", chip), nil, nil, "cold-cycle"
+		c.ID, c.Unit = "nvswitch-links", ""
+		c.Words = fmt.Sprintf("NVSwitch %d: links of %s to it fail (%s): the switch and not the GPUs", chip, count(len(gpus[chip]), "GPU"), strings.Join(links, ", "))
+		b.add(ofLink, c)
+	}
+}
+
+// leastOfSwitch is of how many GPUs links to one switch must fail before it is the switch.
+const leastOfSwitch = 3
+
+// deeper are checks that are nearer to the cause than others of their family: wrong memory makes wrong results, a driver of another version makes a fabric
+// that is not ready, and what was added under load says more than a total.
+var deeper = []string{"gpu-memory-mismatches", "memory-mismatches", "disk-io-errors", "platform-load", "platform-no-driver", "platform-driver-mismatch", "platform-no-library", "platform-denied"}
+
+func (f found) rank() int {
+	if f.Code == "MC-GPU-LIMIT" && f.family == ofPCIe {
+		return 1
+	}
+	if slices.Contains(deeper, f.ID) {
+		return -1
+	}
+	return 0
+}
+
 // consequences says what follows from a cause of a family, at the same part.
 var consequences = map[family][]family{
 	ofPresence: {ofPresence, ofPower, ofHeat, ofPCIe, ofMemory, ofLink, ofPort, ofDisk, ofDIMM, ofDriver, ofData, ofClock, ofRate, ofUntold},
@@ -58,7 +120,12 @@ var consequences = map[family][]family{
 }
 
 func (b *burner) explains(c, f found) bool {
-	if c.family == ofPlatform {
+	switch {
+	case c.family == ofPlatform && f.family == ofPlatform:
+		return true
+	case c.family == ofUntold && f.family == ofUntold: // one reason
+		return c.Component == f.Component && len(c.Evidence) > 0 && len(f.Evidence) > 0 && c.Evidence[0] == f.Evidence[0]
+	case c.family == ofPlatform:
 		return f.family == ofUntold && (f.Component == "node" || strings.HasPrefix(f.Component, "gpu") || strings.HasPrefix(f.Component, "hca"))
 	}
 	if !slices.Contains(consequences[c.family], f.family) || !b.related(c.Component, f.Component) {
@@ -96,6 +163,14 @@ func (b *burner) related(cause, f string) bool {
 		return kind(f) == "hca"
 	case "nvme", "disks":
 		return kind(f) == "disk"
+	case "gpu", "hca", "disk":
+		if up, ok := strings.CutPrefix(f, "pci/"); ok { // the other end of its link
+			for a, c := range b.names.byPCI {
+				if c == root(cause) && b.names.parent[a] == up {
+					return true
+				}
+			}
+		}
 	case "pci":
 		top := strings.TrimPrefix(cause, "pci/")
 		for _, r := range roots(f) {

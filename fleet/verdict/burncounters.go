@@ -31,16 +31,15 @@ type sight struct {
 // count reads all parts' counters and adds up what they grew by.
 func (b *burner) count() {
 	b.tallies = map[tallyKey]*tally{}
-	var sights []sight
 	for i := range b.parts {
 		for _, inv := range []*fleet.Inventory{b.parts[i].Before, b.parts[i].After} {
 			if inv != nil {
-				sights = append(sights, sight{readCounters(inv), i})
+				b.sights = append(b.sights, sight{readCounters(inv), i})
 			}
 		}
 	}
-	for i := 1; i < len(sights); i++ {
-		was, is := sights[i-1], sights[i]
+	for i := 1; i < len(b.sights); i++ {
+		was, is := b.sights[i-1], b.sights[i]
 		hours := 0.0
 		if was.stage == is.stage {
 			p := &b.parts[is.stage]
@@ -149,13 +148,12 @@ const (
 func (b *burner) counters() {
 	b.count()
 	b.throttled()
+	by := map[string][]tallyKey{}
+	for k := range b.tallies {
+		by[k.id] = append(by[k.id], k)
+	}
 	for _, r := range counterRules {
-		var keys []tallyKey
-		for k := range b.tallies {
-			if k.id == r.id {
-				keys = append(keys, k)
-			}
-		}
+		keys := by[r.id]
 		slices.SortFunc(keys, func(x, y tallyKey) int { return compareNatural(x.component, y.component) })
 		quiet := map[string][]tallyKey{}
 		var order []string
@@ -219,14 +217,10 @@ func (b *burner) counted(r counterRule, k tallyKey) {
 		v /= t.hours
 	}
 	c := fleet.Check{ID: r.id, Component: k.component, Outcome: fleet.Pass, Value: &v, Unit: r.valueUnit(), Do: "none"}
-	for i := range b.parts { // the stage that added to it first
-		p := &b.parts[i]
-		if p.Before == nil || p.After == nil {
-			continue
-		}
-		x, okX := readCounters(p.Before)[k]
-		y, okY := readCounters(p.After)[k]
-		if okX && okY && x != y {
+	for i := 1; i < len(b.sights); i++ { // the stage in which it moved first
+		x, known := b.sights[i-1].counts[k]
+		if y, ok := b.sights[i].counts[k]; known && ok && x != y {
+			p := &b.parts[b.sights[i].stage]
 			c.Stage, c.Round = p.Stage, p.Round
 			break
 		}
@@ -288,21 +282,19 @@ func (b *burner) throttled() {
 	gpus := 0
 	for i := range b.gpus() {
 		c := b.names.gpu[i]
-		told := false
-		for k := range b.tallies {
-			told = told || k.component == c && strings.HasPrefix(k.id, "gpu-throttled-")
-		}
-		if !told {
-			continue
-		}
-		gpus++
-		hard, worst := int64(0), ""
+		hard, worst, told := int64(0), "", false
 		for _, r := range []string{"hw-slowdown", "hw-thermal-slowdown", "hw-power-brake"} {
-			if t := b.tallies[tallyKey{"gpu-throttled-" + r, c}]; t != nil && t.added > hard {
+			t := b.tallies[tallyKey{"gpu-throttled-" + r, c}]
+			told = told || t != nil
+			if t != nil && t.added > hard {
 				hard, worst = t.added, r
 			}
 		}
 		soft := b.tallies[tallyKey{"gpu-throttled-sw-thermal-slowdown", c}]
+		if !told && soft == nil {
+			continue
+		}
+		gpus++
 		v := float64(hard) / 1e9
 		check := fleet.Check{ID: "gpu-throttled", Component: c, Outcome: fleet.Pass, Value: &v, Unit: "s", Words: fmt.Sprintf("%s was not slowed down by its hardware or by heat", b.name(c))}
 		switch {

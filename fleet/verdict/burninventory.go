@@ -26,13 +26,20 @@ func (b *burner) inventories() {
 	}
 	if b.first != nil {
 		for _, d := range Last(*b.last, *b.first) {
-			if strings.HasPrefix(d.Code, "MC-PART-") && d.Code != "MC-PART-ADDED" && !b.said(root(d.Component)) {
+			if strings.HasPrefix(d.Code, "MC-PART-") && d.Code != "MC-PART-ADDED" && !b.said(root(d.Component)) && !b.gone(d.Component) {
 				d.Blocks, d.Words = fleet.BlocksAllocate, d.Words+", since the burn-in began"
 				b.difference(d)
 			}
 		}
 	}
 	b.whole()
+}
+
+// gone reports whether it is said already why a part is not seen any more: nobody shows any GPU, or the part at an address is missing by its name.
+func (b *burner) gone(component string) bool {
+	return slices.ContainsFunc(b.checks, func(f found) bool {
+		return f.family == ofPresence && f.Outcome == fleet.Fail && strings.HasPrefix(component, "pci/") || f.family == ofPlatform && (strings.HasPrefix(component, "gpu") || strings.HasPrefix(component, "pci/"))
+	})
 }
 
 // everyGPU: a mistake of the load or of the driver meets all GPUs alike, so that an exception which all of them report condemns none.
@@ -140,7 +147,15 @@ func familyOf(d fleet.Difference) family {
 		return ofHeat
 	case "MC-GPU-POWER-LIMIT":
 		return ofPower
-	case "MC-GPU-ECC", "MC-GPU-SRAM", "MC-GPU-REMAP-FAILED", "MC-GPU-REMAP-PENDING", "MC-GPU-REMAP-SPENT", "MC-GPU-INFOROM", "MC-GPU-LIMIT":
+	case "MC-GPU-LIMIT":
+		switch {
+		case strings.HasSuffix(d.Want, " replays"):
+			return ofPCIe
+		case strings.HasSuffix(d.Want, " W"), strings.HasSuffix(d.Want, " MHz"):
+			return ofPower
+		}
+		return ofMemory
+	case "MC-GPU-ECC", "MC-GPU-SRAM", "MC-GPU-REMAP-FAILED", "MC-GPU-REMAP-PENDING", "MC-GPU-REMAP-SPENT", "MC-GPU-INFOROM":
 		return ofMemory
 	case "MC-GPU-PEER":
 		return ofLink

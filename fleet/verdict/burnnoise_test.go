@@ -1,10 +1,11 @@
 package verdict
 
 import (
-	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -225,17 +226,47 @@ func (n nature) history(inv *fleet.Inventory) {
 	}
 }
 
-// clone copies an inventory as deep as a burn-in's ends are apart.
+// clone copies an inventory with all that moves or that a fault changes.
 func clone(inv fleet.Inventory) *fleet.Inventory {
-	b, err := json.Marshal(inv)
-	if err != nil {
-		panic(err)
+	inv.PCI, inv.CPUs, inv.NUMANodes, inv.NVSwitches, inv.NICs, inv.Rails = slices.Clone(inv.PCI), slices.Clone(inv.CPUs), slices.Clone(inv.NUMANodes), slices.Clone(inv.NVSwitches), slices.Clone(inv.NICs), slices.Clone(inv.Rails)
+	inv.KernelFindings, inv.Missing = slices.Clone(inv.KernelFindings), slices.Clone(inv.Missing)
+	inv.GPUs, inv.HCAs, inv.Disks, inv.Memory.DIMMs = slices.Clone(inv.GPUs), slices.Clone(inv.HCAs), slices.Clone(inv.Disks), slices.Clone(inv.Memory.DIMMs)
+	inv.GPUDriver = own(inv.GPUDriver)
+	for i := range inv.GPUs {
+		g := &inv.GPUs[i]
+		g.ECC, g.PCIe, g.RemappedRows, g.Temperatures, g.Power, g.Clocks, g.MIG, g.Fabric = own(g.ECC), own(g.PCIe), own(g.RemappedRows), own(g.Temperatures), own(g.Power), own(g.Clocks), own(g.MIG), own(g.Fabric)
+		g.ThrottledNS, g.P2P = maps.Clone(g.ThrottledNS), maps.Clone(g.P2P)
+		if g.RemappedRows != nil {
+			g.RemappedRows.Banks = maps.Clone(g.RemappedRows.Banks)
+		}
+		g.NVLinks = slices.Clone(g.NVLinks)
+		for l := range g.NVLinks {
+			g.NVLinks[l].Errors, g.NVLinks[l].Remote = maps.Clone(g.NVLinks[l].Errors), own(g.NVLinks[l].Remote)
+		}
 	}
-	var out fleet.Inventory
-	if err := json.Unmarshal(b, &out); err != nil {
-		panic(err)
+	for i := range inv.HCAs {
+		h := &inv.HCAs[i]
+		h.Resources, h.Ports = maps.Clone(h.Resources), slices.Clone(h.Ports)
+		for p := range h.Ports {
+			h.Ports[p].Counters = maps.Clone(h.Ports[p].Counters)
+		}
 	}
-	return &out
+	for i := range inv.Disks {
+		inv.Disks[i].Smart = own(inv.Disks[i].Smart)
+	}
+	for i := range inv.Memory.DIMMs {
+		d := &inv.Memory.DIMMs[i]
+		d.Corrected, d.Uncorrected = own(d.Corrected), own(d.Uncorrected)
+	}
+	return &inv
+}
+
+func own[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }
 
 func newNature(seed uint64) nature { return nature{rand.New(rand.NewPCG(seed, 20261122))} }

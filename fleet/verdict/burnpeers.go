@@ -35,6 +35,9 @@ var oddnesses = []oddness{
 const (
 	// leastPeers is how many fellows a part must have to be compared with them: fewer have no majority that a sick one is not part of.
 	leastPeers = 4
+	// placeMAD, in kelvins, is what is taken for chance at most where heat is compared: half of a board's GPUs stand in the warm air of the others, which
+	// spreads them and is no excuse for one that is hotter still.
+	placeMAD = 2
 	// oddZ is how many robust standard deviations from the median are odd.
 	oddZ = 4
 )
@@ -155,6 +158,9 @@ func (o oddness) bound(d, mid float64) float64 {
 // outcome is what a value is worth beside a middle and its spread: odd only where it is both far in deviations and in itself.
 func (o oddness) outcome(v, mid, mad float64) fleet.Outcome {
 	d := o.worse(v, mid)
+	if o.kelvin {
+		mad = math.Min(mad, placeMAD)
+	}
 	if d <= o.warn || math.Abs(v-mid) <= oddZ*1.4826*mad {
 		return fleet.Pass
 	}

@@ -167,7 +167,7 @@ func (b *burner) unproved(p *fleet.BurnPart, stress string) (out []string) {
 			out = append(out, at)
 		}
 	}
-	if len(b.names.gpu) == 0 && !any && len(p.Untold) == 0 {
+	if len(b.names.gpu) == 0 && !any && len(p.Untold) == 0 || len(out) > 1 && len(out) == len(b.names.gpu) {
 		return []string{"node"}
 	}
 	return out
