@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -53,7 +54,10 @@ func startChild(opts Options) (*child, error) {
 	cmd := exec.Command(opts.Helper[0], opts.Helper[1:]...)
 	cmd.Args[0] = os.Args[0] // the helper is this program under another verb
 	// A crash must not write a core or pages of stacks; one call at a time needs few threads.
-	cmd.Env = append(os.Environ(), "GOTRACEBACK=none", "GOMAXPROCS=1")
+	cmd.Env = append(os.Environ(), "GOTRACEBACK=none", "GOMAXPROCS=1", "CUDA_CACHE_DISABLE=1")
+	if opts.CUDA != "" { // it looks for its compiler by name
+		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+filepath.Dir(opts.CUDA))
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -11,10 +11,11 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/metalctl/metalctl/fixtures/cuda"
 	"github.com/metalctl/metalctl/fixtures/nvml"
 )
 
-// fixtureLibrary makes a library that answers as the nvml.conf below root says, in a folder of its own that done takes away; what was set meanwhile is kept in
+// fixtureLibrary makes a library that answers as the nvml.conf below root says, and beside it CUDA's, in a folder of its own that done takes away; what was set meanwhile is kept in
 // that file. "" where there is no such file.
 func fixtureLibrary(ctx context.Context, root string) (library string, done func() error, err error) {
 	done = func() error { return nil }
@@ -36,7 +37,10 @@ func fixtureLibrary(ctx context.Context, root string) (library string, done func
 		}
 		return errors.Join(err, os.RemoveAll(dir))
 	}
-	if library, err = nvml.Serve(ctx, dir, conf); err != nil {
+	if library, err = nvml.Serve(ctx, dir, conf); err == nil {
+		_, err = cuda.Serve(ctx, dir)
+	}
+	if err != nil {
 		return "", func() error { return nil }, errors.Join(err, os.RemoveAll(dir))
 	}
 	return library, done, nil

@@ -30,8 +30,9 @@ const (
 	deviceUnavailable = 46
 	noDevice          = 100
 	invalidDevice     = 101
-	peerAlreadyOn     = 704
+	noCompiler        = 221
 	unsupportedPTX    = 222
+	peerAlreadyOn     = 704
 	notPermitted      = 800
 	systemNotReady    = 802
 	driverMismatch    = 803
@@ -42,7 +43,7 @@ const (
 // Cause is the error in a word of fleet.Untold: what lies in the platform is told apart from what may lie in a GPU.
 func (e *Error) Cause() string {
 	switch e.Code {
-	case 0, stubLibrary:
+	case 0, stubLibrary, noCompiler:
 		return "no-library"
 	case outOfMemory:
 		return "no-memory"
@@ -69,6 +70,8 @@ func hint(call string, code int) string {
 		return "the library and the kernel driver are of different versions"
 	case code == compatUnsupported:
 		return "the library is newer than the kernel driver, and these GPUs do not allow that"
+	case code == noCompiler:
+		return "libnvidia-ptxjitcompiler.so.1 belongs beside the library"
 	case code == unsupportedPTX:
 		return "the driver is too old for these kernels"
 	case code == unknown && call == "cuInit":
