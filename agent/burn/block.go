@@ -58,9 +58,9 @@ func wrongBlock(got, want []byte) (kind, detail string) {
 	whole := le.Uint64(got) == headMagic && le.Uint64(got[headSum:]) == uint64(crc32.Checksum(got[headBytes:], castagnoli)) && le.Uint64(got[headSeed:]) == le.Uint64(want[headSeed:])
 	switch {
 	case whole && le.Uint64(got[headOffset:]) != off:
-		return blockMisplaced, fmt.Sprintf("offset %d: holds what was written to offset %d in pass %d", off, le.Uint64(got[headOffset:]), le.Uint64(got[headPass:]))
+		return blockMisplaced, fmt.Sprintf("offset %d: holds what was written to offset %d in %s", off, le.Uint64(got[headOffset:]), passName(le.Uint64(got[headPass:])))
 	case whole && le.Uint64(got[headPass:]) != le.Uint64(want[headPass:]):
-		return blockStale, fmt.Sprintf("offset %d: holds what pass %d wrote, not pass %d", off, le.Uint64(got[headPass:]), le.Uint64(want[headPass:]))
+		return blockStale, fmt.Sprintf("offset %d: holds what %s wrote, not %s", off, passName(le.Uint64(got[headPass:])), passName(le.Uint64(want[headPass:])))
 	}
 	first, flipped := -1, 0
 	for i := range got {
@@ -75,4 +75,11 @@ func wrongBlock(got, want []byte) (kind, detail string) {
 		return blockForeign, fmt.Sprintf("offset %d: holds nothing that was written, beginning %x", off, got[:8])
 	}
 	return blockFlipped, fmt.Sprintf("offset %d: %d bits differ, first in byte %d: expected %02x, got %02x", off, flipped, first, want[first], got[first])
+}
+
+// passOf numbers a write: the round, the cycle in it, and whether it is the second to its place in the cycle.
+func passOf(round, cycle int) uint64 { return uint64(round)<<32 | uint64(cycle)<<1 }
+
+func passName(pass uint64) string {
+	return fmt.Sprintf("write %d of cycle %d of round %d", pass&1+1, pass&(1<<32-1)>>1+1, pass>>32)
 }

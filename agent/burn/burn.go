@@ -43,15 +43,18 @@ type Load struct {
 	For time.Duration
 	// Speed is how much faster than the clock that time goes, at least 1.
 	Speed int
-	// Bytes is how much data each part is to see: a fixture whose time goes faster moves as much as is of use, and says what time that took. 0 is as much as
-	// fits into the time.
-	Bytes int64
-	Round int
+	// Passes and Bytes are the most that a part is to do: a machine that is not there does as much as is of use, and says what time that took. 0 is as much
+	// as fits into the time.
+	Passes, Bytes int64
+	Round         int
 	// Before is the machine as it was read.
 	Before *fleet.Inventory
 }
 
-// Func is a stressor. It loads until its context ends, or until Load.For has passed, and tells what it measured while it measures: a value replaces the one that
+// Wall is how long the load is to last by the clock.
+func (l Load) Wall() time.Duration { return l.For / time.Duration(max(l.Speed, 1)) }
+
+// Func is a stressor. It loads until its context ends, or until Load.For has passed: on a machine whose time goes faster the context may end later. It tells what it measured while it measures: a value replaces the one that
 // was told of the same check, component and engine before, so that a stressor which is stopped or gets stuck has told what it knew. The context's
 // end is no error of its own.
 type Func func(ctx context.Context, l Load, say *Sink) error
@@ -69,6 +72,8 @@ const (
 	// tidyUp is how long it may take where the stage was not aborted: drives are made as clean as they were.
 	tidyUp    = 5 * time.Minute
 	readLimit = 10 * time.Minute
+	// overtime is what stressors of a machine that is not there may take longer: what they tell does not depend on how fast this one is.
+	overtime = time.Minute
 )
 
 // Reasons in BurnPart.Stopped begin with one of these.

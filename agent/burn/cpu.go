@@ -66,7 +66,7 @@ func work(ctx context.Context, l Load, say *Sink, p Processor, core int, b *ball
 		}
 	}
 	defer tell()
-	for ; busy < l.For; passes++ {
+	for ; busy < l.For && (l.Passes == 0 || passes < l.Passes); passes++ {
 		pass := time.Duration(0)
 		for _, k := range Kernels {
 			if ctx.Err() != nil {

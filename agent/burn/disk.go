@@ -95,7 +95,7 @@ func (r *diskRun) run(ctx context.Context, open func() (Drive, error)) (err erro
 	for cycle := 0; ctx.Err() == nil && r.drive.Clock()-began < r.load.For && (r.load.Bytes == 0 || moved < r.load.Bytes); cycle++ {
 		at := r.place(cycle)
 		used[at] = true
-		if err := r.cycle(ctx, at, uint64(r.load.Round)<<32|uint64(cycle+1)<<1); err != nil {
+		if err := r.cycle(ctx, at, passOf(r.load.Round, cycle)); err != nil {
 			return err
 		}
 		moved += 2 * r.extent

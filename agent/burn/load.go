@@ -27,7 +27,7 @@ func (r *run) load(ctx, loaded context.Context) {
 		}
 		out[name] = true
 		go func() {
-			r.one(running, name, f, Load{Stress: name, For: length, Speed: r.m.Speed, Bytes: r.bytes(), Round: r.round, Before: r.part.Before})
+			r.one(running, name, f, Load{Stress: name, For: length, Speed: r.m.Speed, Round: r.round, Before: r.part.Before}.bounded())
 			done <- name
 		}()
 	}
@@ -42,7 +42,9 @@ func (r *run) load(ctx, loaded context.Context) {
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for len(out) > 0 || over != nil && len(r.stage.Stress) == 0 {
+	// A stage without stressors lasts its time, too, as does one of a machine that is not there: its samples are to be those of the whole time.
+	waits, late := len(r.stage.Stress) == 0 || len(out) > 0 && r.m.Speed > 1, false
+	for len(out) > 0 || waits && over != nil {
 		r.tell(r.doing(), int64(min(r.now().Sub(began), length)/time.Second), int64(r.stage.Seconds))
 		select {
 		case name := <-done:
@@ -51,6 +53,10 @@ func (r *run) load(ctx, loaded context.Context) {
 		case <-tick.C:
 			continue
 		case <-over:
+			if len(out) > 0 && r.m.Speed > 1 && !late {
+				over, waits, late = r.m.after("overtime", overtime), false, true
+				continue
+			}
 		case <-loaded.Done():
 		}
 		break
@@ -60,14 +66,12 @@ func (r *run) load(ctx, loaded context.Context) {
 	r.letGo(ctx, out, done)
 }
 
-// fixtureBytes is what Load.Bytes is where time goes faster.
-const fixtureBytes = 32 << 20
-
-func (r *run) bytes() int64 {
-	if r.m.Speed > 1 {
-		return fixtureBytes
+// bounded is a load of a machine that is not there: a few passes find what is wrong with it.
+func (l Load) bounded() Load {
+	if l.Speed > 1 {
+		l.Passes, l.Bytes = 2*seeds+2, 16<<20
 	}
-	return 0
+	return l
 }
 
 // letGo waits for the stressors that are still to return.

@@ -109,7 +109,10 @@ func (r *memoryRun) run(ctx context.Context) (err error) {
 		}
 	}()
 	began := r.node.Clock()
-	more := func() bool { return ctx.Err() == nil && r.short.Load() == nil && r.node.Clock()-began < r.load.For }
+	passes := int64(0)
+	more := func() bool {
+		return ctx.Err() == nil && r.short.Load() == nil && r.node.Clock()-began < r.load.For && (r.load.Passes == 0 || passes < r.load.Passes)
+	}
 	for cycle := uint64(0); more(); cycle++ {
 		if err := r.bandwidth(ctx); err != nil {
 			return err
@@ -122,6 +125,7 @@ func (r *memoryRun) run(ctx context.Context) (err error) {
 			if err := r.pass(ctx, p); err != nil {
 				return err
 			}
+			passes++
 			r.tell()
 		}
 	}

@@ -14,8 +14,12 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// period is how often values are sampled and the kernel's log is looked at, by the clock: of a fixture whose time goes faster it is a longer time.
+// period is how often values are sampled and the kernel's log is looked at, in the machine's time; by the clock at most ten times a second.
 const period = time.Second
+
+func (r *run) period() time.Duration {
+	return max(period/time.Duration(r.m.Speed), 100*time.Millisecond)
+}
 
 // follower follows one log of the kernel.
 type follower struct {
@@ -168,7 +172,7 @@ func (r *run) samplers() []Sampler {
 
 // each calls f now and then once a period until ctx ends. One that panics is not called again; an error is told once.
 func (r *run) each(ctx context.Context, what string, f func() error) {
-	tick := time.NewTicker(period)
+	tick := time.NewTicker(r.period())
 	defer tick.Stop()
 	told := false
 	for {

@@ -63,6 +63,7 @@ var arrows = []struct {
 	{"fixtures/bmc", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/bmc/...", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/rack", "fixtures/bmc fixtures/cuda fixtures/nvml fixtures/profiles images/pack images/ramdisk", "a rack is made of emulated BMCs that read real media, and of machines that are not there, which travel in the archives of packs"},
+	{"fixtures/sick", "agent/burn fixtures/profiles", "parts that are not there, for the real stressors; what is wrong with them stands in a machine's folder"},
 	{"fixtures/profiles", "fixtures/nvml", "machines that are not there, as data; what their GPUs answer is composed there"},
 	{"fixtures/herd", "agent fleet/api", "many light machines that run the real agent's protocol"},
 	{"fixtures/contract", "...", "contract tests drive what they test"},
