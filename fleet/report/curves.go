@@ -124,7 +124,7 @@ func finite(v float64) bool { return !math.IsNaN(v) && math.Abs(v) < 1e150 }
 // finish orders lines and points and says which line differs.
 func (g *group) finish(r *fleet.BurnReport) {
 	g.lines = slices.DeleteFunc(g.lines, func(l line) bool { return len(l.points) == 0 })
-	slices.SortFunc(g.lines, func(a, b line) int { return compareComponents(a.component, b.component) })
+	slices.SortFunc(g.lines, func(a, b line) int { return fleet.CompareNatural(a.component, b.component) })
 	byColumn := make([][]float64, columns)
 	for i := range g.lines {
 		l := &g.lines[i]

@@ -150,7 +150,7 @@ func where(components []string) string {
 			owners = append(owners, o)
 		}
 	}
-	slices.SortFunc(owners, compareComponents)
+	slices.SortFunc(owners, fleet.CompareNatural)
 	const most = 4
 	s := strings.Join(ranges(owners), ", ")
 	if r := ranges(owners); len(r) > most {

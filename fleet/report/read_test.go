@@ -12,6 +12,7 @@ import (
 
 	"github.com/metalctl/metalctl/fixtures/reports"
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/topology"
 )
 
 func encode(t testing.TB, r fleet.BurnReport) []byte {
@@ -105,6 +106,15 @@ func FuzzRead(f *testing.F) {
 			if err := write(io.Discard, r); err != nil {
 				t.Error(err)
 			}
+		}
+		if err := HTML(io.Discard, r); err != nil {
+			t.Error(err)
+		}
+		if err := Text(io.Discard, r, topology.TextOptions{Width: 80}); err != nil {
+			t.Error(err)
+		}
+		if c := Compare(r, r); len(c.Checks)+len(c.Values)+len(c.Parts)+len(c.Limits) > 0 {
+			t.Errorf("a report differs from itself: %+v", c)
 		}
 	})
 }

@@ -36,44 +36,9 @@ func outcomeWords(o fleet.Outcome) string {
 func worstFirst(checks []fleet.Check) []fleet.Check {
 	out := slices.Clone(checks)
 	slices.SortStableFunc(out, func(a, b fleet.Check) int {
-		return cmp.Or(rank(a.Outcome)-rank(b.Outcome), compareComponents(a.Component, b.Component), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(rank(a.Outcome)-rank(b.Outcome), fleet.CompareNatural(a.Component, b.Component), cmp.Compare(a.ID, b.ID))
 	})
 	return out
-}
-
-// compareComponents orders gpu/2 before gpu/10, and a part before what is in it.
-func compareComponents(a, b string) int {
-	x, y := strings.Split(a, "/"), strings.Split(b, "/")
-	for i := range min(len(x), len(y)) {
-		if c := compareNatural(x[i], y[i]); c != 0 {
-			return c
-		}
-	}
-	return len(x) - len(y)
-}
-
-// compareNatural compares runs of digits as numbers.
-func compareNatural(a, b string) int {
-	for a != "" && b != "" {
-		da, db := digits(a), digits(b)
-		if da > 0 && db > 0 {
-			x, y := strings.TrimLeft(a[:da], "0"), strings.TrimLeft(b[:db], "0")
-			if c := cmp.Or(len(x)-len(y), strings.Compare(x, y)); c != 0 {
-				return c
-			}
-			a, b = a[da:], b[db:]
-			continue
-		}
-		if a[0] != b[0] {
-			return cmp.Compare(a[0], b[0])
-		}
-		a, b = a[1:], b[1:]
-	}
-	return len(a) - len(b)
-}
-
-func digits(s string) int {
-	return len(s) - len(strings.TrimLeftFunc(s, func(r rune) bool { return r >= '0' && r <= '9' }))
 }
 
 // family is the kind of the part that a component belongs to: gpu of gpu/3/nvlink/7.
@@ -249,6 +214,12 @@ func actions(r *fleet.BurnReport) []action {
 			out[i].What = c.Replace
 		}
 	}
+	// What is exchanged or repaired is burned in again anyhow.
+	out = slices.DeleteFunc(out, func(a action) bool {
+		return a.Do == "retest" && slices.ContainsFunc(out, func(b action) bool {
+			return b.Do != "retest" && owner(b.Checks[0].Component) == owner(a.Checks[0].Component)
+		})
+	})
 	order := func(do string) int {
 		return slices.IndexFunc(advice, func(a struct{ do, words string }) bool { return a.do == do })
 	}

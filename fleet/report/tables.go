@@ -44,7 +44,7 @@ func sideBySide(r *fleet.BurnReport) (out []table) {
 	kinds := make([]string, 0, len(columns))
 	for k, v := range columns {
 		if len(v) >= 2 && len(v) <= maxColumns {
-			slices.SortFunc(v, compareComponents)
+			slices.SortFunc(v, fleet.CompareNatural)
 			kinds = append(kinds, k)
 		}
 	}
@@ -247,7 +247,7 @@ func partGroups(r *fleet.BurnReport) (out []partGroup) {
 	}
 	slices.SortStableFunc(out, func(a, b partGroup) int { return familyRank(a.Kind) - familyRank(b.Kind) })
 	for i := range out {
-		slices.SortStableFunc(out[i].Parts, func(a, b fleet.BurnedPart) int { return compareComponents(a.Component, b.Component) })
+		slices.SortStableFunc(out[i].Parts, func(a, b fleet.BurnedPart) int { return fleet.CompareNatural(a.Component, b.Component) })
 	}
 	return out
 }

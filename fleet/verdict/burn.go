@@ -171,7 +171,7 @@ func (b *burner) report() fleet.BurnReport {
 		r.Checks = append(r.Checks, f.Check)
 	}
 	slices.SortStableFunc(r.Checks, func(x, y fleet.Check) int {
-		return cmp.Or(severity(y.Outcome)-severity(x.Outcome), compareNatural(x.Component, y.Component), strings.Compare(x.ID, y.ID))
+		return cmp.Or(severity(y.Outcome)-severity(x.Outcome), fleet.CompareNatural(x.Component, y.Component), strings.Compare(x.ID, y.ID))
 	})
 	r.Verdict = fleet.Pass
 	for _, c := range r.Checks {

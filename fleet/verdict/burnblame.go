@@ -77,7 +77,7 @@ func (b *burner) oneSwitch() {
 			b.checks[i].Outcome, b.checks[i].Do = fleet.Warn, "none"
 			b.checks[i].Words += fmt.Sprintf("; that follows from NVSwitch %d, to which links of %d GPUs fail", chip, len(gpus[chip]))
 		}
-		slices.SortFunc(links, compareNatural)
+		slices.SortFunc(links, fleet.CompareNatural)
 		c.Component, c.Value, c.Limit, c.Do = fmt.Sprintf("nvswitch/%d", chip), nil, nil, "cold-cycle"
 		c.ID, c.Unit = "nvswitch-links", ""
 		c.Words = fmt.Sprintf("NVSwitch %d: links of %s to it fail (%s): the switch and not the GPUs", chip, count(len(gpus[chip]), "GPU"), strings.Join(links, ", "))

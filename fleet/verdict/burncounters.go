@@ -154,7 +154,7 @@ func (b *burner) counters() {
 	}
 	for _, r := range counterRules {
 		keys := by[r.id]
-		slices.SortFunc(keys, func(x, y tallyKey) int { return compareNatural(x.component, y.component) })
+		slices.SortFunc(keys, func(x, y tallyKey) int { return fleet.CompareNatural(x.component, y.component) })
 		quiet := map[string][]tallyKey{}
 		var order []string
 		for _, k := range keys {

@@ -58,7 +58,7 @@ func FleetOf(reports []fleet.BurnReport) *BurnFleet {
 		f.Norms = append(f.Norms, Norm{Check: k.id, Component: k.component, N: len(vs), Median: mid, MAD: mad})
 	}
 	slices.SortFunc(f.Norms, func(x, y Norm) int {
-		return cmp.Or(strings.Compare(x.Check, y.Check), compareNatural(x.Component, y.Component))
+		return cmp.Or(strings.Compare(x.Check, y.Check), fleet.CompareNatural(x.Component, y.Component))
 	})
 	return f
 }

@@ -76,7 +76,7 @@ func (b *burner) gauges() map[string][]*gauge {
 		}
 	}
 	for _, gs := range out {
-		slices.SortStableFunc(gs, func(x, y *gauge) int { return compareNatural(x.component, y.component) })
+		slices.SortStableFunc(gs, func(x, y *gauge) int { return fleet.CompareNatural(x.component, y.component) })
 	}
 	return out
 }

@@ -27,7 +27,7 @@ func (b *burner) machine() fleet.BurnedNode {
 			}
 		}
 	}
-	slices.SortStableFunc(m.Parts, func(x, y fleet.BurnedPart) int { return compareNatural(x.Component, y.Component) })
+	slices.SortStableFunc(m.Parts, func(x, y fleet.BurnedPart) int { return fleet.CompareNatural(x.Component, y.Component) })
 	return m
 }
 

@@ -71,7 +71,7 @@ func (b *burner) compared(check fleet.MeasuredCheck, left, all []*gauge) {
 	if check.Part == "peer" {
 		order = b.slowPeers(check, checks, order)
 	}
-	slices.SortStableFunc(order, compareNatural)
+	slices.SortStableFunc(order, fleet.CompareNatural)
 	b.quietOnes(check, checks, order)
 }
 

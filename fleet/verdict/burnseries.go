@@ -37,7 +37,7 @@ func mergeSeries(parts []fleet.BurnPart) []fleet.Series {
 		if c := strings.Compare(a.Name, b.Name); c != 0 {
 			return c
 		}
-		return compareNatural(a.Component, b.Component)
+		return fleet.CompareNatural(a.Component, b.Component)
 	})
 	return out
 }

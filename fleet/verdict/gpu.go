@@ -300,7 +300,7 @@ func (j *judge) peers() {
 			names = append(names, strings.TrimPrefix(j.names.gpu[k], "gpu/"))
 			bad[k] = slices.DeleteFunc(bad[k], func(x int) bool { return x == i })
 		}
-		slices.SortFunc(names, compareNatural)
+		slices.SortFunc(names, fleet.CompareNatural)
 		j.block(finding{code: "MC-GPU-PEER", component: j.names.gpu[i] + "/peer", want: "ok", got: why, do: "reset"}, "%s and GPU %s cannot reach each other's memory: %s", j.part(i), list(names), why)
 	}
 }
