@@ -250,6 +250,10 @@ func moved(k checkKey, a, b fleet.Check, spread float64) (ValueChange, bool) {
 		x.Change = "worse"
 	case judge != "" && judge != "none":
 		x.Change = "better"
+	case judge == "" && rank(b.Outcome) < rank(a.Outcome):
+		x.Change = "worse"
+	case judge == "" && rank(b.Outcome) > rank(a.Outcome):
+		x.Change = "better"
 	}
 	return x, true
 }

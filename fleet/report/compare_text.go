@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -43,7 +44,7 @@ func (c Comparison) Text(w io.Writer, o topology.TextOptions) error {
 	t.head("Values that moved further than noise", len(c.Values))
 	for _, v := range c.gathered() {
 		colour := map[string]string{"worse": "31", "better": "32"}[v.Change]
-		t.line(colour, fmt.Sprintf("  %s %s: %s, was %s  %s  %s, noise %s %%", v.Component, v.ID, amount(v.Is, v.Unit), amount(v.Was, v.Unit), percent(v), v.Change, number(100*v.Noise)))
+		t.line(colour, fmt.Sprintf("  %s %s: %s, was %s  %s  %s, noise %s %%", v.Component, v.ID, amount(v.Is, v.Unit), amount(v.Was, v.Unit), percent(v), v.Change, number(math.Ceil(100*v.Noise))))
 	}
 	t.head("Parts and their firmware", len(c.Parts))
 	for _, p := range c.Parts {
