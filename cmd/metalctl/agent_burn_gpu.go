@@ -31,7 +31,7 @@ func loadGPUs(ctx context.Context, files sysfs.Tree, m *burn.Machine) (end func(
 	if files.Live() {
 		g.opts.Library = packLibrary(agent.DefaultPacks)
 		g.opts.CUDA = cudaBeside(g.opts.Library)
-	} else if g.opts.Library, g.done, err = fixtureLibrary(ctx, files.Path()); err != nil {
+	} else if g.opts.Library, g.done, err = fixtureUnderLoad(ctx, files.Path()); err != nil {
 		return nil, err
 	} else {
 		g.opts.CUDA = cudaBeside(g.opts.Library)

@@ -71,7 +71,9 @@ func TestGPUsOfAProfileAreBurnedIn(t *testing.T) {
 	if len(part.Stopped) == 0 {
 		t.Error("wrong data did not stop the stage")
 	}
-	if !slices.ContainsFunc(part.Series, func(s fleet.Series) bool { return s.Name == "power" && s.Component == sick }) {
-		t.Errorf("nobody sampled %s", sick)
+	if !slices.ContainsFunc(part.Series, func(s fleet.Series) bool {
+		return s.Name == "power" && s.Component == sick && s.Max[0] != nil && *s.Max[0] == 684
+	}) {
+		t.Errorf("nobody sampled %s under load", sick)
 	}
 }

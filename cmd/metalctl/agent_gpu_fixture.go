@@ -15,9 +15,18 @@ import (
 	"github.com/metalctl/metalctl/fixtures/nvml"
 )
 
-// fixtureLibrary makes a library that answers as the nvml.conf below root says, and beside it CUDA's, in a folder of its own that done takes away; what was set meanwhile is kept in
-// that file. "" where there is no such file.
+// fixtureLibrary makes a library that answers as the nvml.conf below root says, and beside it CUDA's, in a folder of its own that done takes away. "" where there
+// is no such file.
 func fixtureLibrary(ctx context.Context, root string) (library string, done func() error, err error) {
+	return serveFixture(ctx, root, func(conf []byte) []byte { return conf })
+}
+
+// fixtureUnderLoad is fixtureLibrary for a machine that is loaded.
+func fixtureUnderLoad(ctx context.Context, root string) (library string, done func() error, err error) {
+	return serveFixture(ctx, root, nvml.Loaded)
+}
+
+func serveFixture(ctx context.Context, root string, as func([]byte) []byte) (library string, done func() error, err error) {
 	done = func() error { return nil }
 	conf, err := os.ReadFile(filepath.Join(root, nvml.ConfName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -37,7 +46,7 @@ func fixtureLibrary(ctx context.Context, root string) (library string, done func
 		}
 		return errors.Join(err, os.RemoveAll(dir))
 	}
-	if library, err = nvml.Serve(ctx, dir, conf); err == nil {
+	if library, err = nvml.Serve(ctx, dir, as(conf)); err == nil {
 		_, err = cuda.Serve(ctx, dir)
 	}
 	if err != nil {

@@ -16,3 +16,8 @@ func fixtureLibrary(_ context.Context, root string) (library string, done func()
 	}
 	return library, func() error { return nil }, nil
 }
+
+// fixtureUnderLoad is the same: what lies in the folder answers as it is.
+func fixtureUnderLoad(ctx context.Context, root string) (string, func() error, error) {
+	return fixtureLibrary(ctx, root)
+}
