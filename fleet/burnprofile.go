@@ -53,6 +53,7 @@ func (p BurnProfile) Validate() []FieldError {
 			f.check(slices.Index(s.Stress, name) == k, at+"stress["+strconv.Itoa(k)+"]", "is named twice")
 		}
 	}
+	checkLimits(&f, "limits", p.Limits)
 	slices.SortFunc(f, func(a, b FieldError) int { return strings.Compare(a.Field, b.Field) })
 	return f
 }

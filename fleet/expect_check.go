@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"fmt"
-	"math"
 	"path"
 	"regexp"
 	"slices"
@@ -41,7 +40,7 @@ func (e ClassExpect) validate() []FieldError {
 	f.check(e.GPUs.PCIDevice == "" || pciDevice.MatchString(e.GPUs.PCIDevice), "expect.gpus.pci_device", "is not vendor:device, 4 hex digits each")
 	e.units(&f)
 	e.contradictions(&f)
-	e.limits(&f)
+	checkLimits(&f, "expect.limits", e.Limits)
 	return f
 }
 
@@ -74,32 +73,4 @@ func (e ClassExpect) contradictions(f *faults) {
 	f.check(e.NVMe.Count == 0 || t.NVMePerRail*e.GPUs.Count <= e.NVMe.Count, "expect.topology.nvme_per_rail", fmt.Sprintf("takes %d drives for %d GPUs, and there are %d", t.NVMePerRail*e.GPUs.Count, e.GPUs.Count, e.NVMe.Count))
 	either := func(n int, of int) bool { return n == 0 || n == of }
 	f.check(t.Wiring != "hgx-hopper" || either(e.GPUs.Count, 8) && either(e.NVSwitches, 4) && e.GPUs.NVLinksUp <= 18, "expect.topology.wiring", "is that of eight GPUs, each with 18 NVLinks, and four NVSwitches")
-}
-
-func (e ClassExpect) limits(f *faults) {
-	most := map[string]float64{"percent": 100, "errors/bit": 1, "C": 200}
-	seen := map[string]bool{}
-	for i, l := range e.Limits {
-		at := fmt.Sprintf("expect.limits[%d]", i)
-		k := slices.IndexFunc(LimitChecks, func(c LimitCheck) bool { return c.Name == l.Check })
-		if k < 0 {
-			f.check(false, at+".check", "is none of "+limitNames())
-			continue
-		}
-		unit := LimitChecks[k].Unit
-		f.check(l.Unit == unit, at+".unit", "is not "+unit)
-		f.check(strings.TrimSpace(l.Source) != "", at+".source", "is missing: say where the number is from")
-		f.check(!math.IsNaN(l.Value) && !math.IsInf(l.Value, 0) && l.Value >= 0, at+".value", "is no number from 0 on")
-		f.check(most[unit] == 0 || l.Value <= most[unit], at+".value", fmt.Sprintf("is more than %g %s", most[unit], unit))
-		f.check(!seen[l.Check], at+".check", "stands there twice")
-		seen[l.Check] = true
-	}
-}
-
-func limitNames() string {
-	var names []string
-	for _, c := range LimitChecks {
-		names = append(names, c.Name)
-	}
-	return strings.Join(names, ", ")
 }

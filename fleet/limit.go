@@ -3,6 +3,9 @@ package fleet
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
+	"time"
 )
 
 // Limit bounds one measured value for all parts of its kind in a class. Every limit says where it is from: a number whose origin nobody knows is kept
@@ -12,6 +15,8 @@ type Limit struct {
 	Value  float64 `json:"value"`
 	Unit   string  `json:"unit"` // that of the check, repeated so that a reader and the check of units see the same
 	Source string  `json:"source"`
+	// Date is when the number was measured or published, such as 2026-11-22; "" is unknown.
+	Date string `json:"date,omitempty"`
 }
 
 // LimitCheck is a value that a class may bound.
@@ -68,6 +73,37 @@ func (e ClassExpect) Limit(check string) *Limit {
 		}
 	}
 	return nil
+}
+
+// checkLimits holds the limits of a class or profile against the checks that there are.
+func checkLimits(f *faults, field string, limits []Limit) {
+	most := map[string]float64{"percent": 100, "errors/bit": 1, "C": 200}
+	seen := map[string]bool{}
+	for i, l := range limits {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		k := slices.IndexFunc(LimitChecks, func(c LimitCheck) bool { return c.Name == l.Check })
+		if k < 0 {
+			f.check(false, at+".check", "is none of "+limitNames())
+			continue
+		}
+		unit := LimitChecks[k].Unit
+		f.check(l.Unit == unit, at+".unit", "is not "+unit)
+		f.check(strings.TrimSpace(l.Source) != "", at+".source", "is missing: say where the number is from")
+		f.check(!math.IsNaN(l.Value) && !math.IsInf(l.Value, 0) && l.Value >= 0, at+".value", "is no number from 0 on")
+		f.check(most[unit] == 0 || l.Value <= most[unit], at+".value", fmt.Sprintf("is more than %g %s", most[unit], unit))
+		f.check(!seen[l.Check], at+".check", "stands there twice")
+		seen[l.Check] = true
+		_, err := time.Parse(time.DateOnly, l.Date)
+		f.check(l.Date == "" || err == nil, at+".date", "is no date such as 2026-11-22")
+	}
+}
+
+func limitNames() string {
+	var names []string
+	for _, c := range LimitChecks {
+		names = append(names, c.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // SlippedUnits lists the limits of a class that are about a thousand or a million times what all other classes with that limit say: that is a unit that

@@ -67,7 +67,7 @@ func (b *burner) count() {
 
 // readCounters are all counters that an inventory has, zero ones as well: a part that was read and a counter that is not there was zero.
 func readCounters(inv *fleet.Inventory) map[tallyKey]int64 {
-	out := map[tallyKey]int64{}
+	out := make(map[tallyKey]int64, 2048) // what a node of eight GPUs has
 	n := nameParts(inv)
 	for i, g := range inv.GPUs {
 		c := n.gpu[i]
@@ -96,7 +96,10 @@ func readCounters(inv *fleet.Inventory) map[tallyKey]int64 {
 		}
 	}
 	for _, p := range inv.PCI {
-		c := n.at(p.Address)
+		c := n.byPCI[p.Address]
+		if c == "" {
+			c = "pci/" + p.Address
+		}
 		for _, how := range []string{"fatal", "nonfatal", "correctable"} {
 			sum := int64(0)
 			for k, v := range p.AER {

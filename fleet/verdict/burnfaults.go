@@ -10,7 +10,7 @@ import (
 const StepJudgeBurnIn = "judge-burn-in"
 
 // Fatal says whether a part shows that going on is useless: a part is gone, its data is wrong, or its driver has given it up. What is only slow, hot or
-// not measured is worth the rest of the burn-in. nil goes on.
+// not measured is worth the rest of the burn-in, and what was so before is known. nil goes on.
 func Fatal(part *fleet.BurnPart, class fleet.Class) *fleet.Check {
 	b := newBurner(BurnInput{Parts: []fleet.BurnPart{*part}, Class: class, Finished: true})
 	b.inventories()
@@ -18,8 +18,13 @@ func Fatal(part *fleet.BurnPart, class fleet.Class) *fleet.Check {
 	b.measured()
 	b.explain()
 	b.blame()
+	var known []fleet.Difference
+	if part.Before != nil {
+		known = Judge(*part.Before, class)
+	}
 	i := slices.IndexFunc(b.checks, func(f found) bool {
-		return f.Outcome == fleet.Fail && slices.Contains([]family{ofPresence, ofMemory, ofDriver, ofData, ofDisk}, f.family)
+		old := slices.ContainsFunc(known, func(d fleet.Difference) bool { return d.Code == f.Code && d.Component == f.Component })
+		return !old && f.Outcome == fleet.Fail && slices.Contains([]family{ofPresence, ofMemory, ofDriver, ofData, ofDisk}, f.family)
 	})
 	if i < 0 {
 		return nil

@@ -11,20 +11,23 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// nature makes healthy nodes and their burn-ins with the noise that real ones have. Where a figure is from:
-//
-//   - silicon: under a power limit the best and the worst of some hundred identical GPUs differ by 8 % in speed (P. Sinha et al., Not All GPUs Are Created
-//     Equal, SC 2022, SGEMM on five clusters). Six standard deviations lie between the extremes of so many, so that one is 1.3 %. Clocks follow it, power
-//     differs by about 3 %, and the same GPU repeats itself within 0.3 %.
-//   - fixed clocks: HBM and NVLink bandwidth of one model differ by some tenths of a percent: 0.3 %; copies over PCIe, which depend on the NUMA node, by 1 %.
-//   - nodes: all GPUs of a node share inlet air (3 K between places in a room) and power (0.5 %), and the rear row of a baseboard runs up to 8 K hotter.
-//   - HBM: a GPU in a hundred corrects errors, at 0.1 per hour (that most GPUs show none for months is what Tiwari et al., HPCA 2015, and Ostrouchov et
-//     al., SC 2020, saw on Titan).
-//   - DIMMs: 0.7 % of modules correct errors in a month (8 % in a year: Schroeder et al., SIGMETRICS 2009), those some 5 in a day.
-//   - PCIe: a link in twenty sends packets again, at 2 per hour; a budget of 1e-12 would allow 1,843.
-//   - NVLink 4: a link in five hundred replays, at 0.05 per hour (Imbue's scripts silence fewer than five in a GPU's life as harmless).
-//   - InfiniBand: a port in ten has symbol errors, at 5 per hour; NVSentinel calls 120 an hour fatal.
-//   - drives of one model differ by 2 %, their latencies by 8 %; cores by 1 %, and NUMA nodes by 1 %.
+// noiseSources says where each figure of a healthy node's noise is from. None was chosen by what the judge makes of it.
+const noiseSources = `- Silicon: under a power limit the best and the worst of some hundred identical GPUs differ by 8 % in speed (P. Sinha et al., Not All GPUs Are Created Equal, SC 2022). Six standard deviations lie
+  between the extremes of so many, so that one is 1.3 %. Clocks follow it; power differs by 3 %; the same GPU repeats itself within 0.3 % (our assumptions).
+- Fixed clocks: bandwidth of HBM and NVLink differs by 0.3 %, copies over PCIe, which depend on the NUMA node, by 1 % (our assumptions).
+- Nodes: all GPUs of a node share its air (3 K between places of a room) and its supply (0.5 %); every second place on a board is 8 K warmer (our assumptions).
+- HBM: one GPU in 100 corrects errors, 0.1 an hour (our assumption, above what the literature saw on whole machines).
+- Memory modules: 8 % correct errors in a year, 0.7 % in a month (B. Schroeder et al., DRAM Errors in the Wild, SIGMETRICS 2009); those correct 5 a day (our assumption).
+- PCIe: one link in 20 sends packets again, 2 an hour (our assumption; DCGM's budget is 1,843).
+- NVLink: one link in 500 replays or recovers, 0.05 an hour (our assumption; Imbue's scripts call fewer than five harmless).
+- InfiniBand: one port in ten has symbol errors, 5 an hour (our assumption; NVSentinel calls 120 fatal).
+- Drives of one model differ by 2 %, their latencies by 8 %; cores and NUMA nodes by 1 %, rails by 0.3 % (our assumptions).
+- History: counters have counted before the burn-in: symbol errors and lost links from cabling, corrected errors, replays, seconds at the power limit.
+
+All of it is drawn anew for each node from a seed. No real fleet was measured yet: the rates below are those of a model.
+`
+
+// nature makes healthy nodes and their burn-ins with the noise that real ones have, by noiseSources.
 type nature struct{ *rand.Rand }
 
 func (n nature) normal(mean, relative float64) float64 { return mean * (1 + relative*n.NormFloat64()) }

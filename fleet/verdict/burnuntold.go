@@ -110,7 +110,7 @@ var proof = map[string]string{
 // complete enters that the burn-in did not finish, and which stressor of a stage that ran told nothing.
 func (b *burner) complete() {
 	in := b.in
-	if !in.Finished {
+	if !in.Finished || len(b.parts) == 0 {
 		c := fleet.Check{ID: "finished", Component: "node", Outcome: fleet.CouldNotTell, Code: "MC-BURN-UNFINISHED", Do: "retest"}
 		stages := len(in.Profile.Stages) * max(1, in.Profile.Rounds)
 		c.Words = fmt.Sprintf("the burn-in is not over: %d of %s were run", len(b.parts), count(stages, "stage"))
