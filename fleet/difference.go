@@ -21,9 +21,10 @@ type Difference struct {
 
 // What a difference is against.
 const (
-	AgainstClass = "class"
-	AgainstLast  = "last"
-	AgainstBMC   = "bmc"
-	AgainstFleet = "fleet"
-	AgainstSelf  = "self"
+	AgainstClass    = "class"
+	AgainstLast     = "last"
+	AgainstBMC      = "bmc"
+	AgainstFleet    = "fleet"
+	AgainstSelf     = "self"
+	AgainstAccepted = "accepted" // what a person accepted
 )

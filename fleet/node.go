@@ -55,6 +55,9 @@ type Node struct {
 
 	// Accepted lists the devices that cleaning may erase, agreed at accept.
 	Accepted []AcceptedDevice `json:"accepted,omitempty"`
+	// AcceptedAs is the digest of the inventory that was shown when somebody accepted the node: cleaning compares with it what outlives an erase. "" where the
+	// node was accepted before that was kept.
+	AcceptedAs string `json:"accepted_as,omitempty"`
 	// Inventory is the digest of the newest inventory blob, "" before the first.
 	Inventory   string    `json:"inventory,omitempty"`
 	InventoryAt time.Time `json:"inventory_at,omitzero"`

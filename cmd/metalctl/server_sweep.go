@@ -69,6 +69,7 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 		nodes, err := fleet.List[struct {
 			Inventory     string        `json:"inventory"`
 			LastInventory string        `json:"last_inventory"`
+			AcceptedAs    string        `json:"accepted_as"`
 			Cleaning      string        `json:"cleaning"`
 			Board         string        `json:"board"`
 			LastBoard     string        `json:"last_board"`
@@ -79,7 +80,7 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 		}
 		held := map[fleet.LeaseID]bool{}
 		for _, n := range nodes {
-			used[n.Inventory], used[n.LastInventory], used[n.Board], used[n.LastBoard], used[n.Cleaning], held[n.Lease] = true, true, true, true, true, true
+			used[n.Inventory], used[n.LastInventory], used[n.AcceptedAs], used[n.Board], used[n.LastBoard], used[n.Cleaning], held[n.Lease] = true, true, true, true, true, true, true
 		}
 		leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
 		if err != nil {

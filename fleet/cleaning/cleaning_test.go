@@ -173,6 +173,43 @@ func TestGPUs(t *testing.T) {
 	}
 }
 
+func TestHCAs(t *testing.T) {
+	differ := func(component, words string) map[string]any {
+		return map[string]any{"differences": []fleet.Difference{{Component: component, Words: words}}}
+	}
+	for name, c := range map[string]struct {
+		evidence  any
+		component string
+		result    fleet.CleanResult
+		text      string
+	}{
+		"as accepted":                 {map[string]any{"differences": nil}, "hca/mlx5_0", fleet.CleanChecked, "0 contexts, 3 resources of the kernel's own|node GUID 0x1; port 1 0x2; firmware 28|"},
+		"another GUID":                {differ("hca/mlx5_0", "its node GUID was 0x0 and is 0x1"), "hca/mlx5_0", fleet.CleanFailed, "0 contexts, 3 resources of the kernel's own|node GUID 0x1; port 1 0x2; firmware 28|its node GUID was 0x0 and is 0x1"},
+		"one is gone":                 {differ("hca/mlx5_9", "it is gone"), "hca/mlx5_9", fleet.CleanFailed, "||it is gone"},
+		"of another component":        {differ("tpm", "it is gone"), "hca/mlx5_0", fleet.CleanChecked, "0 contexts, 3 resources of the kernel's own|node GUID 0x1; port 1 0x2; firmware 28|"},
+		"accepted before it was kept": {map[string]any{"skipped": "nothing was kept"}, "hca/mlx5_0", fleet.CleanNotDone, "||nothing was kept"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := machine(t)
+			x.Inventory.HCAs = []fleet.HCA{{Name: "mlx5_0", NodeGUID: "0x1", Firmware: "28", Ports: []fleet.HCAPort{{Port: 1, GUID: "0x2"}}, Resources: map[string]int64{"qp": 2, "pd": 1}}}
+			x.Operation.Steps = append(x.Operation.Steps, fleet.StepRun{Name: step.CompareAccepted, State: fleet.StepFinished, Evidence: raw(t, c.evidence)})
+			got := find(t, Compose(x), c.component)
+			if text := got.Said + "|" + got.ReadBack + "|" + got.Why; got.Result != c.result || text != c.text {
+				t.Errorf("%s %q, want %s %q", got.Result, text, c.result, c.text)
+			}
+		})
+	}
+	x := machine(t)
+	if got := find(t, Compose(x), "hca/mlx5_0"); got.Result != fleet.CleanNotDone || got.Why != "the plan has no step compare-accepted" {
+		t.Errorf("%+v", got)
+	}
+	x.Inventory.Missing = []fleet.Missing{{What: "hca resources", Why: "the kernel has no RDMA netlink"}}
+	x.Operation.Steps = append(x.Operation.Steps, fleet.StepRun{Name: step.CompareAccepted, State: fleet.StepFinished, Evidence: raw(t, map[string]any{"differences": nil})})
+	if got := find(t, Compose(x), "hca/mlx5_0"); got.Said != "what is open was not told: the kernel has no RDMA netlink" {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestTwoNamespacesOfADriveAreTwoLines(t *testing.T) {
 	x := machine(t)
 	x.Operation.Steps[1].Params = raw(t, step.EraseParams{Level: "clear", Accepted: []fleet.AcceptedDevice{{Serial: "B"}, {Serial: "B"}}})

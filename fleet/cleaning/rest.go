@@ -53,9 +53,7 @@ func (c *composer) rest() {
 	}
 	open("firmware/variables", "", "", "other variables than boot entries are not looked at")
 	c.gpus()
-	for _, h := range inv.HCAs {
-		open("hca/"+h.Name, firstOf(string(h.NodeGUID), h.Serial, h.PCIAddress), h.Type, "no step deals with HCAs")
-	}
+	c.hcas()
 	if inv.TPM != nil {
 		open("tpm", "", strings.TrimSpace(inv.TPM.Manufacturer+" "+inv.TPM.Version), "a TPM is not cleared")
 	}

@@ -74,7 +74,7 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 			if len(p.Devices) == 0 && p.Plan == "" {
 				return unnamed(n, devices)
 			}
-			n.Accepted = devices
+			n.Accepted, n.AcceptedAs = devices, n.Inventory
 			f = v.guards(verb)
 			f.Agreed = true
 			if err := burnable(v); err != nil {

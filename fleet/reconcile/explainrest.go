@@ -92,7 +92,7 @@ func (s Situation) offered() (api.Reason, fleet.Verb) {
 		f := blocking[0]
 		text := fmt.Sprintf("%s on %s: %s", f.Code, f.Component, f.Evidence)
 		switch {
-		case f.Step == step.CompareClass, f.Step == step.Inventory, f.Step == step.ReadBoard:
+		case f.Step == step.CompareClass, f.Step == step.CompareAccepted, f.Step == step.Inventory, f.Step == step.ReadBoard:
 			return unfit(fleet.VerbInspect, f.Since, f.Code, text, look)
 		case f.Step == step.EraseDisks, f.Step == step.VerifyErase:
 			return unfit(fleet.VerbClean, f.Since, f.Code, text, "node clean NODE")

@@ -12,32 +12,33 @@ const CatalogueVersion = 1
 
 // Names of the steps.
 const (
-	BMCIdentify   = "bmc-identify"
-	PowerOff      = "power-off"
-	MediaInsert   = "media-insert"
-	BootFromMedia = "boot-from-media"
-	PowerOn       = "power-on"
-	AwaitAgent    = "await-agent"
-	FetchPacks    = "fetch-packs"
-	Inventory     = "inventory"
-	CompareClass  = "compare-class"
-	ReadBoard     = "read-baseboard"
-	EraseDisks    = "erase-disks"
-	VerifyErase   = "verify-erase"
-	BurnStage     = "burn-stage"
-	JudgeBurnIn   = "judge-burn-in"
-	CleanBoot     = "clean-boot-entries"
-	CleanGPUs     = "clean-gpus"
-	WriteImage    = "write-image"
-	VerifyImage   = "verify-image"
-	ConfigDrive   = "config-drive"
-	BootEntry     = "boot-entry"
-	AttachTenant  = "attach-tenant"
-	MediaEject    = "media-eject"
-	BootFromDisk  = "boot-from-disk"
-	AwaitReady    = "await-ready"
-	Isolate       = "isolate"
-	AgentPowerOff = "agent-shutdown"
+	BMCIdentify     = "bmc-identify"
+	PowerOff        = "power-off"
+	MediaInsert     = "media-insert"
+	BootFromMedia   = "boot-from-media"
+	PowerOn         = "power-on"
+	AwaitAgent      = "await-agent"
+	FetchPacks      = "fetch-packs"
+	Inventory       = "inventory"
+	CompareClass    = "compare-class"
+	CompareAccepted = "compare-accepted"
+	ReadBoard       = "read-baseboard"
+	EraseDisks      = "erase-disks"
+	VerifyErase     = "verify-erase"
+	BurnStage       = "burn-stage"
+	JudgeBurnIn     = "judge-burn-in"
+	CleanBoot       = "clean-boot-entries"
+	CleanGPUs       = "clean-gpus"
+	WriteImage      = "write-image"
+	VerifyImage     = "verify-image"
+	ConfigDrive     = "config-drive"
+	BootEntry       = "boot-entry"
+	AttachTenant    = "attach-tenant"
+	MediaEject      = "media-eject"
+	BootFromDisk    = "boot-from-disk"
+	AwaitReady      = "await-ready"
+	Isolate         = "isolate"
+	AgentPowerOff   = "agent-shutdown"
 )
 
 // Catalogue lists every step there is. Compose selects from it; the order within a plan is Compose's.
@@ -60,6 +61,8 @@ var Catalogue = []Step{
 		Doc: "Reads the machine into an inventory, which replaces the old one whole."},
 	{Name: CompareClass, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Minute, Tries: 1, Observes: true,
 		Doc: "Compares the inventory with the class, the enrolled identity and the accepted devices, and raises a fault for each difference."},
+	{Name: CompareAccepted, Uses: []Use{Clean}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Minute, Tries: 1, Observes: true,
+		Doc: "Compares what outlives an erase with the inventory that was accepted, such as GUIDs and firmware of HCAs, and raises a fault for each difference."},
 	{Name: ReadBoard, Uses: []Use{Inspect}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 5 * time.Minute, Tries: 2, Observes: true,
 		Doc: "Reads the GPU baseboard through the BMC, where it shows one, keeps what it read, compares it with the inventory, the class and the time before, and raises a fault for each difference."},
 	{Name: EraseDisks, Uses: []Use{Clean, Deploy}, Side: InBand, Destroys: true, OnCrash: Redo, Abort: AbortNever, Limit: 6 * time.Hour, Tries: 2,

@@ -143,7 +143,7 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 				ties.wish = n.Wish.Operation
 			}
 			c.nodes[n.ID] = ties
-			for _, digest := range []string{n.Inventory, n.LastInventory, n.Board, n.LastBoard} {
+			for _, digest := range []string{n.Inventory, n.LastInventory, n.AcceptedAs, n.Board, n.LastBoard} {
 				if digest != "" {
 					c.blobs[digest] = key
 				}
