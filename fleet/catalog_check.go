@@ -40,6 +40,9 @@ func (c Class) Validate() []FieldError {
 	for field, word := range map[string]string{"mig": c.Clean.GPUs.MIG, "ecc": c.Clean.GPUs.ECC, "persistence": c.Clean.GPUs.Persistence} {
 		f.check(word == "" || word == "on" || word == "off" || word == CleanKeep, "clean.gpus."+field, "is none of on, off and keep")
 	}
+	f.check(c.Clean.Memory == "" || c.Clean.Memory == CleanColdCycle || c.Clean.Memory == CleanKeep, "clean.memory", "is neither cold-cycle nor keep")
+	f.check(c.Clean.MemoryOffSeconds == 0 || c.Clean.Memory == CleanColdCycle && c.Clean.MemoryOffSeconds >= 10 && c.Clean.MemoryOffSeconds <= 300, "clean.memory_off_seconds",
+		"must be 10 to 300, and stands beside memory: cold-cycle alone")
 	f = append(f, c.Expect.validate()...)
 	f.check(len(c.Ramdisk) <= 80, "ramdisk", "is no name of a ramdisk")
 	f.check(len(c.Packs) <= MaxPacks, "packs", "are more than "+strconv.Itoa(MaxPacks))

@@ -21,6 +21,8 @@ func TestCatalogValues(t *testing.T) {
 		{"an image", image.Validate(), nil},
 		{"a class that says nothing", Class{}.Validate(), []string{"burnin", "erase_level", "name"}},
 		{"a class with less than none", Class{Name: "x", BurnIn: "none", EraseLevel: "clear", Expect: ClassExpect{GPUs: ExpectGPUs{Count: -1}, CPUs: -1}}.Validate(), []string{"expect.cpus", "expect.gpus"}},
+		{"cleaning that cannot be", Class{Name: "x", BurnIn: "none", EraseLevel: "clear", Clean: CleanPolicy{GPUs: CleanGPUs{MIG: "maybe"}, Memory: "wash", MemoryOffSeconds: 60}}.Validate(), []string{"clean.gpus.mig", "clean.memory", "clean.memory_off_seconds"}},
+		{"too short a cold cycle", Class{Name: "x", BurnIn: "none", EraseLevel: "clear", Clean: CleanPolicy{Memory: CleanColdCycle, MemoryOffSeconds: 9}}.Validate(), []string{"clean.memory_off_seconds"}},
 		{"a site that says nothing", Site{}.Validate(), []string{"isolation"}},
 		{"origins that are none", Site{Isolation: "required", Origins: []string{"ftp://a", "https://u:p@a", "https://a/path", "https://a:0", "https://a_b"}}.Validate(),
 			[]string{"origins[0]", "origins[1]", "origins[2]", "origins[3]", "origins[4]"}},

@@ -1,10 +1,5 @@
 package fleet
 
-// CleanPolicy is what a class asks of a cleaning beyond erasing disks.
-type CleanPolicy struct {
-	GPUs CleanGPUs `json:"gpus,omitzero"`
-}
-
 // CleanGPUs is how a class wants its GPUs after a tenant. Compute mode, application and locked clocks and power limit always go back to the driver's defaults, and no
 // process and no memory may be left.
 type CleanGPUs struct {

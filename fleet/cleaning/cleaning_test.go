@@ -173,6 +173,35 @@ func TestGPUs(t *testing.T) {
 	}
 }
 
+func TestMemory(t *testing.T) {
+	off := step.StayedOff{Since: t0, Until: t0.Add(61 * time.Second), Readings: 31}
+	done := fleet.StepRun{Name: step.StayOff, State: fleet.StepFinished, Params: raw(t, step.StayOffParams{Seconds: 60}), Evidence: raw(t, off)}
+	failed := fleet.StepRun{Name: step.StayOff, State: fleet.StepFailed, Error: &fleet.Problem{Code: "MC-NODE-RUNNING", Detail: "it is On"}}
+	for name, c := range map[string]struct {
+		run    *fleet.StepRun
+		policy string
+		result fleet.CleanResult
+		text   string
+	}{
+		"it was off":              {&done, fleet.CleanColdCycle, fleet.CleanDone, "off for 60 s|off from 2026-11-01T12:00:00Z to 2026-11-01T12:01:01Z|off at each of 31 readings; boot 3 came after|"},
+		"somebody switched it on": {&failed, fleet.CleanColdCycle, fleet.CleanNotDone, "|||stay-off failed: MC-NODE-RUNNING it is On"},
+		"kept":                    {nil, fleet.CleanKeep, fleet.CleanKept, "|||the class says so"},
+		"nothing is asked":        {nil, "", fleet.CleanNotDone, "|||the class asks for no cold cycle"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := machine(t)
+			x.Class.Clean.Memory = c.policy
+			if c.run != nil {
+				x.Operation.Steps = append([]fleet.StepRun{*c.run}, x.Operation.Steps...)
+			}
+			got := find(t, Compose(x), "memory")
+			if text := got.Asked + "|" + got.Said + "|" + got.ReadBack + "|" + got.Why; got.Result != c.result || text != c.text {
+				t.Errorf("%s %q, want %s %q", got.Result, text, c.result, c.text)
+			}
+		})
+	}
+}
+
 func TestHCAs(t *testing.T) {
 	differ := func(component, words string) map[string]any {
 		return map[string]any{"differences": []fleet.Difference{{Component: component, Words: words}}}

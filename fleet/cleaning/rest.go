@@ -1,7 +1,6 @@
 package cleaning
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -57,7 +56,7 @@ func (c *composer) rest() {
 	if inv.TPM != nil {
 		open("tpm", "", strings.TrimSpace(inv.TPM.Manufacturer+" "+inv.TPM.Version), "a TPM is not cleared")
 	}
-	open("memory", "", fmt.Sprintf("%d bytes", inv.Memory.TotalBytes), "the machine is not powered off and on to clear it")
+	c.memory()
 	open("bmc", c.Node.BMC.Serial, strings.TrimSpace(c.Node.BMC.Vendor+" "+c.Node.BMC.Model), "its accounts and settings are not looked at")
 	c.versions()
 }

@@ -20,7 +20,7 @@ func (x *lanes) init(parallel, observers int) {
 }
 
 // touches are the steps that talk to the BMC: most write there, or are about to, and one reads much.
-var touches = map[string]bool{step.BMCIdentify: true, step.PowerOff: true, step.PowerOn: true, step.MediaInsert: true, step.BootFromMedia: true, step.BootFromDisk: true, step.MediaEject: true, step.ReadBoard: true}
+var touches = map[string]bool{step.BMCIdentify: true, step.PowerOff: true, step.StayOff: true, step.PowerOn: true, step.MediaInsert: true, step.BootFromMedia: true, step.BootFromDisk: true, step.MediaEject: true, step.ReadBoard: true}
 
 // admit waits for a place to do an out-of-band step and returns what gives it back. Before the first step of this process that touches a node's BMC its power
 // is read: a server that was started anew looks before it writes, and learns which BMCs do not answer before they take a place. at reports that nothing was

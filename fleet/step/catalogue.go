@@ -14,6 +14,7 @@ const CatalogueVersion = 1
 const (
 	BMCIdentify     = "bmc-identify"
 	PowerOff        = "power-off"
+	StayOff         = "stay-off"
 	MediaInsert     = "media-insert"
 	BootFromMedia   = "boot-from-media"
 	PowerOn         = "power-on"
@@ -47,6 +48,8 @@ var Catalogue = []Step{
 		Doc: "Reads the machine's identity from the BMC and refuses another machine than was enrolled."},
 	{Name: PowerOff, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild, Release, Resume, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4, EvenHeld: true,
 		Doc: "Powers the machine off and reads the power state back."},
+	{Name: StayOff, Uses: []Use{Clean}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 10 * time.Minute, Tries: 4, Observes: true,
+		Doc: "Reads that the machine stays off for as long as its memory needs to forget, and records from when to when; fails where somebody switches it on."},
 	{Name: MediaInsert, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
 		Doc: "Begins a new boot generation with a new single-use token and inserts its boot medium, ejecting what was there."},
 	{Name: BootFromMedia, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 3 * time.Minute, Tries: 4,

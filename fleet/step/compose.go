@@ -177,6 +177,9 @@ func (c *composer) boot(f PlanFacts, why string) {
 	if f.Power != "off" {
 		c.step(PowerOff, "the machine is on, or its BMC did not say", PowerParams{})
 	}
+	if cold := f.Class.Clean; c.plan.Use == Clean && cold.Memory == fleet.CleanColdCycle {
+		c.step(StayOff, "the class wants memory cleared by a cold start", StayOffParams{Seconds: cold.OffSeconds()})
+	}
 	c.step(MediaInsert, why, nil)
 	c.step(BootFromMedia, "for one boot only", nil)
 	c.step(PowerOn, "the agent boots from the medium", nil)
@@ -236,7 +239,11 @@ func (c *composer) clean(f PlanFacts) error {
 			WithHint("metalctl node inspect %s", f.Node.Name)
 	}
 	c.plan.Erases = f.Node.Accepted
-	c.boot(f, "no agent is up on the machine")
+	why := "no agent is up on the machine"
+	if f.Class.Clean.Memory == fleet.CleanColdCycle {
+		f.AgentUp, f.AgentOld, why = false, false, "the machine starts cold"
+	}
+	c.boot(f, why)
 	c.packs(f)
 	c.look("the devices are looked at once more before any is erased")
 	c.step(CompareAccepted, "a tenant may have changed what outlives an erase", nil)

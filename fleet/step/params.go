@@ -2,6 +2,7 @@ package step
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -127,6 +128,18 @@ type PowerParams struct {
 	Graceful bool `json:"graceful,omitempty"`
 	// WaitSeconds is how long the machine may take to go off by itself before it is forced.
 	WaitSeconds int `json:"wait_seconds,omitempty"`
+}
+
+// StayOffParams are what stay-off gets.
+type StayOffParams struct {
+	Seconds int `json:"seconds"`
+}
+
+// StayedOff is the evidence of stay-off: the first and the last time at which the BMC said that the machine is off, and how often it was asked.
+type StayedOff struct {
+	Since    time.Time `json:"off_since"`
+	Until    time.Time `json:"off_until"`
+	Readings int       `json:"readings"`
 }
 
 // InsertParams are what media-insert gets.

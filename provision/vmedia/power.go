@@ -87,16 +87,8 @@ func (d *Driver) powerOff(ctx context.Context, c step.Call) (step.Outcome, error
 }
 
 func (d *Driver) waitOff(ctx context.Context, p Power, limit time.Duration) (string, error) {
-	every := d.Poll
-	if every == 0 {
-		every = 2 * time.Second
-	}
-	if d.MaxWait > 0 {
-		limit = min(limit, d.MaxWait)
-	}
-	end := time.NewTimer(limit)
+	end, tick := d.waiting(limit)
 	defer end.Stop()
-	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		s, err := p.Power(ctx)
@@ -111,4 +103,68 @@ func (d *Driver) waitOff(ctx context.Context, p Power, limit time.Duration) (str
 		case <-tick.C:
 		}
 	}
+}
+
+// stayOff waits while the machine is off, reading so again and again: memory forgets only without power. A machine that somebody switches on meanwhile was not
+// off for long enough.
+func (d *Driver) stayOff(ctx context.Context, c step.Call) (step.Outcome, error) {
+	var p step.StayOffParams
+	if err := params(c, &p); err != nil {
+		return step.Outcome{}, err
+	}
+	bmc, err := d.Dial(ctx, c.Node)
+	if err != nil {
+		return step.Outcome{}, err
+	}
+	now := d.Now
+	if now == nil {
+		now = time.Now
+	}
+	var since time.Time
+	readings := 0
+	read := func() error {
+		state, err := bmc.Power.Power(ctx)
+		if err != nil {
+			return err
+		}
+		if state != Off {
+			return fleet.Errorf(fleet.Conflict, "MC-NODE-RUNNING", "the machine is %s, though it is to stay off for %d s so that its memory forgets", state, p.Seconds).
+				WithHint("see who switched it on, then: metalctl node retry NODE")
+		}
+		if readings++; readings == 1 {
+			since = now()
+		}
+		return nil
+	}
+	if err := read(); err != nil {
+		return step.Outcome{}, err
+	}
+	end, tick := d.waiting(time.Duration(p.Seconds) * time.Second)
+	defer end.Stop()
+	defer tick.Stop()
+	for over := false; !over; {
+		select {
+		case <-ctx.Done():
+			return step.Outcome{}, ctx.Err()
+		case <-end.C:
+			over = true
+		case <-tick.C:
+		}
+		if err := read(); err != nil {
+			return step.Outcome{}, err
+		}
+	}
+	return step.Outcome{Evidence: step.StayedOff{Since: since.UTC(), Until: now().UTC(), Readings: readings}}, nil
+}
+
+// waiting begins a wait: its end, and when to look meanwhile.
+func (d *Driver) waiting(limit time.Duration) (*time.Timer, *time.Ticker) {
+	every := d.Poll
+	if every == 0 {
+		every = 2 * time.Second
+	}
+	if d.MaxWait > 0 {
+		limit = min(limit, d.MaxWait)
+	}
+	return time.NewTimer(limit), time.NewTicker(every)
 }

@@ -90,8 +90,10 @@ type Driver struct {
 	Medium Medium
 	// Poll is how often a state is read that is waited for; 0 means 2 s.
 	Poll time.Duration
-	// MaxWait bounds how long a machine may take to go off by itself, whatever a plan grants; 0 means no bound.
+	// MaxWait bounds how long a machine may take to go off by itself, or is to stay off, whatever a plan grants; 0 means no bound.
 	MaxWait time.Duration
+	// Now is the clock of what is recorded; nil means time.Now.
+	Now func() time.Time
 }
 
 // Funcs binds the steps that this driver does.
@@ -104,5 +106,6 @@ func (d *Driver) Funcs() step.Funcs {
 		step.MediaEject:    d.eject,
 		step.PowerOn:       d.powerOn,
 		step.PowerOff:      d.powerOff,
+		step.StayOff:       d.stayOff,
 	}
 }
