@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -36,6 +37,9 @@ var classView = view[classRow]{
 		{"GPUS", false, func(c classRow) string { return fmt.Sprint(c.Expect.GPUs.Count) }},
 		{"MODEL", false, func(c classRow) string { return orDash(c.Expect.GPUs.Model) }},
 		{"NVME", false, func(c classRow) string { return fmt.Sprint(c.Expect.NVMe.Count) }},
+		{"RAMDISK", false, func(c classRow) string {
+			return orDash(fleet.Ramdisk{SHA256: strings.TrimPrefix(c.Ramdisk, "sha256:")}.Name())
+		}},
 		{"LIMITS", true, func(c classRow) string { return fmt.Sprint(len(c.Expect.Limits)) }},
 		{"SOURCE", true, func(c classRow) string { return orDash(c.Expect.Source) }},
 	},

@@ -61,6 +61,9 @@ func currentStep(op api.Operation) (name, stage, rate string) {
 // countsBelow is the total under which progress counts things (parts, seconds, disks); above, bytes.
 const countsBelow = 64 << 10
 
+// estimable is how many bytes tell how long the rest takes, where they are less than a hundredth of all: a step begins slowly.
+const estimable = 1 << 30
+
 // rateText says how far a step is: "6 of 8" for counts; bytes, with the rate and the time that is left, else.
 func rateText(done, total int64, took time.Duration) string {
 	if total <= 0 || done <= 0 {
@@ -72,6 +75,9 @@ func rateText(done, total int64, took time.Duration) string {
 	text := fmt.Sprintf("%s of %s", bytesText(done), bytesText(total))
 	if took >= time.Second {
 		perSecond := float64(done) / took.Seconds()
+		if done < total/100 && done < estimable {
+			return text + fmt.Sprintf(", %s/s", bytesText(int64(perSecond)))
+		}
 		text += fmt.Sprintf(", %s/s", bytesText(int64(perSecond)))
 		if left := time.Duration(float64(total-done) / perSecond * float64(time.Second)); left >= time.Second {
 			text += fmt.Sprintf(", %s left", left.Truncate(time.Second))

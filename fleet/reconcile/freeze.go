@@ -74,17 +74,22 @@ func invalidFreeze(field, message string) error {
 
 // equalLabels reads a selector that only compares: what else selects could let a node out when another label is set.
 func equalLabels(selector string) (map[string]string, error) {
-	if selector == "" {
+	rs, err := fleet.ParseSelector(selector)
+	if err != nil {
+		return nil, invalidFreeze("selector", err.Error())
+	}
+	if len(rs) == 0 {
 		return nil, nil
 	}
 	out := map[string]string{}
-	for _, part := range strings.Split(selector, ",") {
-		k, v, ok := strings.Cut(strings.TrimSpace(part), "=")
-		k, v = strings.TrimSpace(k), strings.TrimPrefix(strings.TrimSpace(v), "=")
-		if !ok || k == "" || strings.ContainsAny(k, "!") {
-			return nil, invalidFreeze("selector", fmt.Sprintf("%q is not LABEL=VALUE; a freeze selects by nothing else", part))
+	for _, r := range rs {
+		if r.Op != fleet.LabelEquals {
+			return nil, invalidFreeze("selector", fmt.Sprintf("%q is not asked as LABEL=VALUE; a freeze selects by nothing else", r.Key))
 		}
-		out[k] = v
+		if v, twice := out[r.Key]; twice && v != r.Value {
+			return nil, invalidFreeze("selector", fmt.Sprintf("no node has %s=%s and %s=%s; freeze the two one after the other", r.Key, v, r.Key, r.Value))
+		}
+		out[r.Key] = r.Value
 	}
 	return out, nil
 }

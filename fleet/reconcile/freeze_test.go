@@ -126,6 +126,8 @@ func TestFreezeRefuses(t *testing.T) {
 		"two things":        {All: true, Nodes: []string{"n1"}, Reason: "r"},
 		"no reason":         {All: true},
 		"another selector":  {Selector: "rack!=r1", Reason: "r"},
+		"no selector":       {Selector: "rack=r1,,", Reason: "r"},
+		"two racks at once": {Selector: "rack=r1,rack=r2", Reason: "r"},
 		"a label alone":     {Selector: "rack", Reason: "r"},
 		"labels and a site": {Selector: "rack=r1", Site: "north", Reason: "r"},
 	} {

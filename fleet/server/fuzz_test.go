@@ -77,28 +77,6 @@ func FuzzImageAddress(f *testing.F) {
 	})
 }
 
-// A selector that is understood selects by its own words.
-func FuzzSelector(f *testing.F) {
-	for _, s := range []string{"rack=r1", "a!=b,c,!d", "a==b", ",", "=", "!", "a=b=c"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		rs, err := parseSelector(text)
-		if err != nil {
-			if fleet.CodeOf(err) != "MC-API-SELECTOR" {
-				t.Fatalf("got %v", err)
-			}
-			return
-		}
-		for _, r := range rs {
-			labels := map[string]string{r.key: r.value}
-			if got := selects([]requirement{r}, labels); got != (r.op == '=' || r.op == '+') {
-				t.Fatalf("%q: %+v of itself is %v", text, r, got)
-			}
-		}
-	})
-}
-
 // A continue mark is a caller's bytes.
 func FuzzContinue(f *testing.F) {
 	f.Add("eyJrIjoiYiIsImkiOiJiIn0", 1)

@@ -33,7 +33,7 @@ func (s *Server) listNodes(ctx context.Context, in *listNodesIn) (*plain[api.Lis
 	if err != nil {
 		return nil, err
 	}
-	want, err := parseSelector(in.Selector)
+	want, err := fleet.ParseSelector(in.Selector)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (s *Server) listNodes(ctx context.Context, in *listNodesIn) (*plain[api.Lis
 		}
 		var bad error
 		err = eachRecord(sn, fleet.KindNode, func(n fleet.Node, at fleet.Revision) {
-			if (in.State == "" || n.State == fleet.State(in.State)) && (in.Class == "" || n.Class == in.Class) && selects(want, n.Labels) {
+			if (in.State == "" || n.State == fleet.State(in.State)) && (in.Class == "" || n.Class == in.Class) && fleet.Selects(want, n.Labels) {
 				last, err := lastState(sn, &n)
 				bad = errors.Join(bad, err)
 				nodes = append(nodes, frozenView(s.nodeView(n, at, site, last), freezes))

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"regexp"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -78,15 +77,11 @@ func factVerbs(n *fleet.Node, last fleet.OperationState) []fleet.Verb {
 	return out
 }
 
-var (
-	validLabelKey   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
-	validLabelValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._:-]{0,61}[A-Za-z0-9])?$`)
-)
-
 func checkLabels(f *faultList, labels map[string]string) {
 	for k, v := range labels {
-		f.check(validLabelKey.MatchString(k), "labels."+shortened(k), "is no label: letters, digits, . _ / -, at most 63")
-		f.check(v == "" || validLabelValue.MatchString(v), "labels."+shortened(k), "has a value that is none: letters, digits, . _ : -, at most 63")
+		keyOK, valueOK := fleet.ValidLabel(k, v)
+		f.check(keyOK, "labels."+shortened(k), "is no label: letters, digits, . _ / -, at most 63")
+		f.check(valueOK, "labels."+shortened(k), "has a value that is none: letters, digits, . _ : -, at most 63")
 	}
 }
 

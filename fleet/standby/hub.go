@@ -392,6 +392,7 @@ func (h *Hub) record(ctx context.Context, f fleet.Follower) error {
 func (h *Hub) Forget(ctx context.Context) error {
 	h.mu.Lock()
 	var old string
+	follows := h.follower != nil && h.connectedLocked()
 	switch {
 	case h.follower != nil:
 		old = h.follower.URL
@@ -401,6 +402,10 @@ func (h *Hub) Forget(ctx context.Context) error {
 	h.mu.Unlock()
 	if old == "" {
 		return fleet.Errorf(fleet.NotFound, "MC-STANDBY-NONE", "no server follows this one").WithHint("metalctl server --standby %s, on the other machine", h.URL)
+	}
+	if follows {
+		return fleet.Errorf(fleet.Conflict, "MC-STANDBY-HEARD", "%s follows at this moment, and would come back by itself", old).
+			WithHint("stop it on its machine, or revoke its token (metalctl token list), then again: metalctl standby forget")
 	}
 	if h.Tenure != nil {
 		if err := h.Tenure.Unname(ctx); err != nil {

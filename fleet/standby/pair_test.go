@@ -289,6 +289,8 @@ func TestWhoFollows(t *testing.T) {
 	if got := p.hub.PartnerNodes(); got != "" {
 		t.Errorf("nobody follows, and agents are told of %q", got)
 	}
+	var passed atomic.Int64
+	p.hub.Mono = func() time.Duration { return time.Duration(passed.Load()) }
 	p.follow(t)
 	p.even(t)
 	if f, err := standby.FollowerOf(ctx, p.db); err != nil || f == nil || f.URL != secondServer.URL || f.Primary != p.hub.URL || f.PrimaryNodes != p.hub.Nodes {
@@ -313,8 +315,18 @@ func TestWhoFollows(t *testing.T) {
 	if _, err := p.cl.StepDown(ctx, "https://mc3:8443"); fleet.CodeOf(err) != "MC-STANDBY-FORGOTTEN" {
 		t.Errorf("it would step down for anybody: %v", err)
 	}
+	if err := p.hub.Forget(ctx); fleet.CodeOf(err) != "MC-STANDBY-HEARD" || p.hub.Follower() == nil {
+		t.Errorf("one that follows is forgotten: %v", err)
+	}
 	p.stop()
-	if err := p.hub.Forget(ctx); err != nil {
+	err := error(nil)
+	for end := time.Now().Add(patience); time.Now().Before(end); { // its last word may still be on its way
+		passed.Add(int64(standby.Gone))
+		if err = p.hub.Forget(ctx); fleet.CodeOf(err) != "MC-STANDBY-HEARD" {
+			break
+		}
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := p.hub.Forget(ctx); fleet.CodeOf(err) != "MC-STANDBY-NONE" {
