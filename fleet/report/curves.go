@@ -195,8 +195,40 @@ func quantile(v []float64, q float64) float64 {
 // title is what a plot is called.
 func (g *group) title() string {
 	name := strings.ReplaceAll(g.name, "-", " ")
-	name = strings.ReplaceAll(name, "sm clock", "SM clock")
+	for _, w := range [][2]string{{"sm clock", "SM clock"}, {"ecc ", "ECC "}, {"pcie ", "PCIe "}} {
+		name = strings.ReplaceAll(name, w[0], w[1])
+	}
 	return strings.TrimSpace(kindWord(g.family) + " " + name)
+}
+
+// flat: nothing ever changed, and all are equal. There is nothing to be seen in a picture of that.
+func (g *group) flat() bool {
+	low, high := g.bounds()
+	return low == high
+}
+
+// first are the values of GPUs that are looked at first; what else is sampled is drawn where a part differs.
+var first = []string{"temperature", "memory-temperature", "power", "sm-clock"}
+
+// shown: it is worth to be looked at before anybody asks for it.
+func (g *group) shown() bool {
+	return !g.flat() && (g.family == "gpu" && slices.Contains(first, g.name) || g.differs())
+}
+
+func (g *group) differs() bool {
+	return slices.ContainsFunc(g.lines, func(l line) bool { return l.differs })
+}
+
+// flatWords names what never changed, with its value; "" where there is nothing such.
+func flatWords(all []group) string {
+	var out []string
+	for _, g := range all {
+		if g.flat() {
+			low, _ := g.bounds()
+			out = append(out, g.title()+" ("+amount(low, g.unit)+")")
+		}
+	}
+	return list(out)
 }
 
 // kindWord names a kind of part.

@@ -29,6 +29,7 @@ type page struct {
 	Found   []finding
 	Tables  []table
 	Plots   []plot
+	Flat    string // what never changed
 	Strip   string
 	Picture template.HTML
 	Parts   []partGroup
@@ -49,7 +50,7 @@ type plot struct {
 	Title, Seen string
 	Lines       []plotLine
 	SVG         template.HTML
-	Hidden      bool // of no GPU, and nothing to be seen: below a fold
+	Hidden      bool // nothing is to be seen: below a fold
 }
 
 type plotLine struct {
@@ -78,8 +79,14 @@ func HTML(w io.Writer, r fleet.BurnReport) error {
 		Actions: actions(&r), Found: findings(&r), Tables: sideBySide(&r), Parts: partGroups(&r), Limits: usedLimits(&r), Stages: stageSums(&r),
 		Engines: strings.Join(engines(&r), ", "), Checks: worstFirst(r.Checks), Length: span(elapsed(&r)), Counts: outcomeCounts(&r),
 	}
-	for _, g := range groups(&r) {
-		p.Plots = append(p.Plots, plotOf(&r, &g))
+	all := groups(&r)
+	p.Flat = flatWords(all)
+	for _, hidden := range []bool{false, true} {
+		for _, g := range all {
+			if !g.flat() && g.shown() != hidden {
+				p.Plots = append(p.Plots, plotOf(&r, &g))
+			}
+		}
 	}
 	_, p.Strip = stripOf(&r)
 	if l, ok := layout(&r); ok {
@@ -118,7 +125,7 @@ func plotOf(r *fleet.BurnReport, g *group) plot {
 		}
 		p.Lines = append(p.Lines, plotLine{called(l.component), class, number(l.most), number(l.median)})
 	}
-	p.Hidden = g.family != "gpu" && !slices.ContainsFunc(g.lines, func(l line) bool { return l.differs })
+	p.Hidden = !g.shown()
 	return p
 }
 

@@ -16,6 +16,8 @@ type table struct {
 	Title string
 	Heads []string
 	Rows  []tableRow
+	// Zeros are the checks of which all passed with 0: they need no rows.
+	Zeros string
 }
 
 type tableRow struct {
@@ -54,9 +56,16 @@ func sideBySide(r *fleet.BurnReport) (out []table) {
 		for _, c := range columns[k] {
 			t.Heads = append(t.Heads, short(c))
 		}
+		var zeros []string
 		for _, id := range idsOf(r, k) {
-			t.Rows = append(t.Rows, rowOf(r, id, columns[k]))
+			row := rowOf(r, id, columns[k])
+			if slices.ContainsFunc(row.Cells, func(c cell) bool { return c.Text != "0" || c.Outcome != fleet.Pass }) {
+				t.Rows = append(t.Rows, row)
+			} else {
+				zeros = append(zeros, id)
+			}
 		}
+		t.Zeros = list(zeros)
 		out = append(out, t)
 	}
 	if t, ok := pairs(r); ok {

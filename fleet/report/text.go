@@ -48,10 +48,15 @@ func Text(w io.Writer, r fleet.BurnReport, o topology.TextOptions) error {
 			}
 		}
 	}
-	for _, g := range groups(&r) {
-		if g.family == "gpu" || g.differs() {
+	all := groups(&r)
+	for _, g := range all {
+		if g.shown() {
 			t.sparks(&g)
 		}
+	}
+	if flat := flatWords(all); flat != "" {
+		t.line("", "")
+		t.wrap("", "Never changed, and equal in all: "+flat+".")
 	}
 	if len(r.Kernel) > 0 {
 		t.line("", "")
@@ -174,15 +179,6 @@ func (t *sheet) clean(s string) string {
 }
 
 var ascii = map[rune]rune{'°': ' ', 'µ': 'u', '–': '-', '…': '.', '✓': '+', '✗': 'X', '▲': '!'}
-
-func (g *group) differs() bool {
-	for _, l := range g.lines {
-		if l.differs {
-			return true
-		}
-	}
-	return false
-}
 
 // sparks draws a series a line, all of a group in one scale.
 func (t *sheet) sparks(g *group) {
