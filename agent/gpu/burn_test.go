@@ -326,6 +326,26 @@ func TestVotes(t *testing.T) {
 	}
 }
 
+// TestPeersOfManyTurns: two GPUs copy by their engines and by kernels, and a copy that is wrong is told of both.
+func TestPeersOfManyTurns(t *testing.T) {
+	opts, targets := loadable(t, "10de:2330", "gpu.0.libcuda.corrupt.peer = every 1\n")
+	s := &said{measured: map[string]fleet.Measured{}}
+	// The half of it that is for peers has to last for two turns.
+	for try := time.Second; ; try *= 4 {
+		Burn(t.Context(), opts, Stress{Name: fleet.StressGPUCopy, For: try, Targets: targets[:2]}, s)
+		if s.measured["gpu-peer-mismatches gpu/0/peer/1"].N >= 2 || try > time.Minute {
+			break
+		}
+	}
+	m := s.measured["gpu-peer-mismatches gpu/0/peer/1"]
+	if text := strings.Join(m.Details, "\n"); !strings.Contains(text, "(sent by NVLink or PCIe, turn 1)") || !strings.Contains(text, "(sent by NVLink or PCIe, by a kernel, turn 2)") {
+		t.Errorf("%+v", m)
+	}
+	if m := s.measured["gpu-peer-mismatches gpu/1/peer/0"]; m.Value != 0 || m.N < 2 {
+		t.Errorf("%+v", m)
+	}
+}
+
 // TestRealGPUs needs some: it runs every stress on them for a second.
 func TestRealGPUs(t *testing.T) {
 	if kernelDriver(Options{}.filled().Files) == "" {

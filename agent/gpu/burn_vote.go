@@ -73,7 +73,8 @@ func (f *findings) compare(kernel string, tile int, reports map[string]*loadRepo
 					first.count -= o.Count
 				}
 			}
-			mine = append([]outcome{first}, mine...)
+			first.count = max(first.count, 0)
+			mine = append(mine, first)
 			most := slices.MaxFunc(mine, func(a, b outcome) int { return cmp.Compare(a.count, b.count) })
 			all = append(all, mine...)
 			votes[most.digest]++ // what it computes mostly is its vote

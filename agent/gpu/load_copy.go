@@ -99,7 +99,8 @@ func (h *hostCopy) turn(n int64) error {
 	return nil
 }
 
-// peerCopy copies between all GPUs: in each turn every one sends to another one, all at the same time.
+// peerCopy copies between all GPUs: in each turn every one sends to another one, all at the same time. Once all have sent to all by their copy engines, whose
+// rate is measured, they do so by kernels, where they reach each other directly.
 type peerCopy struct {
 	l        *loader
 	from, to []uint64
@@ -113,7 +114,7 @@ func (p *peerCopy) prepare() error {
 	p.words = copyBytes / 8
 	p.errors = make([]complaints, len(p.l.gpus))
 	for i, g := range p.l.gpus {
-		if err := errors.Join(g.Use(), g.Load(cuda.Memory, "mc_fill", "mc_check"), p.errors[i].prepare(g)); err != nil {
+		if err := errors.Join(g.Use(), g.Load(cuda.Memory, "mc_fill", "mc_check", "mc_copy"), p.errors[i].prepare(g)); err != nil {
 			return err
 		}
 		words, err := copySize(g)
@@ -163,6 +164,7 @@ func (p *peerCopy) turn(n int64) error {
 		return nil
 	}
 	peer := func(i int) int { return (i + shift) % count }
+	byKernel := func(i int) bool { return n/int64(count-1)%2 == 1 && p.direct[[2]int{i, peer(i)}] }
 	err := each(func(i int, g *cuda.Device) error {
 		// What lies at the other end from an earlier turn must not pass for what is sent now.
 		return errors.Join(p.errors[i].reset(g),
@@ -174,11 +176,17 @@ func (p *peerCopy) turn(n int64) error {
 	}
 	if err == nil {
 		err = each(func(i int, g *cuda.Device) error {
+			if byKernel(i) {
+				return g.Launch("mc_copy", 8*g.SMs, p.to[peer(i)], p.from[i], p.words)
+			}
 			return errors.Join(g.Begin(), g.Send(p.l.gpus[peer(i)], p.to[peer(i)], p.from[i], p.words*8), g.End())
 		})
 	}
 	if err == nil {
 		err = each(func(i int, g *cuda.Device) error {
+			if byKernel(i) {
+				return g.Wait()
+			}
 			took, err := g.Took()
 			p.l.measure("gpu-peer", g, p.l.gpus[peer(i)]).rate(float64(p.words)*8/1e9, took.Seconds())
 			return err
@@ -193,7 +201,10 @@ func (p *peerCopy) turn(n int64) error {
 			return err
 		}
 		way := "by NVLink or PCIe"
-		if !p.direct[[2]int{sender, i}] {
+		switch {
+		case byKernel(sender):
+			way += ", by a kernel"
+		case !p.direct[[2]int{sender, i}]:
 			way = "through the host"
 		}
 		wrong, details, err := p.errors[i].read(g, fmt.Sprintf("sent %s, turn %d", way, n+1))

@@ -3,6 +3,7 @@ package gpu
 import (
 	"errors"
 	"fmt"
+	"math"
 )
 
 // Limits of what is believed of a child that loads GPUs.
@@ -130,6 +131,9 @@ func (r *loadReport) check() error {
 	for _, m := range r.Measures {
 		if len(m.Details) > maxDetails {
 			return fmt.Errorf("%d details", len(m.Details))
+		}
+		if v := m.value(); math.IsInf(v, 0) || math.IsNaN(v) || m.N < 0 {
+			return fmt.Errorf("a value of %s that cannot be", m.Check)
 		}
 	}
 	for _, x := range r.Results {

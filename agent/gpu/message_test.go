@@ -20,6 +20,11 @@ func TestDecodeMessageRefuses(t *testing.T) {
 		"endless text":         {`{"missing":{"what":"a","why":"` + strings.Repeat("x", maxText+1) + `"}}`, "too long"},
 		"too many GPUs":        {`{"survey":{"driver":{"name":"nvidia"},"gpus":999}}`, "999 GPUs"},
 		"a GPU that cannot be": {`{"gpu":{"index":-5}}`, "cannot be"},
+		"a place alone":        {`{"at":"0000:48:00.0","done":true}`, "a place without a call"},
+		"no finite value":      {`{"load":{"measures":[{"check":"gpu-fp32","sum":1e308,"weight":1e-308}]}}`, "gpu-fp32"},
+		"too many details":     {`{"load":{"measures":[{"check":"x","details":[` + strings.Repeat(`"",`, maxDetails) + `""]}]}}`, "21 details"},
+		"tiles without SMs":    {`{"load":{"results":[{"kernel":"k","digests":[1,2],"sms":[[1]]}]}}`, "results that cannot be"},
+		"an oddity of no tile": {`{"load":{"results":[{"kernel":"k","digests":[1],"sms":[[1]],"odd":[{"tile":1}]}]}}`, "oddity"},
 		"a line without end":   {strings.Repeat(" ", maxLine+1), "bytes"},
 	} {
 		if _, err := decodeMessage([]byte(c.line)); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -40,6 +45,7 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Add([]byte(`{"call":"nvmlDeviceGetName"}`))
 	f.Add([]byte(`{"gpu":{"index":3,"vendor":"nvidia","model":"x","pci_address":"0000:48:00.0","numa_node":-1,"nvlinks":[{"link":0,"state":"up","errors":{"crc":1}}]}}`))
 	f.Add([]byte(`{"peers":{"0000:48:00.0":{"0000:58:00.0":"ok"}}}`))
+	f.Add([]byte(`{"load":{"turns":1,"measures":[{"check":"gpu-fp32","from":"0000:48:00.0","sum":1,"weight":2}],"results":[{"kernel":"k","digests":[1],"sms":[[1]],"odd":[{"tile":0,"digest":2,"count":9}]}]}}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		m, err := decodeMessage(line)
 		if err != nil {
@@ -47,6 +53,14 @@ func FuzzDecodeMessage(f *testing.F) {
 		}
 		if _, err := json.Marshal(m); err != nil {
 			t.Error(err)
+		}
+		if m.Load != nil { // whatever it reports, it can be voted on
+			found := compareResults(map[string]*loadReport{"gpu/1": m.Load, "gpu/2": m.Load}, nil)
+			for _, x := range found.measured() {
+				if x.Value < 0 {
+					t.Errorf("%+v", x)
+				}
+			}
 		}
 	})
 }
