@@ -44,6 +44,8 @@ measure ./agent/gpu '^TestBench$'
 measure ./cmd/metalctl '^TestBenchInspect$'
 section "report of a burn-in of 72 hours: a page under 5 MiB that a browser shows within 2 s"
 measure ./fleet/report '^TestBench$'
+section "watching a machine that is burned in, of one core"
+measure ./agent/burn '^TestBenchSampling$'
 section "durable node create beside a raw group-committed put"
 measure ./fleet/store '^TestBench$'
 section "power-on to the agent's first word, and the server's memory"

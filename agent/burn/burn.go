@@ -89,6 +89,7 @@ const (
 func Stage(ctx context.Context, m Machine, s fleet.BurnStage, round int, progress func(what string, done, total int64)) (fleet.BurnPart, error) {
 	r := newRun(m, s, round, progress)
 	r.openLogs(ctx)
+	defer r.closeLogs()
 	before, err := r.readMachine(ctx)
 	if err != nil {
 		return r.part, fmt.Errorf("burn %s: read the machine before: %w", s.Name, err)

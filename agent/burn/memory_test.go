@@ -33,13 +33,13 @@ func smallNode(settle func(words []uint64)) func() ([]MemoryNode, error) {
 	}
 }
 
-func runMemory(t *testing.T, nodes func() ([]MemoryNode, error), length time.Duration) (map[string]fleet.Measured, []fleet.Untold, error) {
+func runMemory(t *testing.T, nodes func() ([]MemoryNode, error), l Load) (map[string]fleet.Measured, []fleet.Untold, error) {
 	t.Helper()
 	s := newSink()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	s.stop = cancel
-	if err := Memory(nodes)(ctx, Load{Stress: fleet.StressMemory, For: length, Speed: 1}, s); err != nil {
+	if err := Memory(nodes)(ctx, l, s); err != nil {
 		t.Fatal(err)
 	}
 	list, untold, _ := s.take()
@@ -52,7 +52,7 @@ func runMemory(t *testing.T, nodes func() ([]MemoryNode, error), length time.Dur
 
 func TestMemory(t *testing.T) {
 	t.Run("healthy", func(t *testing.T) {
-		got, untold, stopped := runMemory(t, smallNode(nil), 10*time.Second)
+		got, untold, stopped := runMemory(t, smallNode(nil), Load{For: 10 * time.Second})
 		if stopped != nil || len(untold) > 0 || got["memory-mismatches"].Value != 0 || got["memory-mismatches"].N < 8<<20 || got["memory-mismatches"].Component != "numa/1" {
 			t.Errorf("%+v, %v, %v", got, untold, stopped)
 		}
@@ -64,15 +64,14 @@ func TestMemory(t *testing.T) {
 		}
 	})
 	for situation, c := range map[string]struct {
-		length time.Duration
 		settle func(words []uint64)
 		want   string
 	}{
-		"a cell that is stuck":    {time.Hour, func(w []uint64) { w[3] |= 1 << 17 }, "word D: expected "},
-		"two places that are one": {time.Hour, func(w []uint64) { w[4] = w[2] }, "own address: word E: expected 0000000000000004, read 0000000000000002 (2 bits), and the same again"},
+		"a cell that is stuck":    {func(w []uint64) { w[3] |= 1 << 17 }, "word D: expected "},
+		"two places that are one": {func(w []uint64) { w[4] = w[2] }, "own address: word E: expected 0000000000000004, read 0000000000000002 (2 bits), and the same again"},
 	} {
 		t.Run(situation, func(t *testing.T) {
-			got, _, stopped := runMemory(t, smallNode(c.settle), c.length)
+			got, _, stopped := runMemory(t, smallNode(c.settle), Load{For: time.Hour})
 			m := got["memory-mismatches"]
 			if stopped == nil || m.Value == 0 || len(m.Details) < 2 || !strings.Contains(m.Details[1], c.want) {
 				t.Errorf("stopped %v, %+v, want %q", stopped, m, c.want)
@@ -85,14 +84,14 @@ func TestMemory(t *testing.T) {
 			list[0].Short = func() string { return "somebody else needs memory" }
 			return list, err
 		}
-		_, untold, stopped := runMemory(t, nodes, time.Hour)
+		_, untold, stopped := runMemory(t, nodes, Load{For: time.Hour})
 		if stopped != nil || len(untold) != 1 || untold[0].Cause != "no-memory" {
 			t.Errorf("%+v, %v", untold, stopped)
 		}
 	})
 	t.Run("there is none", func(t *testing.T) {
 		nodes := func() ([]MemoryNode, error) { return []MemoryNode{{ID: 0, Total: 1 << 30, Free: 1 << 20}}, nil }
-		if _, untold, _ := runMemory(t, nodes, time.Hour); len(untold) != 1 || untold[0].Cause != "no-memory" {
+		if _, untold, _ := runMemory(t, nodes, Load{For: time.Hour}); len(untold) != 1 || untold[0].Cause != "no-memory" {
 			t.Errorf("%+v", untold)
 		}
 	})
@@ -102,7 +101,7 @@ func TestMemory(t *testing.T) {
 			list[0].Map = func(int64) (*Block, error) { return nil, errors.New("cannot allocate memory") }
 			return list, err
 		}
-		if _, untold, _ := runMemory(t, nodes, time.Hour); len(untold) != 1 || untold[0].Cause != "no-memory" {
+		if _, untold, _ := runMemory(t, nodes, Load{For: time.Hour}); len(untold) != 1 || untold[0].Cause != "no-memory" {
 			t.Errorf("%+v", untold)
 		}
 	})
@@ -153,7 +152,7 @@ func TestThisMemory(t *testing.T) {
 	if limit := nodes[0].Total - reserve(nodes[0].Total); nodes[0].Free > limit {
 		t.Errorf("%d bytes may be taken of %d", nodes[0].Free, nodes[0].Total)
 	}
-	got, untold, stopped := runMemory(t, few, time.Second)
+	got, untold, stopped := runMemory(t, few, Load{For: time.Hour, Passes: 3})
 	if stopped != nil || len(untold) > 0 || got["memory-mismatches"].Value != 0 || got["memory-mismatches"].N == 0 || got["memory-bandwidth"].Value <= 0 || got["memory-tested"].Value <= 0 {
 		t.Errorf("%+v, %v, %v", got, untold, stopped)
 	}

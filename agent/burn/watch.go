@@ -3,6 +3,7 @@ package burn
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +42,17 @@ func (r *run) openLogs(ctx context.Context) {
 			f.err = f.log.Skip(ctx)
 		}
 		r.logs = append(r.logs, f)
+	}
+}
+
+func (r *run) closeLogs() {
+	for _, f := range r.logs {
+		f.mu.Lock()
+		if f.log != nil {
+			_ = f.log.Close() // it was only read
+		}
+		f.err = fs.ErrClosed // whoever was left behind reads no more
+		f.mu.Unlock()
 	}
 }
 
@@ -83,7 +95,7 @@ func (f *follower) look(ctx context.Context) (fatal *fleet.KernelFinding) {
 	return fatal
 }
 
-// list ends the following and returns what was found, with the parts' own names.
+// list returns what was found, with the parts' own names.
 func (f *follower) list(r *run) []fleet.KernelFinding {
 	f.look(context.Background()) // what came since, while the machine was read; it never waits
 	f.mu.Lock()
@@ -96,9 +108,6 @@ func (f *follower) list(r *run) []fleet.KernelFinding {
 	}
 	if f.lost > 0 {
 		tell("other", fmt.Sprintf("%s has lost %d records before they were read", f.path, f.lost))
-	}
-	if f.log != nil {
-		_ = f.log.Close() // was only read
 	}
 	found := f.findings.List()
 	for i := range found {

@@ -19,8 +19,8 @@ const maxRecords = 1 << 20
 // Log reads the kernel's log, or a recording of it: a file with a record a line. It is for one goroutine.
 type Log struct {
 	path string
-	f    *os.File // nil for a recording, which is opened anew by each reading as it may have been replaced
-	read int      // lines of a recording that were read
+	fd   int // -1 for a recording, which is opened anew by each reading as it may have been replaced
+	read int // lines of a recording that were read
 }
 
 // Open opens the log at path: Device, or a recording's file.
@@ -30,29 +30,29 @@ func Open(path string) (*Log, error) {
 		return nil, fmt.Errorf("open the kernel's log: %w", err)
 	}
 	if info.Mode().IsRegular() {
-		return &Log{path: path}, nil
+		return &Log{path: path, fd: -1}, nil
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return &Log{path: path, f: os.NewFile(uintptr(fd), path)}, nil
+	return &Log{path: path, fd: fd}, nil
 }
 
 // Close lets go of the log.
 func (l *Log) Close() error {
-	if l.f == nil {
+	if l.fd < 0 {
 		return nil
 	}
-	return l.f.Close()
+	return unix.Close(l.fd)
 }
 
 // Skip passes over what is there now.
 func (l *Log) Skip(ctx context.Context) error {
-	if l.f == nil {
+	if l.fd < 0 {
 		return l.Each(ctx, func(string) {})
 	}
-	if _, err := l.f.Seek(0, 2); err != nil {
+	if _, err := unix.Seek(l.fd, 0, 2); err != nil {
 		return fmt.Errorf("go to the end of %s: %w", l.path, err)
 	}
 	return nil
@@ -61,7 +61,7 @@ func (l *Log) Skip(ctx context.Context) error {
 // Each gives every record that is there and was not given before, and does not wait for more. Where the ring overtook the reader it goes on with the oldest
 // record that there is: the numbers of the records tell.
 func (l *Log) Each(ctx context.Context, each func(record string)) error {
-	if l.f == nil {
+	if l.fd < 0 {
 		return l.lines(ctx, each)
 	}
 	b := make([]byte, 8192) // one read is one record, at most CONSOLE_EXT_LOG_MAX long
@@ -69,7 +69,7 @@ func (l *Log) Each(ctx context.Context, each func(record string)) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := unix.Read(int(l.f.Fd()), b)
+		n, err := unix.Read(l.fd, b)
 		switch {
 		case errors.Is(err, unix.EAGAIN), err == nil && n == 0:
 			return nil
