@@ -65,7 +65,7 @@ func TestARecordNamesEveryComponent(t *testing.T) {
 	want := map[string]fleet.CleanResult{
 		"disk/A": fleet.CleanDone, "disk/B": fleet.CleanDone, "disk/C": fleet.CleanNotDone, "disk/sr0": fleet.CleanNotDone, "disk/Z": fleet.CleanNotDone,
 		"firmware/boot-entries": fleet.CleanDone, "firmware/variables": fleet.CleanNotDone, "firmware/versions": fleet.CleanNotDone,
-		"gpu/5": fleet.CleanNotDone, "hca/mlx5_0": fleet.CleanNotDone, "tpm": fleet.CleanNotDone, "memory": fleet.CleanNotDone, "bmc": fleet.CleanNotDone,
+		"gpu/5": fleet.CleanNotDone, "gpu-memory": fleet.CleanNotDone, "hca/mlx5_0": fleet.CleanNotDone, "tpm": fleet.CleanNotDone, "memory": fleet.CleanNotDone, "bmc": fleet.CleanNotDone,
 	}
 	results := map[string]fleet.CleanResult{}
 	for _, x := range got.Components {
@@ -86,7 +86,7 @@ func TestARecordNamesEveryComponent(t *testing.T) {
 	if got.Data != "lease-1" || got.Serial != "S1" || got.Operation != "op1" || got.Agent != "v1" || !got.Complete {
 		t.Errorf("head %+v", got)
 	}
-	if want := "2026-11-01T13:00:00Z: 3 cleaned, 10 not done"; got.Summary() != want {
+	if want := "2026-11-01T13:00:00Z: 3 cleaned, 11 not done"; got.Summary() != want {
 		t.Errorf("summary %q, want %q", got.Summary(), want)
 	}
 }

@@ -43,6 +43,10 @@ func (c *composer) gpus() {
 		}
 		c.add(x)
 	}
+	if n := len(c.Inventory.GPUs); n > 0 {
+		c.add(fleet.CleanedComponent{Component: "gpu-memory", Identity: plural(n, "GPU"), Result: fleet.CleanNotDone,
+			Why: "it is neither overwritten nor read: that needs the CUDA driver, which no cleaning calls; what is in use stands beside each GPU"})
+	}
 	for _, y := range did {
 		if !met[y.PCIAddress] {
 			c.gpu(fleet.CleanedComponent{Component: "gpu/" + y.PCIAddress, Identity: y.Serial}, r, driver, y)
