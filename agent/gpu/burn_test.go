@@ -128,6 +128,9 @@ func TestSickGPUs(t *testing.T) {
 		"what it sends is wrong":           {fleet.StressGPUCopy, "gpu.7.libcuda.corrupt.peer = every 1 to 0", "gpu-peer-mismatches", "gpu/7/peer/0", "(sent by NVLink or PCIe, turn 1)"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && (c.stress == fleet.StressGPUTensor || c.stress == fleet.StressGPUPulse) {
+				t.Skip("long: an SM that computes wrongly is found by one stress in a hurry")
+			}
 			opts, targets := loadable(t, "10de:2330", c.faults+"\n")
 			s := burned(t, opts, c.stress, targets)
 			if len(s.untold) > 0 {
@@ -186,6 +189,9 @@ func TestGPUsThatDoNotTell(t *testing.T) {
 		"it crashes while others send too": {fleet.StressGPUCopy, "gpu.3.libcuda.fault.cuMemcpyPeerAsync = crash", "crashed", "the helper ended in cuMemcpyPeerAsync", false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && (c.stress == fleet.StressGPUTensor || c.stress == fleet.StressGPUCompute) {
+				t.Skip("long: the quick stresses tell as much in a hurry")
+			}
 			opts, targets := loadable(t, "10de:2330", c.faults+"\n")
 			s := burned(t, opts, c.stress, targets)
 			found := map[string]bool{}
