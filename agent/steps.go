@@ -45,6 +45,8 @@ type Deps struct {
 	// they are loopback, link-local or denied.
 	OriginTLS   *tls.Config
 	OriginAllow []netip.Prefix
+	// Burn runs a stage of a burn-in; nil: this agent burns nothing in.
+	Burn func(context.Context, BurnTask) (fleet.BurnPart, error)
 	// Sync writes all that is cached to the disks; nil: sync(2).
 	Sync func()
 	// Now is the clock; nil means time.Now.
@@ -80,6 +82,7 @@ func Steps(d Deps) step.Funcs {
 		step.VerifyImage:   m.verifyImage,
 		step.ConfigDrive:   m.configDrive,
 		step.BootEntry:     m.bootEntry,
+		step.BurnStage:     m.burnStage,
 		step.AgentPowerOff: m.powerOff,
 	}
 }
@@ -99,31 +102,7 @@ func decodeParams(c step.Call, out any) error {
 
 // inventory reads the machine. The inventory travels as attachment, its counts as evidence.
 func (m *machine) inventory(ctx context.Context, c step.Call) (step.Outcome, error) {
-	opts := m.Inspect
-	opts.Now = m.Now
-	// The devices of a recording are not this machine's: nobody opens those in their place.
-	if live := opts.Root == "" || opts.Root == "/"; opts.Sanitize == nil && (live || m.Admin != nil) {
-		opts.Sanitize = m.abilities
-	}
-	if live := opts.Root == "" || opts.Root == "/"; opts.SmartLog == nil && (live || m.Admin != nil) {
-		opts.SmartLog = m.smartLog
-	}
-	parts, done := int64(inspect.Parts()), int64(0)
-	opts.Progress = func(part string) {
-		c.Progress(part, done, parts)
-		done++
-	}
-	if m.Disks != nil {
-		disks, err := m.Disks(ctx)
-		if err != nil {
-			return step.Outcome{}, err
-		}
-		opts.Disks = disks
-	}
-	if err := m.simulated(&opts); err != nil {
-		return step.Outcome{}, err
-	}
-	inv, err := inspect.Read(ctx, opts)
+	inv, err := m.read(ctx, c.Progress)
 	if err != nil {
 		return step.Outcome{}, err
 	}
@@ -145,6 +124,38 @@ func (m *machine) simulated(opts *inspect.Options) (err error) {
 		opts.Simulated, err = m.Simulated()
 	}
 	return err
+}
+
+// read reads the machine whole.
+func (m *machine) read(ctx context.Context, progress func(part string, done, total int64)) (fleet.Inventory, error) {
+	opts := m.Inspect
+	opts.Now = m.Now
+	// The devices of a recording are not this machine's: nobody opens those in their place.
+	if live := opts.Root == "" || opts.Root == "/"; opts.Sanitize == nil && (live || m.Admin != nil) {
+		opts.Sanitize = m.abilities
+	}
+	if live := opts.Root == "" || opts.Root == "/"; opts.SmartLog == nil && (live || m.Admin != nil) {
+		opts.SmartLog = m.smartLog
+	}
+	parts, done := int64(inspect.Parts()), int64(0)
+	opts.Progress = func(part string) {
+		progress(part, done, parts)
+		done++
+	}
+	if m.Disks != nil {
+		disks, err := m.Disks(ctx)
+		if err != nil {
+			return fleet.Inventory{}, err
+		}
+		opts.Disks = disks
+	}
+	if m.Simulated != nil {
+		var err error
+		if opts.Simulated, err = m.Simulated(); err != nil {
+			return fleet.Inventory{}, err
+		}
+	}
+	return inspect.Read(ctx, opts)
 }
 
 // present lists the disks that there are now. A removable drive without a medium is none.

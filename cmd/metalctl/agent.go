@@ -99,7 +99,7 @@ func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, 
 	simulated := sync.OnceValues(func() (string, error) { return takeSimulated(m, log) })
 	err = agent.Run(ctx, agent.Config{
 		Credential: *cred, Home: home, Log: anonymous, Identity: identityOf(inv, stages), Uptime: boot.Uptime, Clock: boot.SetClock, PowerOff: boot.PowerOff,
-		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs, HCAs: rdma.Read}, CleanGPUs: cleanGPUs, Simulated: simulated}),
+		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs, HCAs: rdma.Read}, CleanGPUs: cleanGPUs, Simulated: simulated, Burn: burnPlace{simulated: simulated}.stage}),
 	})
 	if err != nil {
 		log.Error("this boot's work is over", "err", err)
@@ -165,7 +165,7 @@ func agentNoun(p *program) *cobra.Command {
 		Example: "  metalctl agent process < machine.json",
 		RunE:    func(c *cobra.Command, _ []string) error { return runProcessAgent(c.Context(), p) },
 	}
-	return noun("agent", "The node's side: inventory and work on the machine itself", agentInspect(p), process, gpuHelper(p), agentPack(p))
+	return noun("agent", "The node's side: inventory and work on the machine itself", agentInspect(p), agentBurn(p), process, gpuHelper(p), agentPack(p))
 }
 
 func readProcessSpec(r io.Reader) (spec processSpec, err error) {
@@ -221,9 +221,11 @@ func (spec *processSpec) agent(console slog.Handler) (agent.Config, error) {
 	if opts.NICs == nil {
 		opts.NICs = []fleet.NIC{}
 	}
+	// What a process measures says nothing about hardware: the parts of its machine are stand-ins, whose time goes faster.
+	burns := burnPlace{root: spec.Fixture, fixture: "process", speed: fixtureSpeed}
 	return agent.Config{
 		Credential: *cred, Home: home, Log: log, Identity: identityOf(fleet.Inventory{System: spec.System, NICs: spec.NICs}, nil),
-		Funcs:    agent.Steps(agent.Deps{Home: home, Inspect: opts, CleanGPUs: cleanGPUs, Vars: spec.EFIVars, Packs: spec.Packs}),
+		Funcs:    agent.Steps(agent.Deps{Home: home, Inspect: opts, CleanGPUs: cleanGPUs, Burn: burns.stage, Vars: spec.EFIVars, Packs: spec.Packs}),
 		PowerOff: func(context.Context) error { return nil },
 	}, nil
 }

@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/metalctl/metalctl/agent/burn"
 	"github.com/metalctl/metalctl/fixtures/profiles"
+	"github.com/metalctl/metalctl/fixtures/sick"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -58,6 +60,39 @@ func openFixture(name, fault string) (root string, done func() error, err error)
 		return "", done, errors.Join(err, remove())
 	}
 	return dir, remove, nil
+}
+
+// standIns adds processors, memory and disks of a machine that is not there to what a stage runs on.
+func standIns(root string, m *burn.Machine) error {
+	host, err := sick.Open(root)
+	if err != nil {
+		return err
+	}
+	m.Stressors = host.Stressors()
+	if log := filepath.Join(root, "kmsg"); root != "" {
+		if _, err := os.Stat(log); err == nil {
+			m.Logs = []string{log}
+		}
+	}
+	return nil
+}
+
+// readClass is the class that --class names: one that ships, or that of a file.
+func (o *agentBurnOptions) readClass() (fleet.Class, error) {
+	if o.class == "" {
+		return fleet.Class{}, nil
+	}
+	if t, err := classTemplateOf(o.class); err == nil {
+		return t.class, nil
+	}
+	f, err := readFleetFile(o.class, nil)
+	if err != nil {
+		return fleet.Class{}, err
+	}
+	if len(f.classes) != 1 {
+		return fleet.Class{}, fleet.Errorf(fleet.Invalid, "MC-FILE-VALUE", "%s holds %d classes; want one", o.class, len(f.classes))
+	}
+	return f.classes[0], nil
 }
 
 // fixtureMachine is the description that a fixture has to be made of; nil where its files are there already.

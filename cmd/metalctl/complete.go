@@ -116,17 +116,10 @@ func addCompletion(root *cobra.Command, p *program) {
 			}
 		}
 		for flag, fixed := range words {
-			if c.LocalFlags().Lookup(flag) != nil {
+			if _, own := c.GetFlagCompletionFunc(flag); !own && c.LocalFlags().Lookup(flag) != nil {
 				must(c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(fixed, cobra.ShellCompDirectiveNoFileComp)))
 			}
 		}
-	}
-}
-
-// must stops on a programmer's mistake: a flag that was looked up a line ago is not there, or is completed twice.
-func must(err error) {
-	if err != nil {
-		panic(err)
 	}
 }
 

@@ -39,7 +39,7 @@ var arrows = []struct {
 	{"fleet/reconcile", "fleet/api fleet/cleaning fleet/verdict", "the engine answers in the API's words, an inspection ends with a verdict, and a cleaning with its record"},
 	{"fleet/arbiter", "fleet/api fleet/term", "answers questions about the term, in the API's errors"},
 	{"fleet/term", "", "who may act is judged without knowing servers, stores or networks"},
-	{"fleet/server", "fleet/api fleet/verdict fleet/topology", "the server answers the API, also with what differs and with pictures"},
+	{"fleet/server", "fleet/api fleet/verdict fleet/topology fleet/report", "the server answers the API, also with what differs and with pictures"},
 	{"fleet/witness", "", "the witness speaks the vocabulary, and knows no store but by what it asks of one"},
 	{"agent", "fleet/api agent/disk agent/efi agent/inspect agent/boot images images/configdrive images/pack", "the agent's steps are done by its rooms; one decoder for server and agent"},
 	{"agent/boot", "", ""},

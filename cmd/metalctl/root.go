@@ -82,3 +82,10 @@ func some(name string) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// must stops on a programmer's mistake: a flag that was looked up a line ago is not there, or is completed twice.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

@@ -69,7 +69,7 @@ type junitText struct {
 // A warning passes, with its words in system-out. What could not be told is an error. A report that did not finish has a case of its own that says so:
 // a run that was cut off is never green.
 func JUnit(w io.Writer, reports ...fleet.BurnReport) error {
-	all := junitSuites{Name: "metalctl burn-in"}
+	all := junitSuites{Name: "burn-in by metalctl"}
 	var seconds float64
 	for i := range reports {
 		s := suite(&reports[i])

@@ -138,7 +138,7 @@ func SARIF(w io.Writer, reports ...fleet.BurnReport) error {
 func sarifOf(r *fleet.BurnReport) sarifRun {
 	file := SARIFFile(*r)
 	run := sarifRun{
-		Tool:              sarifTool{sarifDriver{Name: "metalctl burn-in", Version: plain(r.Program), InformationURI: "https://github.com/metalctl/metalctl", Rules: []sarifRule{}}},
+		Tool:              sarifTool{sarifDriver{Name: "burn-in by metalctl", Version: plain(r.Program), InformationURI: "https://github.com/metalctl/metalctl", Rules: []sarifRule{}}},
 		AutomationDetails: sarifID{"metalctl-burn-in/" + plain(nodeName(r)) + "/" + r.BeganAt.UTC().Format(time.RFC3339)},
 		Artifacts:         []sarifArtifact{{sarifURI{URI: file}, sarifText{"the burn-in report of " + plain(nodeName(r))}}},
 		Results:           []sarifResult{},

@@ -80,7 +80,7 @@ func (s *Server) putProfile(ctx context.Context, in *putProfileIn) (*tagged[flee
 
 func (s *Server) deleteProfile(ctx context.Context, in *Item) (*struct{}, error) {
 	if slices.Contains(fleet.StandardProfiles, in.ID) {
-		return nil, fleet.Errorf(fleet.Refused, "MC-BURN-STANDARD", "the profile %s ships with metalctl and stays", in.ID)
+		return nil, fleet.Errorf(fleet.Refused, "MC-BURN-STANDARD", "the profile %s is a standard one and stays", in.ID)
 	}
 	key := fleet.KeyOf(fleet.KindProfile, in.ID)
 	// A class that begins to name it meanwhile is refused: it pins the record.

@@ -56,6 +56,7 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r.ramdisks()
 	r.classes()
 	r.profiles()
+	r.reports()
 	r.site()
 	r.events(mux)
 	r.capabilities()
