@@ -151,8 +151,10 @@ func (b *burner) related(cause, f string) bool {
 	}
 	kind := func(c string) string { k, _, _ := strings.Cut(c, "/"); return k }
 	switch kind(cause) {
-	case "system", "node":
+	case "node":
 		return true
+	case "system":
+		return cause == "system/power" || slices.Contains([]string{"system", "cpu", "core", "numa", "dimm"}, kind(f))
 	case "fabric", "nvswitch", "nvswitches", "gpus":
 		return kind(f) == "gpu" || kind(f) == "nvswitch"
 	case "dimm", "dimms", "memory":
@@ -213,7 +215,7 @@ func (b *burner) blame() {
 
 // earlier finds the same fault in the same part in an earlier report: by code, component and serial.
 func (b *burner) earlier(f *found) (*fleet.Check, string) {
-	mine, known := partOf(burnedPartsOf(b), f.Component)
+	mine, known := partOf(b.burnedParts(), f.Component)
 	for i := range b.in.Earlier {
 		r := &b.in.Earlier[i]
 		if k := slices.IndexFunc(r.Checks, func(c fleet.Check) bool {

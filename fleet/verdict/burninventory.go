@@ -94,6 +94,9 @@ func (b *burner) saidBefore(kind, component string) bool {
 // difference enters what an inventory says.
 func (b *burner) difference(d fleet.Difference) {
 	c := fleet.Check{ID: strings.ToLower(strings.TrimPrefix(d.Code, "MC-")), Component: d.Component, Outcome: fleet.Warn, Code: d.Code, Words: d.Words, Do: d.Do}
+	if p, ok := partOf(b.burnedParts(), d.Component); ok && p.Serial != "" && !strings.Contains(c.Words, p.Serial) { // what is lost does not tell its serial any more
+		c.Words += " (" + strings.Replace(p.Component, "/", " ", 1) + " has serial " + p.Serial + ")"
+	}
 	if d.Want != "" || d.Got != "" {
 		c.Evidence = append(c.Evidence, fmt.Sprintf("%s, wanted %s (against %s)", orUnknown(d.Got), orUnknown(d.Want), d.Against))
 	}
@@ -181,7 +184,7 @@ func familyOf(d fleet.Difference) family {
 
 // whole enters a check that passed for each part of which the inventories say nothing bad, so that a report counts what was looked at.
 func (b *burner) whole() {
-	for _, p := range burnedPartsOf(b) {
+	for _, p := range b.burnedParts() {
 		kind, _, _ := strings.Cut(p.Component, "/")
 		if strings.Contains(p.Component, "/port/") || b.said(p.Component) || b.said(kind+"s") {
 			continue

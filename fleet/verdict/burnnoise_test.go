@@ -24,7 +24,8 @@ const noiseSources = `- Silicon: under a power limit the best and the worst of s
 - Drives of one model differ by 2 %, their latencies by 8 %; cores and NUMA nodes by 1 %, rails by 0.3 % (our assumptions).
 - History: counters have counted before the burn-in: symbol errors and lost links from cabling, corrected errors, replays, seconds at the power limit.
 
-All of it is drawn anew for each node from a seed. No real fleet was measured yet: the rates below are those of a model.
+All of it is drawn anew for each node from a seed. No real fleet was measured yet: the rates below are those of a model. Faults that it misses are the
+faintest: a rate of errors that one stage shows and the others dilute, and a part a few percent slower among fellows that happen to spread widely.
 `
 
 // nature makes healthy nodes and their burn-ins with the noise that real ones have, by noiseSources.

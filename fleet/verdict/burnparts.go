@@ -84,7 +84,7 @@ func (b *burner) name(component string) string {
 	if b.last == nil {
 		return strings.Replace(component, "/", " ", 1)
 	}
-	p, known := partOf(burnedPartsOf(b), component)
+	p, known := partOf(b.burnedParts(), component)
 	s := strings.Replace(component, "/", " ", 1)
 	switch kind {
 	case "gpu":
@@ -105,6 +105,9 @@ func (b *burner) name(component string) string {
 		if ok {
 			s += " port " + port
 		}
+	case "cpu":
+		socket, bank, _ := strings.Cut(rest, "/")
+		s = strings.TrimSpace("processor " + socket + " " + strings.Replace(bank, "/", " ", 1))
 	case "core":
 		s = "core " + rest
 		if socket := b.socketOf(rest); socket != "" {
@@ -131,7 +134,7 @@ func (b *burner) name(component string) string {
 	return s
 }
 
-func burnedPartsOf(b *burner) []fleet.BurnedPart {
+func (b *burner) burnedParts() []fleet.BurnedPart {
 	if b.burned == nil {
 		b.burned = b.machine().Parts
 	}
@@ -161,6 +164,11 @@ func (b *burner) replacement(component string) string {
 			return "the processor of socket " + s
 		}
 		return "the processor with core " + rest
+	case "cpu":
+		socket, _, _ := strings.Cut(rest, "/")
+		return "the processor of socket " + socket
+	case "system":
+		return "the processor or memory module that the kernel's message names"
 	case "numa":
 		return "the memory modules of NUMA node " + rest + ", one after the other"
 	case "gpu":
@@ -168,7 +176,7 @@ func (b *burner) replacement(component string) string {
 		return b.name("gpu/" + place)
 	case "hca":
 		name, _, port := strings.Cut(rest, "/port/")
-		if p, ok := partOf(burnedPartsOf(b), component); port && ok && p.Component == component {
+		if p, ok := partOf(b.burnedParts(), component); port && ok && p.Component == component {
 			return fmt.Sprintf("the cable or module at %s (serial %s)", strings.Replace(component, "/", " ", 1), orUnknown(p.Serial))
 		}
 		return b.name("hca/" + name)

@@ -80,7 +80,7 @@ func (b *burner) fellows(gs []*gauge) [][]*gauge {
 	groups := map[string][]*gauge{}
 	for _, g := range gs {
 		model := ""
-		if p, ok := partOf(burnedPartsOf(b), g.component); ok {
+		if p, ok := partOf(b.burnedParts(), g.component); ok {
 			model = p.Model
 		}
 		groups[model] = append(groups[model], g)

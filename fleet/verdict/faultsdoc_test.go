@@ -25,7 +25,7 @@ reported again.
 
 The table is made from the matrix of the tests, which injects each fault into machines of each kind (DGX A100, HGX H100, HGX H200, HGX B200) and expects exactly these differences. $G is the
 GPU that suffers, by module id. *critical* keeps the node from being handed out. The faults that ship for trying (` + "`metalctl sim profile --faults`" + `, table in inventory.md) go the whole way: files of a
-machine, the agent's readers with NVIDIA's library in child processes, verdict.
+machine, the agent's readers with NVIDIA's library in child processes, verdict. What a burn-in finds beyond that is in [burn-in-faults.md](burn-in-faults.md).
 
 | the machine | difference | part | severity | what to do |
 | --- | --- | --- | --- | --- |

@@ -56,6 +56,14 @@ func (j *judge) place(component string) string {
 	return component
 }
 
+// signOf reports whether a message is a sign of what is said already. What is only warned of, such as errors of a link that may be old, explains no message
+// that is worse.
+func (j *judge) signOf(c string, x xid) bool {
+	return slices.ContainsFunc(j.out, func(d fleet.Difference) bool {
+		return (d.Component == c || strings.HasPrefix(d.Component, c+"/")) && slices.Contains(x.as, d.Code) && (d.Blocks != fleet.BlocksNothing || x.rank <= noted)
+	})
+}
+
 // linkIn is the end of a finding's component that names an NVLink: "/nvlink/7", or "".
 func linkIn(component string) string {
 	if i := strings.Index(component, "/nvlink/"); i >= 0 {
@@ -71,7 +79,7 @@ func (j *judge) xids(c string, found []fleet.KernelFinding) {
 	for _, k := range found {
 		x := meaning(k)
 		fabric := slices.ContainsFunc(x.as, func(a string) bool { return a == "MC-NVLINK-DOWN" }) && (j.noFabric || j.said("fabric") != nil || j.said("nvswitches") != nil || j.said("nvswitch") != nil)
-		if gone || j.explained(c) || fabric || len(x.as) > 0 && j.said(c, x.as...) != nil {
+		if gone || j.explained(c) || fabric || len(x.as) > 0 && j.signOf(c, x) {
 			continue
 		}
 		left = append(left, k)

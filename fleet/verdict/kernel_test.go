@@ -29,6 +29,8 @@ func TestKernelPlaces(t *testing.T) {
 			does: func(inv *fleet.Inventory) { inv.GPUs[4].Recovery = "" }, want: "MC-GPU-RECOVERY gpu/7 critical reboot", part: "1650000004"},
 		{name: "a lost GPU has no module id, and its address tells", says: fleet.KernelFinding{Kind: "xid", Code: 79, Component: "pci/0000:9b:00.0"},
 			does: func(inv *fleet.Inventory) { blind(&inv.GPUs[4], fleet.GPULostBus+": GPU is lost") }, want: "MC-GPU-LOST gpu/7 critical cold-cycle", part: "GPU 7"},
+		{name: "a link's error, beside old ones of another link", says: fleet.KernelFinding{Kind: "xid", Code: 74, Component: "gpu/7/nvlink/11"},
+			does: func(inv *fleet.Inventory) { inv.GPUs[4].NVLinks[2].Errors = map[string]int64{"crc": 2} }, want: "MC-GPU-XID gpu/7/nvlink/11 critical reset MC-NVLINK-ERRORS gpu/7/nvlink/2 warning retest", part: "NVLink 11"},
 		{name: "a switch's port", says: fleet.KernelFinding{Kind: "sxid", Code: 22003, Component: "pci/0000:06:00.0/port/12", Severity: "fatal"}, want: "MC-NVSWITCH-SXID nvswitch/1 critical reset", part: "NVSwitch 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
