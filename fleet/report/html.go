@@ -152,12 +152,8 @@ func pageFuncs(r *fleet.BurnReport) template.FuncMap {
 		"serial":    func(component string) string { p, _ := part(r, component); return p.Serial },
 		"codeTitle": func(code string) string { return fleet.Codes[code].Title },
 		"codeText":  func(code string) string { return fleet.Codes[code].Text },
-		"doc": func(id string) string {
-			m, _ := fleet.FindMeasured(id)
-			return m.Doc
-		},
-		"finding": findingName,
-		"verdict": verdictWords,
+		"finding":   findingName,
+		"verdict":   verdictWords,
 	}
 }
 

@@ -238,7 +238,7 @@ func actions(r *fleet.BurnReport) []action {
 	return out
 }
 
-// sources of what measured, with what they ran, in order.
+// engines are what measured, with their versions, in order.
 func engines(r *fleet.BurnReport) []string {
 	var out []string
 	for _, s := range r.Stages {
