@@ -14,6 +14,7 @@ const (
 	LogStep      = "step"
 	LogTry       = "try"
 	LogLease     = "lease"
+	LogFabric    = "fabric"
 )
 
 // LogKey is one key that log lines may carry.
@@ -28,6 +29,7 @@ func LogKeys() []LogKey {
 		{LogStep, "the step's name, as in steps.md"},
 		{LogTry, "which try of the step this is, from 1"},
 		{LogLease, "the lease's id"},
+		{LogFabric, "the name of an InfiniBand fabric"},
 		{"bmc", "host and port of the BMC"},
 		{"generation", "the node's boot generation"},
 		{"type", "the type of the event that the line tells of, as in `metalctl events`"},

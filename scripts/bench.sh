@@ -46,6 +46,8 @@ section "report of a burn-in of 72 hours: a page under 5 MiB that a browser show
 measure ./fleet/report '^TestBench$'
 section "watching a machine that is burned in, of one core"
 measure ./agent/burn '^TestBenchSampling$'
+section "2,040 of 2,048 HCAs move to other tenants, on a real OpenSM in a simulated fabric"
+measure ./provision/fabric/opensm '^TestRepartitionBench$'
 section "durable node create beside a raw group-committed put"
 measure ./fleet/store '^TestBench$'
 section "power-on to the agent's first word, and the server's memory"
