@@ -67,7 +67,9 @@ type LeaseRequest struct {
 	HostnameTemplate string            `json:"hostname_template,omitempty"`
 	Meta             map[string]string `json:"meta,omitempty"`
 	NetworkData      json.RawMessage   `json:"network_data,omitempty"`
-	Ready            Ready             `json:"ready,omitempty"`
+	// Partition is the InfiniBand partition that the nodes' fabric ports are put into; "" gives the lease one of its own.
+	Partition string `json:"partition,omitempty"`
+	Ready     Ready  `json:"ready,omitempty"`
 	// ConfigDrive is the layout of the config drive; "" means ConfigDriveOpenStack.
 	ConfigDrive ConfigDriveForm `json:"config_drive,omitempty"`
 	// MinReady members suffice; 0 means all.
@@ -96,6 +98,8 @@ type Member struct {
 	Proof string `json:"proof,omitempty"`
 	// Undeployed: its first deployment was given up, so that its disks hold nothing of the tenant's that a grace time could keep.
 	Undeployed bool `json:"undeployed,omitempty"`
+	// Wires is the digest of the proof that the node's fabric ports were in the lease's partition and nowhere else; "" where none was moved.
+	Wires string `json:"wires,omitempty"`
 	// Cleaning is the digest of the record of the newest cleaning of what this tenant left; "" before.
 	Cleaning string `json:"cleaning,omitempty"`
 }

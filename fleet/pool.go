@@ -56,7 +56,7 @@ func (p *TagPool) Take(owner string, now time.Time) (uint16, error) {
 	}
 	if len(rested) == 0 {
 		return 0, Errorf(Unavailable, "MC-NET-POOL", "none of the %d tags of the pool %d to %d is free: %d are in use and %d rest",
-			int(p.Last)-int(p.First)+1, p.First, p.Last, len(p.Used), len(p.Resting)).WithHint("metalctl network list shows who has them and which device was not read clean")
+			int(p.Last)-int(p.First)+1, p.First, p.Last, len(p.Used), len(p.Resting)).WithHint("metalctl partition list shows who has them, metalctl fabric list how many rest")
 	}
 	oldest := slices.MinFunc(rested, func(a, b RestingTag) int { return cmp.Or(a.Clean.Compare(b.Clean), cmp.Compare(a.Tag, b.Tag)) })
 	p.Resting = slices.DeleteFunc(p.Resting, func(r RestingTag) bool { return r.Tag == oldest.Tag })

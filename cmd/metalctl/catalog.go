@@ -12,11 +12,11 @@ import (
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
-// applyVerb reads a fleet file and applies its profiles, classes, images and site.
+// applyVerb reads a fleet file and applies all of it but its nodes.
 func applyVerb(p *program, what string) *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "apply -f FILE", Short: "Apply the burn-in profiles, classes, images and site of a fleet file", Args: exactly(), Example: "  metalctl " + what + " apply -f fleet.yaml",
+		Use: "apply -f FILE", Short: "Apply a fleet file: its site, fabrics, partitions, burn-in profiles, classes and images", Args: exactly(), Example: "  metalctl " + what + " apply -f fleet.yaml",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file == "" {
 				return usageError("%s apply: -f FILE is needed", what)
@@ -45,6 +45,18 @@ func applyCatalog(ctx context.Context, p *program, cl *api.Client, ff fleetFile)
 			return fmt.Errorf("apply site: %w", err)
 		}
 		fmt.Fprintln(p.stderr, "site: applied")
+	}
+	for _, f := range ff.fabrics {
+		if _, err := cl.PutFabric(ctx, f); err != nil {
+			return fmt.Errorf("apply fabric %s: %w", f.Name, err)
+		}
+		fmt.Fprintf(p.stderr, "fabric/%s: applied\n", f.Name)
+	}
+	for _, x := range ff.partitions {
+		if _, err := cl.CreatePartition(ctx, x); err != nil {
+			return fmt.Errorf("create partition %s: %w", x.Name, err)
+		}
+		fmt.Fprintf(p.stderr, "partition/%s: created\n", x.Name)
 	}
 	for _, x := range ff.profiles { // a class may name one
 		if _, err := cl.PutProfile(ctx, x); err != nil {

@@ -65,6 +65,16 @@ func operationNames(ctx context.Context, cl *api.Client) ([]string, error) {
 	return namesOf(l.Items, func(o api.Operation) string { return string(o.ID) }), err
 }
 
+func fabricNames(ctx context.Context, cl *api.Client) ([]string, error) {
+	l, err := cl.Fabrics(ctx)
+	return namesOf(l, func(f api.Fabric) string { return f.Name }), err
+}
+
+func partitionNames(ctx context.Context, cl *api.Client) ([]string, error) {
+	l, err := cl.Partitions(ctx)
+	return namesOf(l, func(x api.Partition) string { return x.Name }), err
+}
+
 func namesOf[T any](items []T, name func(T) string) []string {
 	out := make([]string, 0, len(items))
 	for _, it := range items {
@@ -91,8 +101,8 @@ func waitObjects(ctx context.Context, cl *api.Client) ([]string, error) {
 
 // addCompletion lets every verb complete the arguments and flags that name things on the server, by the placeholders that its usage shows.
 func addCompletion(root *cobra.Command, p *program) {
-	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PROFILE": profileNames, "PACK": packNames, "RAMDISK": ramdiskNames, "OPERATION": operationNames, "(node/N": waitObjects}
-	flags := map[string]lister{"node": nodeNames, "from": nodeNames, "image": imageNames, "class": classNames}
+	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PROFILE": profileNames, "PACK": packNames, "RAMDISK": ramdiskNames, "OPERATION": operationNames, "FABRIC": fabricNames, "PARTITION": partitionNames, "(node/N": waitObjects}
+	flags := map[string]lister{"node": nodeNames, "from": nodeNames, "image": imageNames, "class": classNames, "fabric": fabricNames, "partition": partitionNames}
 	words := map[string][]string{
 		"output":       {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},
 		"config-drive": {string(fleet.ConfigDriveOpenStack), string(fleet.ConfigDriveNoCloud)},

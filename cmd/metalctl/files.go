@@ -28,6 +28,9 @@ type fleetFile struct {
 	images   []fleet.Image
 	profiles []fleet.BurnProfile
 	sites    []fleet.Site
+
+	fabrics    []fleet.Fabric
+	partitions []fleet.TenantPartition
 }
 
 // nodeFile is kind Node of a fleet file.
@@ -116,6 +119,9 @@ type siteFile struct {
 	// FenceNodes raises the fence.
 	FenceNodes int `json:"fence_nodes"`
 }
+
+// fleetKinds are what a document of a fleet file may be.
+const fleetKinds = "Node, Class, Image, Profile, Site, Fabric or Partition"
 
 // readFleetFile reads a YAML file of one or more documents, strictly: an unknown key or a wrong type is an error with file, line and column.
 func readFleetFile(path string, stdin io.Reader) (fleetFile, error) {
@@ -217,10 +223,30 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 			return err
 		}
 		f.sites = append(f.sites, site)
+	case "Fabric":
+		var x fabricFile
+		if err := into(&x); err != nil {
+			return err
+		}
+		fabric := x.fabric()
+		if err := valueFaults(name, body, "fabric "+fabric.Name, fabric.Validate()); err != nil {
+			return err
+		}
+		f.fabrics = append(f.fabrics, fabric)
+	case "Partition":
+		var x partitionFile
+		if err := into(&x); err != nil {
+			return err
+		}
+		part := fleet.TenantPartition{Name: x.Name, Keys: x.Keys}
+		if err := valueFaults(name, body, "partition "+part.Name, part.Validate()); err != nil {
+			return err
+		}
+		f.partitions = append(f.partitions, part)
 	case "":
-		return at("the document has no `kind`; want Node, Class, Image, Profile or Site")
+		return at("the document has no `kind`; want %s", fleetKinds)
 	default:
-		return at("kind %q is not known; want Node, Class, Image, Profile or Site", head.Kind)
+		return at("kind %q is not known; want %s", head.Kind, fleetKinds)
 	}
 	return nil
 }

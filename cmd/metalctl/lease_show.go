@@ -55,6 +55,12 @@ func showLease(p *program, l api.Lease) error {
 		}
 		rows = append(rows, []string{"member:", printable(fmt.Sprintf("%s %s as %s %s", m.Name, m.State, m.Hostname, m.Proof))})
 	}
+	if l.Request.Partition != "" {
+		rows = append(rows, []string{"partition:", l.Request.Partition})
+	}
+	for _, w := range l.Wires {
+		rows = append(rows, wireRows(w)...)
+	}
 	return printTable(p.stdout, rows)
 }
 

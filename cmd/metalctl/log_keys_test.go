@@ -20,7 +20,7 @@ func TestLogKeys(t *testing.T) {
 	for _, k := range fleet.LogKeys() {
 		known[k.Key] = true
 	}
-	named := map[string]string{"LogNode": fleet.LogNode, "LogNodes": fleet.LogNodes, "LogOperation": fleet.LogOperation, "LogStep": fleet.LogStep, "LogTry": fleet.LogTry, "LogLease": fleet.LogLease}
+	named := map[string]string{"LogNode": fleet.LogNode, "LogNodes": fleet.LogNodes, "LogOperation": fleet.LogOperation, "LogStep": fleet.LogStep, "LogTry": fleet.LogTry, "LogLease": fleet.LogLease, "LogFabric": fleet.LogFabric}
 	lines := 0
 	for _, path := range houseFiles(t) {
 		if strings.HasSuffix(path, "_test.go") || strings.Contains(path, "/testdata/") || strings.Contains(path, "/fixtures/") || strings.Contains(path, "/test/") || strings.Contains(path, "/scripts/") {

@@ -156,7 +156,10 @@ func showNode(p *program, n api.Node) error {
 	case "none":
 		add("isolation", "none: the site hands nodes out without a network driver; nothing separates tenants")
 	default:
-		add("isolation", "%s", n.Isolation)
+		add("isolation", "%s%s", n.Isolation, unmanagedText(n))
+	}
+	if n.Wires != nil {
+		rows = append(rows, wireRows(*n.Wires)...)
 	}
 	add("lease", "%s", orDash(string(n.Lease)))
 	add("agent", "%s", n.Agent)

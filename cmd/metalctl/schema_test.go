@@ -32,8 +32,9 @@ var fileKinds = []struct {
 	documents   []reflect.Type
 }{
 	{"fault", "What is wrong with a machine that is not there (agent inspect --fault, fault: in lab.yaml)", []reflect.Type{reflect.TypeFor[profiles.Faults]()}},
-	{"fleet", "Nodes, classes, burn-in profiles, images and the site of a fleet (node enroll -f, class apply -f, profile apply -f, site apply -f)",
-		[]reflect.Type{reflect.TypeFor[nodeFile](), reflect.TypeFor[classFile](), reflect.TypeFor[imageFile](), reflect.TypeFor[profileFile](), reflect.TypeFor[siteFile]()}},
+	{"fleet", "Nodes, classes, burn-in profiles, images, fabrics, partitions and the site of a fleet (node enroll -f, class apply -f, profile apply -f, site apply -f, fabric apply -f)",
+		[]reflect.Type{reflect.TypeFor[nodeFile](), reflect.TypeFor[classFile](), reflect.TypeFor[imageFile](), reflect.TypeFor[profileFile](), reflect.TypeFor[siteFile](),
+			reflect.TypeFor[fabricFile](), reflect.TypeFor[partitionFile]()}},
 	{"lab", "A simulated rack (sim up -f)", []reflect.Type{reflect.TypeFor[rack.Lab]()}},
 	{"machine", "A machine that is not there, in a folder of its own (agent inspect --fixture)", []reflect.Type{reflect.TypeFor[profiles.Machine]()}},
 	{"server", "The server's configuration (server --config)", []reflect.Type{reflect.TypeFor[serverConfig]()}},

@@ -113,6 +113,9 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	ascending FILE RE...   wants the number that RE finds in each FILE to be larger than the one before
 //	until RE metalctl …    repeats a command until its output matches
 //	board MACHINE JSON     breaks the GPU baseboard behind the machine's BMC (bmc.BoardFaults); with "mended" for JSON: nothing is wrong with it
+//	carries PORT RE        waits until a port's own table of partition keys matches; PORT is MACHINE/HCA of the rack's fabric, both from 1
+//	opensm reread|FILE     makes OpenSM read its partition file again, or restarts it as a crash would, with that file
+//	tamper PORT KEY...     writes a port's table behind everybody's back, such as 0x0101=full
 //	fault MACHINE JSON     makes the machine's BMC misbehave by a rule (bmc.Fault); with "mended" for JSON: by none any more
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scriptParams(t, "testdata/script"))
@@ -159,6 +162,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
 			"ports": scriptPorts, "nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault, "board": scriptBoard,
 			"wire": scriptWire, "unplug": scriptUnplug, "plug": scriptPlug, "ascending": scriptAscending,
+			"carries": scriptCarries, "opensm": scriptOpenSM, "tamper": scriptTamper,
 		},
 	}
 }

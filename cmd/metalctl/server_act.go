@@ -20,6 +20,7 @@ import (
 	"github.com/metalctl/metalctl/fleet/server"
 	"github.com/metalctl/metalctl/fleet/standby"
 	"github.com/metalctl/metalctl/fleet/store"
+	"github.com/metalctl/metalctl/fleet/switchboard"
 	"github.com/metalctl/metalctl/fleet/witness"
 	"github.com/metalctl/metalctl/provision/vmedia"
 )
@@ -106,7 +107,7 @@ func (c serverConfig) serverConfig() server.Config {
 	return server.Config{
 		Listen: c.Listen, ListenBoot: c.ListenBoot, Advertise: c.Advertise, AdvertiseNodes: c.AdvertiseNodes,
 		AdvertiseBoot: c.AdvertiseBoot, DataDir: c.DataDir, Console: c.Console, Version: version, Commit: commit(),
-		Drivers: map[string]string{"store": "bbolt", "bmc": "redfish", "boot": "vmedia", "network": "none"},
+		Drivers: map[string]string{"store": "bbolt", "bmc": "redfish", "boot": "vmedia", "network": c.networkDrivers()},
 	}
 }
 
@@ -171,11 +172,19 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 		defer cancel()
 		controllers.close(closing)
 	}()
+	fabricEvery, err := time.ParseDuration(cfg.FabricEvery)
+	if err != nil {
+		return usageError("fabric_every: %v", err)
+	}
+	drivers := cfg.drivers()
+	defer func() { err = errors.Join(err, drivers.close()) }()
+	board := &switchboard.Board{Store: db, Drive: drivers.drive, Now: cfg.now, Log: log, May: r.tenure.held, Every: fabricEvery}
 	profiles, err := standardProfiles()
 	if err != nil {
 		return err
 	}
 	srv, err := server.Open(ctx, cfg.serverConfig(), server.Deps{
+		Wires: board,
 		Store: db, Blobs: db, Timeline: db, Enroller: controllers, Credentials: controllers, Power: controllers, Boards: controllers,
 		Media: media, Images: imageChecker{}, Packs: packChecker{}, Log: log, Backups: kept, Physician: doctor, Standby: second, Stored: db.Stored, Profiles: profiles,
 	})
@@ -189,7 +198,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	driver := &vmedia.Driver{Dial: controllers.dial, Medium: srv}
 	loop := reconcile.New(&reconcile.Loop{
 		Now: cfg.now, Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
-		Boards: controllers, Console: controllers, Firmware: controllers,
+		Boards: controllers, Console: controllers, Firmware: controllers, Wires: board,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
 		Profiles: profiles, Program: version, Origin: srv.URL(), Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker, Silent: controllers.Silent,
 		// The store is locked by this process, so that whoever held claims under this name before is gone; of another server that is waited for.
@@ -203,6 +212,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return second.loop(ctx) })
 	g.Go(func() error { return second.run(ctx) })
+	g.Go(func() error { return board.Run(ctx) })
 	g.Go(func() error { return sweepDaily(ctx, db, srv, log) })
 	g.Go(func() error { return kept.Run(ctx) })
 	g.Go(func() error { return doctor.settleDoubts(ctx, controllers.doubted, log) })

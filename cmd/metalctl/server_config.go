@@ -58,8 +58,12 @@ type serverConfig struct {
 	ArbiterTokenFile string `yaml:"arbiter_token_file,omitempty"`
 	ArbiterCert      string `yaml:"arbiter_cert,omitempty"`
 	Takeover         string `yaml:"takeover"`
-	LogLevel         string `yaml:"log_level"`
-	LogFormat        string `yaml:"log_format"`
+	// Fabrics are the InfiniBand fabrics whose subnet managers run on this machine, by the names of their records.
+	Fabrics map[string]fabricConfig `yaml:"fabrics,omitempty"`
+	// FabricEvery is how often all ports of each fabric are read; what others change is found within that time.
+	FabricEvery string `yaml:"fabric_every"`
+	LogLevel    string `yaml:"log_level"`
+	LogFormat   string `yaml:"log_format"`
 
 	// trustClock is a flag alone: a person gives it for one start.
 	trustClock bool
@@ -76,7 +80,7 @@ const (
 )
 
 func defaultServerConfig() serverConfig {
-	return serverConfig{Takeover: takeoverManual, Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", ObserveEvery: "1m", BackupEvery: "1h", BackupKeep: 48, LogLevel: "info", LogFormat: "text", now: time.Now}
+	return serverConfig{Takeover: takeoverManual, Listen: defaultListen, DataDir: defaultDataDir(), PowerOnFor: "3m", ObserveEvery: "1m", FabricEvery: "15s", BackupEvery: "1h", BackupKeep: 48, LogLevel: "info", LogFormat: "text", now: time.Now}
 }
 
 // loadServerConfig reads the file, strictly, over the defaults.
@@ -160,6 +164,14 @@ func (c *serverConfig) check() error {
 		}
 	default:
 		return usageError("takeover %q: want manual or automatic", c.Takeover)
+	}
+	if d, err := time.ParseDuration(c.FabricEvery); err != nil || d < time.Second || d > time.Minute {
+		return usageError("fabric_every %q is not a duration from 1s to 1m, such as 15s", c.FabricEvery)
+	}
+	for name, f := range c.Fabrics {
+		if err := f.check(name); err != nil {
+			return err
+		}
 	}
 	switch c.LogFormat {
 	case "text", "json":

@@ -25,6 +25,8 @@ type Node struct {
 	WouldErase []fleet.AcceptedDevice `json:"would_erase,omitempty"`
 	// Cleaned is the newest cleaning record in one line, "" where there is none; it is read with a single node, not in lists.
 	Cleaned string `json:"cleaned,omitempty"`
+	// Wires is what the node's fabric ports carry and since when that is proven; nil where it was never noted. It is read with a single node, not in lists.
+	Wires *fleet.NodeWires `json:"wires,omitempty"`
 	// Breaker says since when and why the BMC's credential is not used, or "".
 	Breaker string `json:"bmc_breaker,omitempty"`
 	// Waits says what the node waits for, or "".
@@ -145,6 +147,8 @@ type Lease struct {
 	Revision fleet.Revision `json:"revision"`
 	// Isolation repeats the site's setting: "none" means that nothing separates tenants.
 	Isolation string `json:"isolation"`
+	// Wires is what the fabric ports of its nodes carry and since when that is proven. It is read with a single lease, not in lists.
+	Wires []fleet.NodeWires `json:"wires,omitempty"`
 }
 
 // Operation is an operation as the API shows it: the journal and the newest progress.

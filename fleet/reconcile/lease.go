@@ -237,6 +237,8 @@ func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, refusal *error) error {
 			*refusal = fleet.Errorf(fleet.Conflict, "MC-LEASE-TAKEN", "%s belongs to lease %s", n.Name, other).WithHint("metalctl node list --state available")
 		} else if err := v.allocatable(f); err != nil && *refusal == nil {
 			*refusal = err
+		} else if err := l.wiresFit(s, v, d.lease.Request.Partition); err != nil && *refusal == nil {
+			*refusal = err
 		}
 		d.nodes = append(d.nodes, v.node)
 		d.lease.Members = append(d.lease.Members, fleet.Member{Node: id, Name: n.Name, Hostname: host, State: fleet.MemberReserved, Since: v.now})

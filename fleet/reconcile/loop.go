@@ -51,6 +51,8 @@ type Loop struct {
 	Evidence Evidence
 	// Boards may be nil: then no baseboard is looked at.
 	Boards Boards
+	// Wires may be nil: then no ports are moved.
+	Wires Wires
 	// Console and Firmware may be nil: then a boot that does not arrive is judged by what was read of its medium alone.
 	Console  Console
 	Firmware Firmware

@@ -225,6 +225,11 @@ func (v *view) result(i int, r step.Result) error {
 			return fmt.Errorf("evidence of %s: %w", run.Name, err)
 		}
 	}
+	if run.Name == step.AttachTenant {
+		if err := v.tookWires(r.Evidence); err != nil {
+			return err
+		}
+	}
 	if run.Name == step.Isolate {
 		var seen struct {
 			Isolated bool `json:"isolated"`

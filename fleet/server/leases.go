@@ -122,7 +122,11 @@ func (s *Server) lease(ctx context.Context, idOrName string) (v api.Lease, err e
 			return err
 		}
 		site, _, err := readSite(sn)
+		if err != nil {
+			return err
+		}
 		v = leaseView(l, rev, site)
+		v.Wires, err = leaseWires(sn, l)
 		return err
 	})
 	return v, err

@@ -92,7 +92,11 @@ func (s *Server) readNode(ctx context.Context, idOrName string) (api.Node, error
 			return err
 		}
 		last, err := lastState(sn, &n)
+		if err != nil {
+			return err
+		}
 		v = frozenView(s.nodeView(n, rev, site, last), freezes)
+		v.Wires, err = nodeWires(sn, n.ID)
 		return err
 	})
 	return v, err
@@ -219,7 +223,7 @@ func (s *Server) updateNodeAt(ctx context.Context, id fleet.NodeID, ifMatch stri
 
 // ForgetKeys are the records that go with a forgotten node: its secrets and what it claimed for itself alone.
 func (s *Server) ForgetKeys(n fleet.Node) []fleet.Key {
-	keys := []fleet.Key{claimName(n.Name), claimAddress(n.BMC.Address), bmcSecretKey(n.ID), sessionSecretKey(n.ID), bootSecretKey(n.ID)}
+	keys := []fleet.Key{fleet.KeyOf(fleet.KindWires, n.ID), claimName(n.Name), claimAddress(n.BMC.Address), bmcSecretKey(n.ID), sessionSecretKey(n.ID), bootSecretKey(n.ID)}
 	if uuid := uniqueUUID(n); uuid != "" {
 		keys = append(keys, claimUUID(uuid))
 	}

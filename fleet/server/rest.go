@@ -58,6 +58,7 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r.profiles()
 	r.reports()
 	r.site()
+	r.networks()
 	r.events(mux)
 	r.capabilities()
 	r.upkeep()
@@ -87,6 +88,10 @@ func schemaName(t reflect.Type, hint string) string {
 	switch t {
 	case reflect.TypeFor[fleet.Problem]():
 		return "StoredProblem"
+	case reflect.TypeFor[fleet.Fabric]():
+		return "FabricSettings" // the API's own Fabric has what was read of it, too
+	case reflect.TypeFor[fleet.Partition]():
+		return "FixedPartition" // the API's own Partition is a tenants'
 	case reflect.TypeFor[fleet.Difference]():
 		return "InventoryDifference" // the API's own Difference is one between store and world
 	case reflect.TypeFor[huma.ErrorModel]():

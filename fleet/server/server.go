@@ -71,6 +71,8 @@ type Deps struct {
 	Packs       PackChecker
 	// Boards may be nil: then there are no baseboards to compare with.
 	Boards Boards
+	// Wires may be nil: then there are no fabrics.
+	Wires Wires
 	// Backups and Physician may be nil: what they answer then is refused.
 	Backups   Backups
 	Physician Physician
@@ -130,6 +132,9 @@ func Open(ctx context.Context, cfg Config, d Deps) (s *Server, err error) {
 	}
 	if d.Metrics == nil {
 		d.Metrics = prometheus.NewRegistry()
+	}
+	if d.Wires == nil {
+		d.Wires = unwired{}
 	}
 	if d.Stored == nil {
 		d.Stored = func(string) {}

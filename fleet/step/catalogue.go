@@ -89,7 +89,7 @@ var Catalogue = []Step{
 	{Name: BootEntry, Uses: []Use{Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 3,
 		Doc: "Writes the firmware's boot entry for the new system with BootNext, removing old ones of ours."},
 	{Name: AttachTenant, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4,
-		Doc: "Puts the node's ports into the tenant's networks and reads the wires back; records that nothing was done where the site says isolation: none."},
+		Doc: "Puts the node's fabric ports into the lease's partition and reads them back, or leaves all in quarantine; without a driver it records that nothing was done, where the site says isolation: none."},
 	{Name: MediaEject, Uses: []Use{Deploy, Rebuild, Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
 		Doc: "Ejects the boot medium, waits until it is gone, and ends its address."},
 	{Name: AgentPowerOff, Uses: []Use{Clean, Burn, Deploy, Rebuild}, Side: InBand, Unseen: true, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 1,
@@ -99,7 +99,7 @@ var Catalogue = []Step{
 	{Name: AwaitReady, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 45 * time.Minute, Tries: 1, Observes: true,
 		Doc: "Waits until the tenant's system is what the lease calls ready, and records what showed it."},
 	{Name: Isolate, Uses: []Use{Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNever, Limit: 10 * time.Minute, Tries: 10, EvenHeld: true,
-		Doc: "Puts the node's ports into quarantine and reads the wires back; where the site says isolation: none it records just that."},
+		Doc: "Puts the node's fabric ports into quarantine and reads them back; without a driver it records that nothing was done, where the site says isolation: none."},
 }
 
 // Find returns the declaration of a step.

@@ -164,8 +164,10 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 				c.blobs[l.UserData] = key
 			}
 			for _, m := range l.Members {
-				if m.Cleaning != "" {
-					c.blobs[m.Cleaning] = key
+				for _, digest := range []string{m.Cleaning, m.Wires} {
+					if digest != "" {
+						c.blobs[digest] = key
+					}
 				}
 			}
 		}
@@ -196,6 +198,24 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 		}
 	case fleet.KindSite:
 		decodeInto[fleet.Site](c, key, r.Data)
+	case fleet.KindFabric:
+		if f, ok := decodeInto[fleet.Fabric](c, key, r.Data); ok {
+			c.sameID(key, id, f.Name)
+		}
+	case fleet.KindPartition:
+		if p, ok := decodeInto[fleet.TenantPartition](c, key, r.Data); ok {
+			c.sameID(key, id, p.Name)
+		}
+	case fleet.KindPKeys:
+		if p, ok := decodeInto[fleet.TagPool](c, key, r.Data); ok {
+			for _, f := range p.Check() {
+				c.addf(key, "%s %s", f.Field, f.Message)
+			}
+		}
+	case fleet.KindWires:
+		if w, ok := decodeInto[fleet.NodeWires](c, key, r.Data); ok {
+			c.sameID(key, id, string(w.Node))
+		}
 	case fleet.KindHarm:
 		decodeInto[fleet.HarmRecord](c, key, r.Data)
 	case fleet.KindApproval:

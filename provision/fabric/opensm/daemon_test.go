@@ -120,7 +120,7 @@ func TestGenerate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `# Written by metalctl for the fabric ib0; changes made by hand are found and undone.
+	want := `# The fabric ib0. This file is written by a program: changes made by hand are found and undone.
 Default=0x7fff: ALL=limited, SELF=full;
 Default=0x7fff: 0x0000000000000001=full;
 Default=0x7fff: 0x0000000000000002=full;

@@ -12,7 +12,7 @@ import (
 )
 
 // head begins each of our files. OpenSM drops what stands behind a #.
-const head = "# Written by metalctl for the fabric %s; changes made by hand are found and undone.\n"
+const head = "# The fabric %s. This file is written by a program: changes made by hand are found and undone.\n"
 
 // render writes the partition file for those partitions. No name reaches it: partitions are called by their keys, ports by their GUIDs, and each port has a
 // line of its own, as OpenSM reads lines of at most 4,094 bytes. What every fabric has comes first: all ports are limited members of the default partition,

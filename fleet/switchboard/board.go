@@ -1,0 +1,148 @@
+// Package switchboard moves the ports of switches and fabrics, one change of a device at a time, and watches what they carry.
+package switchboard
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// A driver is these: it looks, it says what it would do, it does it, and it keeps what was done.
+type (
+	// Observer reads a device.
+	Observer interface {
+		Observe(ctx context.Context) (fleet.WireView, error)
+	}
+	// Planner says what would be written; it writes nothing.
+	Planner interface {
+		Plan(view fleet.WireView, want map[string]fleet.Carries) (fleet.WirePlan, error)
+	}
+	// Changer writes a plan, waits until the device shows it, or takes it back.
+	Changer interface {
+		Apply(ctx context.Context, plan fleet.WirePlan) error
+		Verify(ctx context.Context, plan fleet.WirePlan) (fleet.WireView, error)
+		Rollback(ctx context.Context, plan fleet.WirePlan) error
+	}
+	// Keeper takes a device over, and brings back what others undid.
+	Keeper interface {
+		Adopt(ctx context.Context) (fleet.WireView, error)
+		Guard(ctx context.Context) (view fleet.WireView, mended bool, err error)
+	}
+	// Driver speaks to one device.
+	Driver interface {
+		Observer
+		Planner
+		Changer
+		Keeper
+	}
+)
+
+// Board is all devices of this server. Its exported fields are set before it is used and not changed afterwards.
+type Board struct {
+	Store fleet.Store
+	// Drive makes the driver of a fabric: of kind Refused where this server has none for it.
+	Drive func(fleet.Fabric) (Driver, error)
+	Now   func() time.Time
+	Log   *slog.Logger
+	// May is an error where this process has lost the right to act: then it only reads. nil: it always may.
+	May func() error
+	// Every is how often each device is read.
+	Every time.Duration
+
+	mu      sync.Mutex // guards devices and meet
+	devices map[string]*device
+	// meet says who can exchange a packet and must not, as of the newest readings.
+	meet []string
+}
+
+// device is one fabric.
+type device struct {
+	name string
+	// turn has room for one: who reads for the books, or writes.
+	turn chan struct{}
+
+	mu      sync.Mutex // guards all below
+	driver  Driver
+	rev     fleet.Revision
+	fabric  fleet.Fabric
+	waiting []*request
+	// seen is the newest reading that is believed, odd one that differs from it too much to be, until the next reading says the same.
+	seen, odd *fleet.WireView
+	// alarm says why nothing is handed out although the newest reading finds nothing.
+	alarm string
+	// silent is the error of the newest reading.
+	silent error
+	told   map[string]bool // the findings that an event told of
+}
+
+// device returns the fabric of that name with its driver, made anew where the fabric's record has changed.
+func (b *Board) device(ctx context.Context, name string) (*device, error) {
+	f, rev, err := b.fabric(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	d := b.entry(name)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.driver != nil && d.rev == rev {
+		return d, nil
+	}
+	driver, err := b.Drive(f)
+	if err != nil {
+		return nil, err
+	}
+	d.driver, d.rev, d.fabric = driver, rev, f
+	return d, nil
+}
+
+func (b *Board) entry(name string) *device {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.devices == nil {
+		b.devices = map[string]*device{}
+	}
+	d := b.devices[name]
+	if d == nil {
+		d = &device{name: name, turn: make(chan struct{}, 1), told: map[string]bool{}}
+		b.devices[name] = d
+	}
+	return d
+}
+
+func (b *Board) fabric(ctx context.Context, name string) (f fleet.Fabric, rev fleet.Revision, err error) {
+	err = b.Store.View(ctx, func(s fleet.Snapshot) (err error) {
+		f, rev, err = fleet.Get[fleet.Fabric](s, fleet.KeyOf(fleet.KindFabric, name))
+		return err
+	})
+	if fleet.KindOf(err) == fleet.NotFound {
+		err = fleet.Errorf(fleet.NotFound, "MC-FABRIC-UNKNOWN", "there is no fabric %q", name).WithHint("metalctl fabric list")
+	}
+	return f, rev, err
+}
+
+// take waits for the device's turn and returns what gives it back.
+func (d *device) take(ctx context.Context) (func(), error) {
+	select {
+	case d.turn <- struct{}{}:
+		return func() { <-d.turn }, nil
+	case <-ctx.Done():
+		return nil, fleet.Errorf(fleet.Unavailable, "MC-NET-BUSY", "another change of %s goes on", d.name).WithHint("try again when it has ended")
+	}
+}
+
+// bound is the driver and the fabric that it was made for.
+func (d *device) bound() (Driver, fleet.Fabric) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.driver, d.fabric
+}
+
+// believe makes a view the newest reading. Who calls has the turn.
+func (d *device) believe(v fleet.WireView) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seen, d.odd, d.alarm, d.silent = &v, nil, "", nil
+}

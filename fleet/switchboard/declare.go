@@ -1,0 +1,141 @@
+package switchboard
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+func (b *Board) event(kind string, key fleet.Key, format string, args ...any) []fleet.Event {
+	return []fleet.Event{{Type: kind, At: b.Now().UTC(), Subject: key, Text: fmt.Sprintf(format, args...)}}
+}
+
+func invalid(what string, f []fleet.FieldError) error {
+	return &fleet.Error{Kind: fleet.Invalid, Code: "MC-NET-INVALID", Msg: what + " is not valid", Fields: f}
+}
+
+// Declare creates or replaces a fabric. Keys that are used stay within its range.
+func (b *Board) Declare(ctx context.Context, f fleet.Fabric, by string) error {
+	if faults := f.Validate(); len(faults) > 0 {
+		return invalid("the fabric "+f.Name, faults)
+	}
+	key := fleet.KeyOf(fleet.KindFabric, f.Name)
+	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
+		_, rev, err := maybe[fleet.Fabric](s, key)
+		if err != nil {
+			return c, err
+		}
+		pool, poolRev, err := maybe[fleet.TagPool](s, poolKey(f.Name))
+		if err != nil {
+			return c, err
+		}
+		if pool == nil {
+			pool = fleet.NewPKeys(f)
+		}
+		pool.First, pool.Last = uint16(f.First), uint16(f.Last)
+		if faults := pool.Check(); len(faults) > 0 {
+			return c, fleet.Errorf(fleet.Conflict, "MC-FABRIC-USED", "keys of %s are in use, or rest, outside of that range: %s %s", f.Name, faults[0].Field, faults[0].Message).
+				WithHint("metalctl partition list")
+		}
+		put(&c, key, rev, f)
+		put(&c, poolKey(f.Name), poolRev, *pool)
+		c.Events = b.event("fabric.changed", key, "fabric %s changed by %s", f.Name, by)
+		return c, nil
+	})
+}
+
+// Drop removes a fabric that no partition and no node is in. Its devices are not touched.
+func (b *Board) Drop(ctx context.Context, name, by string) error {
+	key := fleet.KeyOf(fleet.KindFabric, name)
+	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
+		_, rev, err := fleet.Get[fleet.Fabric](s, key)
+		if fleet.KindOf(err) == fleet.NotFound {
+			return c, fleet.Errorf(fleet.NotFound, "MC-FABRIC-UNKNOWN", "there is no fabric %q", name).WithHint("metalctl fabric list")
+		}
+		if err != nil {
+			return c, err
+		}
+		pool, poolRev, err := maybe[fleet.TagPool](s, poolKey(name))
+		if err != nil {
+			return c, err
+		}
+		if pool != nil && len(pool.Used) > 0 {
+			return c, fleet.Errorf(fleet.Conflict, "MC-FABRIC-USED", "%d partitions have a key of the fabric %s", len(pool.Used), name).WithHint("metalctl partition list")
+		}
+		nodes, err := fleet.List[fleet.Node](s, fleet.KindNode)
+		if err != nil {
+			return c, err
+		}
+		if i := slices.IndexFunc(nodes, func(n fleet.Node) bool { return len(n.FabricPorts()[name]) > 0 }); i >= 0 {
+			return c, fleet.Errorf(fleet.Conflict, "MC-FABRIC-USED", "%s has ports in the fabric %s", nodes[i].Name, name).WithHint("metalctl node list")
+		}
+		c.If = append(c.If, fleet.Precondition{Key: key, Revision: rev})
+		c.Writes = append(c.Writes, fleet.Write{Key: key})
+		if pool != nil {
+			c.If = append(c.If, fleet.Precondition{Key: poolKey(name), Revision: poolRev})
+			c.Writes = append(c.Writes, fleet.Write{Key: poolKey(name)})
+		}
+		c.Events = b.event("fabric.removed", key, "fabric %s removed by %s", name, by)
+		return c, nil
+	})
+}
+
+// Create makes a partition that leases can name. A key that is 0 is taken from its fabric's pool.
+func (b *Board) Create(ctx context.Context, p fleet.TenantPartition, by string) error {
+	if faults := p.Validate(); len(faults) > 0 {
+		return invalid("the partition "+p.Name, faults)
+	}
+	key := partitionKey(p.Name)
+	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
+		old, _, err := maybe[fleet.TenantPartition](s, key)
+		if err != nil {
+			return c, err
+		}
+		if old != nil {
+			return c, fleet.Errorf(fleet.Conflict, "MC-NET-PARTITION", "there is a partition %s already", p.Name).WithHint("metalctl partition show %s", p.Name)
+		}
+		made := fleet.TenantPartition{Name: p.Name, CreatedBy: by, CreatedAt: b.Now().UTC()}
+		for _, k := range p.Keys {
+			if err := b.taken(s, &c, &made, k.Fabric, k.PKey); err != nil {
+				return c, err
+			}
+		}
+		put(&c, key, 0, made)
+		c.Events = b.event("partition.created", key, "partition %s created by %s", p.Name, by)
+		return c, nil
+	})
+}
+
+// Remove drops a partition that no node is in and no lease names. Its keys rest before they are used again.
+func (b *Board) Remove(ctx context.Context, name, by string) error {
+	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
+		p, _, err := maybe[fleet.TenantPartition](s, partitionKey(name))
+		if err != nil {
+			return c, err
+		}
+		if p == nil {
+			return c, fleet.Errorf(fleet.NotFound, "MC-NET-PARTITION", "there is no partition %q", name).WithHint("metalctl partition list")
+		}
+		in, err := users(s, name)
+		if err != nil {
+			return c, err
+		}
+		if len(in) > 0 {
+			return c, fleet.Errorf(fleet.Conflict, "MC-NET-PARTITION", "%d nodes are in the partition %s", len(in), name).WithHint("metalctl partition show %s", name)
+		}
+		leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
+		if err != nil {
+			return c, err
+		}
+		if i := slices.IndexFunc(leases, func(l fleet.Lease) bool { return !l.State.Over() && (l.Request.Partition == name || l.ID == p.Lease) }); i >= 0 {
+			return c, fleet.Errorf(fleet.Conflict, "MC-NET-PARTITION", "the lease %s is for the partition %s", leases[i].ID, name).WithHint("metalctl lease show %s", leases[i].ID)
+		}
+		if err := b.dropped(s, &c, name); err != nil {
+			return c, err
+		}
+		c.Events = b.event("partition.removed", partitionKey(name), "partition %s removed by %s", name, by)
+		return c, nil
+	})
+}

@@ -1,0 +1,191 @@
+package switchboard
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// proven notes what readings say of a node's ports and returns it. Ports of fabrics that were not read stay as they were. Where the node was leaving its
+// partition and all of its ports are proven, it has left.
+func (b *Board) proven(ctx context.Context, n fleet.Node, views map[string]fleet.WireView) (out fleet.NodeWires, err error) {
+	err = b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
+		n, _, err = fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, n.ID))
+		if err != nil {
+			return c, err
+		}
+		w, rev, err := maybe[fleet.NodeWires](s, wiresKey(n.ID))
+		if err != nil {
+			return c, err
+		}
+		if out, err = b.judge(s, n, w, views); err != nil {
+			return c, err
+		}
+		if w != nil && w.Partition != "" && w.Leaving && out.Proven() {
+			left := w.Partition
+			out.Partition, out.Lease, out.Leaving = "", "", false
+			if err := b.orphaned(s, &c, left, n.ID); err != nil {
+				return c, err
+			}
+		} else if out.Leaving && out.Partition == "" && out.Proven() {
+			out.Leaving = false
+		}
+		same, err := sameRecord(w, out)
+		if err != nil {
+			return c, err
+		}
+		if same {
+			return c, errNothing
+		}
+		put(&c, wiresKey(n.ID), rev, out)
+		return c, nil
+	})
+	return out, err
+}
+
+func sameRecord(w *fleet.NodeWires, out fleet.NodeWires) (bool, error) {
+	if w == nil {
+		return false, nil
+	}
+	before, err := json.Marshal(*w)
+	if err != nil {
+		return false, fmt.Errorf("encode wires: %w", err)
+	}
+	after, err := json.Marshal(out)
+	if err != nil {
+		return false, fmt.Errorf("encode wires: %w", err)
+	}
+	return bytes.Equal(before, after), nil
+}
+
+// orphaned drops a lease's own partition that the node was the last one in.
+func (b *Board) orphaned(s fleet.Snapshot, c *fleet.Change, name string, node fleet.NodeID) error {
+	p, _, err := maybe[fleet.TenantPartition](s, partitionKey(name))
+	if err != nil || p == nil || p.Lease == "" {
+		return err
+	}
+	in, err := users(s, name)
+	if err != nil || slices.ContainsFunc(in, func(id fleet.NodeID) bool { return id != node }) {
+		return err
+	}
+	return b.dropped(s, c, name)
+}
+
+// judge is what is known of the node's ports after the readings: w, or a record of its own, with a port for each that the node has now.
+func (b *Board) judge(s fleet.Snapshot, n fleet.Node, w *fleet.NodeWires, views map[string]fleet.WireView) (fleet.NodeWires, error) {
+	out := fleet.NodeWires{Node: n.ID, Since: b.Now().UTC()}
+	if w != nil {
+		out = *w
+	}
+	old := out.Ports
+	out.Ports = nil
+	var p *fleet.TenantPartition
+	if out.Partition != "" && !out.Leaving {
+		var err error
+		if p, _, err = maybe[fleet.TenantPartition](s, partitionKey(out.Partition)); err != nil {
+			return out, err
+		}
+		if p == nil {
+			return out, fleet.Errorf(fleet.Broken, "MC-NET-PARTITION", "%s is in the partition %s, which does not exist", n.Name, out.Partition).WithHint("metalctl node release %s", n.Name)
+		}
+	}
+	for _, port := range n.Ports {
+		if port.Role != fleet.PortFabric {
+			continue
+		}
+		proof := fleet.WireProof{Fabric: port.Fabric, Port: string(port.GUID), Rail: port.Rail, Doubt: "it was not read yet"}
+		if i := slices.IndexFunc(old, func(x fleet.WireProof) bool { return x.Fabric == port.Fabric && x.Port == string(port.GUID) }); i >= 0 {
+			proof = old[i]
+			proof.Rail = port.Rail
+		}
+		if v, read := views[port.Fabric]; read {
+			shown(&proof, v, fleet.Want(p, port.Fabric), p == nil)
+		}
+		out.Ports = append(out.Ports, proof)
+	}
+	return out, nil
+}
+
+// shown notes what a view says of a port that shall carry want.
+func shown(p *fleet.WireProof, v fleet.WireView, want fleet.Carries, quarantine bool) {
+	seen := v.Port(p.Port)
+	if seen == nil {
+		seen = &fleet.PortView{Port: p.Port, Doubt: "is not among the fabric's ports"}
+	}
+	p.Carries, p.Absent, p.Doubt = seen.Carries, seen.Absent, seen.Doubt
+	if seen.Peer != "" {
+		p.Peer = seen.Peer
+	}
+	switch {
+	case quarantine && seen.Absent:
+		p.Doubt = ""
+	case seen.Doubt == "" && !seen.Carries.Equal(want):
+		p.Doubt = fmt.Sprintf("carries %s, and %s was meant", seen.Carries, want)
+	}
+	if p.Doubt != "" {
+		p.Since = time.Time{}
+	} else if p.Since.IsZero() {
+		p.Since = v.At.UTC()
+	}
+}
+
+// atRest are the states in which no tenant is on a node's wires: isolation is what the newest reading says.
+var atRest = []fleet.State{fleet.Enrolled, fleet.Inspecting, fleet.Managed, fleet.Cleaning, fleet.Burning, fleet.Available, fleet.Allocated, fleet.Grace, fleet.Retired}
+
+// settleNodes notes what a reading of a fabric says of all nodes there, and which of those at rest are isolated.
+func (b *Board) settleNodes(ctx context.Context, name string, v fleet.WireView) error {
+	var nodes []fleet.Node
+	err := b.Store.View(ctx, func(s fleet.Snapshot) error {
+		all, err := fleet.List[fleet.Node](s, fleet.KindNode)
+		nodes = slices.DeleteFunc(all, func(n fleet.Node) bool { return len(n.FabricPorts()[name]) == 0 })
+		return err
+	})
+	var errs []error
+	for _, n := range nodes {
+		w, err := b.proven(ctx, n, map[string]fleet.WireView{name: v})
+		if err == nil {
+			err = b.isolated(ctx, n.ID, w)
+		}
+		if fleet.KindOf(err) != fleet.NotFound { // it was forgotten meanwhile
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+func (b *Board) isolated(ctx context.Context, id fleet.NodeID, w fleet.NodeWires) error {
+	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
+		key := fleet.KeyOf(fleet.KindNode, id)
+		n, rev, err := fleet.Get[fleet.Node](s, key)
+		if err != nil {
+			return c, err
+		}
+		now := w.Proven() && w.Partition == ""
+		if n.Isolated == now || now && !slices.Contains(atRest, n.State) {
+			return c, errNothing
+		}
+		n.Isolated = now
+		text := n.Name + ": its fabric ports are read back in quarantine"
+		if !now {
+			text = n.Name + ": its fabric ports are not proven to be in quarantine any more: " + doubts(w)
+		}
+		put(&c, key, rev, n)
+		c.Events = []fleet.Event{{Type: "node.isolated", At: b.Now().UTC(), Subject: key, Node: n.ID, Lease: n.Lease, Text: text}}
+		return c, nil
+	})
+}
+
+func doubts(w fleet.NodeWires) string {
+	for _, p := range w.Ports {
+		if p.Doubt != "" {
+			return p.Port + " of " + p.Fabric + " " + p.Doubt
+		}
+	}
+	return "it is in the partition " + w.Partition
+}
