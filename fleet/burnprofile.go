@@ -47,11 +47,16 @@ func (p BurnProfile) Validate() []FieldError {
 		f.check(!seen[s.Name], at+"name", "is that of a stage before")
 		seen[s.Name] = true
 		f.check(s.Seconds >= 1 && s.Seconds <= MaxStageSeconds, at+"seconds", "is not 1 to "+strconv.Itoa(MaxStageSeconds))
+		gpus := 0
 		for k, name := range s.Stress {
-			_, known := FindStressor(name)
+			x, known := FindStressor(name)
+			if x.Part == "gpu" {
+				gpus++
+			}
 			f.check(known, at+"stress["+strconv.Itoa(k)+"]", "is none of "+strings.Join(StressorNames(), ", "))
 			f.check(slices.Index(s.Stress, name) == k, at+"stress["+strconv.Itoa(k)+"]", "is named twice")
 		}
+		f.check(gpus <= 1, at+"stress", "loads the GPUs in "+strconv.Itoa(gpus)+" ways at once, so that the rates of none mean anything; make them stages of their own")
 	}
 	checkLimits(&f, "limits", p.Limits)
 	slices.SortFunc(f, func(a, b FieldError) int { return strings.Compare(a.Field, b.Field) })

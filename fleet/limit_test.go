@@ -64,3 +64,16 @@ func TestSlippedUnits(t *testing.T) {
 		}
 	}
 }
+
+// TestStagesLoadGPUsInOneWay: two loads would share the GPUs, and the rates of neither would mean anything.
+func TestStagesLoadGPUsInOneWay(t *testing.T) {
+	for _, c := range []struct {
+		stress []string
+		good   bool
+	}{{[]string{StressGPUTensor, StressCPU, StressMemory}, true}, {[]string{StressGPUTensor, StressGPUCompute}, false}} {
+		p := BurnProfile{Name: "site", Rounds: 1, Stages: []BurnStage{{Name: "one", Stress: c.stress, Seconds: 60}}}
+		if got := p.Validate(); (len(got) == 0) != c.good {
+			t.Errorf("%v: %v", c.stress, got)
+		}
+	}
+}

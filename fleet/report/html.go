@@ -181,6 +181,8 @@ func verdictWords(r fleet.BurnReport) string {
 		return "It is not known whether this machine is well, and no part is condemned. It may not be handed out."
 	case !r.Finished:
 		return "It did not finish, so that it proves nothing."
+	case r.Fixture != "":
+		return "It says what the judge makes of this machine, and nothing about any hardware."
 	case r.Verdict == fleet.Warn:
 		return "It passed with remarks. The machine may be handed out."
 	}

@@ -117,6 +117,9 @@ func (b *burner) complete() {
 		if in.Stopped != "" {
 			c.Words = fmt.Sprintf("the burn-in was stopped after %d of %s: %s", len(b.parts), count(stages, "stage"), in.Stopped)
 		}
+		if slices.ContainsFunc(b.checks, func(x found) bool { return x.Outcome == fleet.Fail }) {
+			c.Do = "none" // what failed has its own
+		}
 		b.add(ofOther, c)
 	}
 	missing := map[[2]string]bool{}
