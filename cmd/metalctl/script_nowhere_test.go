@@ -94,7 +94,11 @@ func scriptNowhere(ts *testscript.TestScript, neg bool, args []string) {
 		paths := []string{path}
 		if collection, rest, ok := strings.Cut(path, "/{id}"); ok {
 			paths = nil
-			for _, id := range a.ids(collection) {
+			named := collection
+			if collection == "/api/v1/reports" { // they have the ids of operations
+				named = "/api/v1/operations"
+			}
+			for _, id := range a.ids(named) {
 				paths = append(paths, collection+"/"+id+rest)
 			}
 		}
