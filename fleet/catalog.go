@@ -59,7 +59,7 @@ func (c Class) Erases(level string) bool {
 
 // Site is the one record of settings that hold for all nodes of a place.
 type Site struct {
-	// Isolation is "required" (default) or "none": with none, nodes are handed out without a network driver, and `node show` repeats it.
+	// Isolation says which wires must be proven before a node is handed out: one of Isolations. What is waived is repeated by `node show`.
 	Isolation string `json:"isolation"`
 	// PhoneHome is the endpoint that tenants' systems can reach, or "".
 	PhoneHome string `json:"phone_home,omitempty"`
@@ -74,8 +74,24 @@ type Site struct {
 	PackKeys []string `json:"pack_keys,omitempty"`
 }
 
+// Isolations of a site.
+const (
+	// IsolationRequired: every wire is moved and read back by a driver. It is the default.
+	IsolationRequired = "required"
+	// IsolationInfiniBand: fabric ports are; somebody else keeps Ethernet ports apart.
+	IsolationInfiniBand = "infiniband"
+	// IsolationNone: nodes are handed out without a network driver.
+	IsolationNone = "none"
+)
+
+// Isolations are all that there are.
+var Isolations = []string{IsolationRequired, IsolationInfiniBand, IsolationNone}
+
 // IsolationWaived reports whether the site hands nodes out without a network driver.
-func (s Site) IsolationWaived() bool { return s.Isolation == "none" }
+func (s Site) IsolationWaived() bool { return s.Isolation == IsolationNone }
+
+// EthernetWaived reports whether the site hands nodes out although no driver moves their Ethernet ports.
+func (s Site) EthernetWaived() bool { return s.Isolation == IsolationInfiniBand || s.IsolationWaived() }
 
 // Image is an operating system image for tenants. The digest is mandatory: nothing is written that was not named by it.
 type Image struct {

@@ -56,7 +56,7 @@ func (c Class) Validate() []FieldError {
 // Validate lists all that is wrong with the site's settings by themselves.
 func (s Site) Validate() []FieldError {
 	var f faults
-	f.check(s.Isolation == "required" || s.Isolation == "none", "isolation", "is neither required nor none")
+	f.check(slices.Contains(Isolations, s.Isolation), "isolation", "is none of "+strings.Join(Isolations, ", "))
 	for i, d := range s.Denied {
 		_, err := netip.ParsePrefix(d)
 		f.check(err == nil, "denied["+strconv.Itoa(i)+"]", "is no network such as 10.0.0.0/8")

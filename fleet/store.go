@@ -32,6 +32,9 @@ const (
 	KindCA = "ca"
 )
 
+// SiteKey is the key of the one record of a place's settings.
+const SiteKey Key = KindSite + "/site"
+
 // KeyOf joins a kind and an id.
 func KeyOf[ID ~string](kind string, id ID) Key { return Key(kind + "/" + string(id)) }
 

@@ -106,8 +106,8 @@ type imageFile struct {
 // siteFile is kind Site of a fleet file.
 type siteFile struct {
 	Kind string `json:"kind" enum:"Site" required:"true"`
-	// Isolation is required, or none: nodes are handed out without a network driver.
-	Isolation string `json:"isolation" enum:"required,none" required:"true"`
+	// Isolation is required; or infiniband: somebody else keeps Ethernet ports apart; or none: nodes are handed out without a network driver.
+	Isolation string `json:"isolation" enum:"required,infiniband,none" required:"true"`
 	// PhoneHome is the endpoint that tenants' systems can reach.
 	PhoneHome string `json:"phone_home"`
 	// Origins are the hosts that images may come from, besides this server.

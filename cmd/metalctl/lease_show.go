@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
@@ -42,6 +43,8 @@ func showLease(p *program, l api.Lease) error {
 	rows := [][]string{{"lease:", string(l.ID) + " " + l.Name}, {"state:", string(l.State) + " since " + l.Since.UTC().Format(time.RFC3339)}, {"image:", l.Request.Image}}
 	if l.Isolation == "none" {
 		rows = append(rows, []string{"isolation:", "none: nothing separates this lease's nodes from others"})
+	} else if l.Isolation == fleet.IsolationInfiniBand {
+		rows = append(rows, []string{"isolation:", "infiniband: Ethernet ports are as their switches have them"})
 	}
 	if l.Fault != "" {
 		rows = append(rows, []string{"fault:", printable(l.Fault)})

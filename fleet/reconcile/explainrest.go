@@ -112,7 +112,7 @@ func (s Situation) offered() (api.Reason, fleet.Verb) {
 	case !f.ClassMatches:
 		return unfit(fleet.VerbInspect, n.StateSince, "MC-NODE-GUARD", "its class has changed since it was compared with it", look)
 	case f.BurnInDue:
-		return unfit("", n.StateSince, "MC-BURN-PROFILE", "its class wants a burn-in, and no profile exists", "class apply -f FILE")
+		return unfit(fleet.VerbBurn, n.StateSince, "MC-NODE-GUARD", "its burn-in is due", "node burn NODE")
 	case !f.Isolated && !f.IsolationWaived:
 		return unfit("", n.StateSince, "MC-NET-NO-DRIVER", "its isolation is not proven, and the site does not waive it", "site apply -f FILE")
 	}
@@ -210,6 +210,8 @@ func (s Situation) again(use step.Use) (fleet.Verb, string) {
 	switch {
 	case use == step.Release && n.State == fleet.Releasing:
 		return "", "node retry NODE" // a hold does not stop it
+	case use == step.Burn && n.State == fleet.Managed && n.Dirty == "":
+		return fleet.VerbBurn, "node burn NODE"
 	case use == step.Burn && n.State == fleet.Managed:
 		return fleet.VerbAccept, "node accept NODE"
 	case use == step.Inspect && (n.State == fleet.Enrolled || n.State == fleet.Managed):

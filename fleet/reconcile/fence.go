@@ -69,7 +69,7 @@ func (l *Loop) readBook(s fleet.Snapshot, h fleet.Harm) (*book, error) {
 		}
 		b.approvals = append(b.approvals, d)
 	}
-	site, err := maybe[fleet.Site](s, SiteKey)
+	site, err := maybe[fleet.Site](s, fleet.SiteKey)
 	if err != nil {
 		return nil, err
 	}

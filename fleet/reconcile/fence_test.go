@@ -247,7 +247,7 @@ func TestFenceOfLeaseEnds(t *testing.T) {
 // TestFenceRaised: a site may say that more is usual there.
 func TestFenceRaised(t *testing.T) {
 	w := crowd(t, 6, time.Time{})
-	if _, err := w.Store.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: "site/site", Value: fleet.Site{Isolation: "none", FenceNodes: 6}}}}); err != nil {
+	if _, err := w.Store.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: fleet.SiteKey, Value: fleet.Site{Isolation: "none", FenceNodes: 6}}}}); err != nil {
 		t.Fatal(err)
 	}
 	for i := 1; i <= 6; i++ {

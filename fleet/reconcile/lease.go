@@ -123,7 +123,7 @@ func (l *Loop) draft(ctx context.Context, r api.LeaseCreate, by string) (*draft,
 		if epoch, err = maybe[int64](s, epochKey); err != nil {
 			return err
 		}
-		site, err := maybe[fleet.Site](s, SiteKey)
+		site, err := maybe[fleet.Site](s, fleet.SiteKey)
 		if err != nil {
 			return err
 		}
@@ -276,7 +276,7 @@ func (v *view) allocatable(f fleet.Facts) error {
 	case !f.Fresh && n.Inventory != "":
 		why, next = fmt.Sprintf("it was erased to level %q, and its class wants %q", n.Erased, v.class.EraseLevel), "metalctl node clean "+n.Name
 	case f.BurnInDue:
-		why, next = "its burn-in is due", "metalctl node clean "+n.Name+", which goes on with it"
+		why, next = "its burn-in is due", "metalctl node burn "+n.Name
 	case !f.Isolated && !f.IsolationWaived:
 		why = "its isolation is not proven, and the site does not say isolation: none"
 	}

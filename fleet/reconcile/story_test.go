@@ -10,7 +10,6 @@ import (
 	"github.com/metalctl/metalctl/fixtures/contract"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
-	"github.com/metalctl/metalctl/fleet/reconcile"
 	"github.com/metalctl/metalctl/fleet/step"
 )
 
@@ -246,7 +245,7 @@ func TestAbort(t *testing.T) {
 func TestIsolationRequired(t *testing.T) {
 	w := available(t)
 	site := func(s fleet.Site) {
-		if _, err := w.Store.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: reconcile.SiteKey, Value: s}}}); err != nil {
+		if _, err := w.Store.Commit(t.Context(), fleet.Change{Writes: []fleet.Write{{Key: fleet.SiteKey, Value: s}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

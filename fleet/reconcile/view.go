@@ -14,9 +14,6 @@ import (
 	"github.com/metalctl/metalctl/fleet/step"
 )
 
-// SiteKey is the key of the one record of a place's settings.
-const SiteKey fleet.Key = fleet.KindSite + "/site"
-
 // errGone: the node does not exist (any more).
 var errGone = errors.New("the node is gone")
 
@@ -206,7 +203,7 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 	if v.claim, err = maybe[Claim](s, fleet.KeyOf(fleet.KindClaim, id)); err != nil {
 		return nil, err
 	}
-	site, err := seen[fleet.Site](s, SiteKey)
+	site, err := seen[fleet.Site](s, fleet.SiteKey)
 	if err != nil {
 		return nil, err
 	}

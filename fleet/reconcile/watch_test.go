@@ -182,7 +182,7 @@ func TestDeadStarveNobody(t *testing.T) {
 	db := contract.OpenStoreIn(t, t.TempDir(), store.Options{})
 	const each = 6
 	dead := func(id fleet.NodeID) bool { return id[0] == 'd' }
-	changes := fleet.Change{Writes: []fleet.Write{{Key: reconcile.SiteKey, Value: fleet.Site{Isolation: "none"}}}}
+	changes := fleet.Change{Writes: []fleet.Write{{Key: fleet.SiteKey, Value: fleet.Site{Isolation: "none"}}}}
 	for i := range each {
 		for _, kind := range []string{"d", "a"} {
 			id := fleet.NodeID(fmt.Sprintf("%s%d", kind, i))

@@ -51,6 +51,9 @@ func (l *Loop) attachTenant(ctx context.Context, c step.Call) (step.Outcome, err
 	if v == nil {
 		return none, err
 	}
+	if err := ethernetWaived(v, what); err != nil {
+		return step.Outcome{}, err
+	}
 	if v.lease.v == nil {
 		return step.Outcome{}, fleet.Errorf(fleet.Conflict, "MC-PLAN-LEASE", "%s belongs to no lease that its ports could be given to", v.node.v.Name)
 	}
@@ -65,7 +68,23 @@ func (l *Loop) isolate(ctx context.Context, c step.Call) (step.Outcome, error) {
 		return none, err
 	}
 	w, err := l.Wires.Quarantine(ctx, c.Node)
-	return l.moved(v, w, err, what)
+	out, err := l.moved(v, w, err, what)
+	if err == nil {
+		err = ethernetWaived(v, what) // the fabric's ports are in quarantine all the same
+	}
+	if err != nil {
+		return step.Outcome{}, err
+	}
+	return out, nil
+}
+
+// ethernetWaived refuses where the site wants all wires proven: no driver moves Ethernet ports, and every node has some.
+func ethernetWaived(v *view, what string) error {
+	if v.site.EthernetWaived() {
+		return nil
+	}
+	return fleet.Errorf(fleet.Refused, "MC-NET-NO-DRIVER", "the site requires isolation, and no network driver is bound that could %s: there is one for its fabric ports, and none for Ethernet", what).
+		WithHint("where somebody else keeps Ethernet ports apart, say in the fleet file: kind: Site, isolation: infiniband")
 }
 
 // moved is what a step has to show that moved the node's fabric ports.

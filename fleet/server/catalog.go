@@ -198,7 +198,7 @@ func (s *Server) putSite(ctx context.Context, in *putSiteIn) (*tagged[fleet.Site
 			}
 		}
 	}
-	rev, err := putRecord(ctx, s, siteKey, in.IfMatch, site, "site.changed", "site changed by "+callerOf(ctx)+": isolation "+site.Isolation)
+	rev, err := putRecord(ctx, s, fleet.SiteKey, in.IfMatch, site, "site.changed", "site changed by "+callerOf(ctx)+": isolation "+site.Isolation)
 	return tag(site, rev), err
 }
 

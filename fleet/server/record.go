@@ -27,9 +27,6 @@ func sessionSecretKey(id fleet.NodeID) fleet.Key {
 	return fleet.Key("secret/node/" + string(id) + "/session")
 }
 
-// siteKey is the one record of the site.
-const siteKey fleet.Key = "site/site"
-
 var looksLikeID = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
 func nodeEvent(n *fleet.Node, kind string, at time.Time, text string) fleet.Event {
@@ -62,7 +59,7 @@ func noNode(name string) error {
 }
 
 func readSite(sn fleet.Snapshot) (fleet.Site, fleet.Revision, error) {
-	site, rev, err := fleet.Get[fleet.Site](sn, siteKey)
+	site, rev, err := fleet.Get[fleet.Site](sn, fleet.SiteKey)
 	if err != nil && fleet.KindOf(err) == fleet.NotFound {
 		return fleet.Site{Isolation: "required"}, 0, nil
 	}

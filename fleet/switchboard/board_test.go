@@ -45,6 +45,7 @@ func newRig(t *testing.T, hosts int) *rig {
 	if err := r.Adopt(t.Context(), "ib0", "somebody"); err != nil {
 		t.Fatal(err)
 	}
+	r.put(fleet.SiteKey, fleet.Site{Isolation: fleet.IsolationInfiniBand})
 	for h := 1; h < hosts; h++ {
 		n := fleet.Node{ID: node(h), Name: string(node(h)), State: fleet.Available}
 		l := fleet.Lease{ID: lease(h), State: fleet.LeaseActive, Members: []fleet.Member{{Node: n.ID, State: fleet.MemberReserved}}}
@@ -113,6 +114,13 @@ func TestAttachAndQuarantine(t *testing.T) {
 	if n := get[fleet.Node](r, "node/n1"); !n.Isolated {
 		t.Error("a node at rest whose ports were read in quarantine is not called isolated")
 	}
+	r.put(fleet.SiteKey, fleet.Site{Isolation: fleet.IsolationRequired})
+	r.Look(ctx)
+	if n := get[fleet.Node](r, "node/n1"); n.Isolated {
+		t.Error("a node whose Ethernet ports nobody proved is called isolated where the site requires that")
+	}
+	r.put(fleet.SiteKey, fleet.Site{Isolation: fleet.IsolationInfiniBand})
+	r.Look(ctx)
 	for h := 1; h <= 2; h++ {
 		w, err := r.Attach(ctx, node(h), lease(h))
 		if err != nil || !w.Proven() || w.Partition != fleet.LeasePartition(lease(h)) {

@@ -166,14 +166,18 @@ func (b *Board) isolated(ctx context.Context, id fleet.NodeID, w fleet.NodeWires
 		if err != nil {
 			return c, err
 		}
-		now := w.Proven() && w.Partition == ""
+		site, _, err := maybe[fleet.Site](s, fleet.SiteKey)
+		if err != nil {
+			return c, err
+		}
+		now := w.Proven() && w.Partition == "" && site != nil && site.EthernetWaived()
 		if n.Isolated == now || now && !slices.Contains(atRest, n.State) {
 			return c, errNothing
 		}
 		n.Isolated = now
 		text := n.Name + ": its fabric ports are read back in quarantine"
 		if !now {
-			text = n.Name + ": its fabric ports are not proven to be in quarantine any more: " + doubts(w)
+			text = n.Name + ": its ports are not proven to be in quarantine any more: " + doubts(w)
 		}
 		put(&c, key, rev, n)
 		c.Events = []fleet.Event{{Type: "node.isolated", At: b.Now().UTC(), Subject: key, Node: n.ID, Lease: n.Lease, Text: text}}
@@ -186,6 +190,9 @@ func doubts(w fleet.NodeWires) string {
 		if p.Doubt != "" {
 			return p.Port + " of " + p.Fabric + " " + p.Doubt
 		}
+	}
+	if w.Partition == "" {
+		return "the site requires a proof of Ethernet ports, too, and no driver gives it"
 	}
 	return "it is in the partition " + w.Partition
 }

@@ -163,7 +163,7 @@ func TestBenchEngine(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	f := &fake{db: db, ctx: ctx, nodes: map[fleet.NodeID]*fakeNode{}}
 	f.loop = reconcile.New(&reconcile.Loop{Store: db, Blobs: db, Timeline: db, Funcs: f.funcs(), Agents: f, Machine: f, Evidence: f, Worker: "bench"})
-	c := fleet.Change{Writes: []fleet.Write{{Key: reconcile.SiteKey, Value: fleet.Site{Isolation: "none", FenceNodes: 1 << 20}},
+	c := fleet.Change{Writes: []fleet.Write{{Key: fleet.SiteKey, Value: fleet.Site{Isolation: "none", FenceNodes: 1 << 20}},
 		{Key: fleet.KeyOf(fleet.KindClass, "c"), Value: fleet.Class{Name: "c", BurnIn: "none", EraseLevel: "clear"}},
 		{Key: fleet.KeyOf(fleet.KindImage, "small"), Value: fleet.Image{Name: "small", URL: "https://images.example/small.raw", Format: "raw", SHA256: fmt.Sprintf("%064d", 1), SizeBytes: 1 << 20}}}}
 	if _, err := db.Commit(ctx, c); err != nil {
