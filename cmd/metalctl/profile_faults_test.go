@@ -84,7 +84,7 @@ var profileFaults = map[string]struct{ profile, want string }{
 	"dimm-uncorrected":     {"hgx-h200", "MC-DIMM-ERRORS dimm/A5 critical replace"},
 	"dimm-corrected":       {"hgx-h200", "MC-DIMM-ERRORS dimm/A5 warning retest"},
 	"nvswitch-absent":      {"hgx-h200", "MC-NVSWITCH-MISSING nvswitches critical cold-cycle"},
-	"nvswitch-sxid":        {"hgx-h200", "MC-NVSWITCH-SXID nvswitch/1/port/32 critical reset"},
+	"nvswitch-sxid":        {"hgx-h200", "MC-NVSWITCH-SXID nvswitch/1 critical reset"},
 	"switch-uplink":        {"hgx-h200", "MC-PCIE-WIDTH pci/0000:99:00.0 critical reseat"},
 	"machine-check":        {"hgx-h200", "MC-CPU-ERROR cpu/0/bank/4 critical replace"},
 	"burn-gpu-bit":         {"hgx-h200", ""},
