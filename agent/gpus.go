@@ -39,7 +39,7 @@ func (m *machine) cleanGPUs(ctx context.Context, c step.Call) (step.Outcome, err
 		out.Faults = append(out.Faults, fleet.Fault{Code: code, Component: component, Severity: fleet.Critical, Since: m.Now().UTC(), Blocks: fleet.BlocksAllocate,
 			Evidence: shorten(evidence, 300), Hint: hint})
 	}
-	if done.Unseen != "" && p.Required {
+	if done.Unseen != "" && (p.Required || done.Failed) {
 		add("MC-FAULT-GPU-UNSEEN", "gpus", "give the class a pack with the driver: metalctl pack list; then: metalctl node clean NODE", done.Unseen)
 	}
 	for _, g := range done.GPUs {

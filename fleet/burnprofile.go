@@ -114,7 +114,7 @@ func (c Class) NextBurn(n Node) string {
 	switch {
 	case c.BurnIn == NoBurnIn || c.BurnIn == "":
 		return ""
-	case n.ProvenAt.IsZero():
+	case !c.proven(n):
 		return c.BurnIn
 	case n.BurnNext != "":
 		return n.BurnNext
@@ -125,4 +125,29 @@ func (c Class) NextBurn(n Node) string {
 }
 
 // BurnInDue reports whether a node of the class must be burned in before it is handed out.
-func (c Class) BurnInDue(n Node) bool { return c.BurnIn != NoBurnIn && n.BurnedAt.IsZero() }
+func (c Class) BurnInDue(n Node) bool {
+	return c.BurnIn != NoBurnIn && (n.BurnedAt.IsZero() || !c.proven(n))
+}
+
+// proven reports whether what the class wants of a new node has passed: what another profile, or another class's, has proven does not count.
+func (c Class) proven(n Node) bool { return !n.ProvenAt.IsZero() && n.ProvenBy == c.BurnIn }
+
+// Covers reports whether a burn-in by p loads everything that one by q loads, for as long.
+func (p BurnProfile) Covers(q BurnProfile) bool {
+	seconds := func(p BurnProfile) map[string]int {
+		out := map[string]int{}
+		for _, s := range p.Stages {
+			for _, stress := range s.Stress {
+				out[stress] += p.Rounds * s.Seconds
+			}
+		}
+		return out
+	}
+	mine := seconds(p)
+	for stress, n := range seconds(q) {
+		if mine[stress] < n {
+			return false
+		}
+	}
+	return p.Duration() >= q.Duration()
+}

@@ -31,7 +31,9 @@ func (c CleanGPUs) Filled() CleanGPUs {
 type GPUCleaning struct {
 	Driver string `json:"driver,omitempty"`
 	// Unseen says why nobody looked, "" where somebody did.
-	Unseen string       `json:"unseen,omitempty"`
+	Unseen string `json:"unseen,omitempty"`
+	// Failed: there is a driver, or something that should be one, and it could not be asked.
+	Failed bool         `json:"failed,omitempty"`
 	GPUs   []GPUCleaned `json:"gpus,omitempty"`
 }
 

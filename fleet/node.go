@@ -76,6 +76,8 @@ type Node struct {
 	BurnedAt time.Time `json:"burned_at,omitzero"`
 	// ProvenAt is when the profile that the class names for new nodes last passed; zero: it still has to.
 	ProvenAt time.Time `json:"proven_at,omitzero"`
+	// ProvenBy is that profile's name: where the class names another one since, that has to pass, too.
+	ProvenBy string `json:"proven_by,omitempty"`
 	// BurnIn is the newest plan run that has burned the node in, to its end or not; it has the report.
 	BurnIn OperationID `json:"burn_in,omitempty"`
 	// BurnNext is the profile that the next burn-in has to run in place of the class's for after a tenancy; "" where nothing asked for another.

@@ -2,6 +2,7 @@ package burn
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -29,7 +30,7 @@ func Disks(accepted []fleet.AcceptedDevice, open func(context.Context, fleet.Dis
 		var runs []*diskRun
 		for _, d := range l.Before.Disks {
 			component := "disk/" + d.Name
-			if why := untouchable(d, accepted); why != "" {
+			if why := untouchable(d, l.Before.Disks, accepted); why != "" {
 				say.Untold(fleet.Untold{Check: "disk-mismatches", Component: component, Skipped: true, Cause: "denied", Words: why})
 				continue
 			}
@@ -56,11 +57,24 @@ func Disks(accepted []fleet.AcceptedDevice, open func(context.Context, fleet.Dis
 }
 
 // untouchable says why a disk must not be overwritten, "" where it may.
-func untouchable(d fleet.Disk, accepted []fleet.AcceptedDevice) string {
+func untouchable(d fleet.Disk, present []fleet.Disk, accepted []fleet.AcceptedDevice) string {
 	i := slices.IndexFunc(accepted, func(a fleet.AcceptedDevice) bool {
 		return a.Serial != "" && a.Serial == d.Serial && (a.Model == "" || a.Model == d.Model) && (a.SizeBytes == 0 || a.SizeBytes == d.SizeBytes)
 	})
+	here, agreed := 0, 0
+	for _, x := range present {
+		if x.Serial == d.Serial {
+			here++
+		}
+	}
+	for _, a := range accepted {
+		if a.Serial == d.Serial {
+			agreed++
+		}
+	}
 	switch {
+	case i >= 0 && here > agreed:
+		return fmt.Sprintf("%d disks or namespaces have its serial number and %d were accepted: none is touched", here, agreed)
 	case d.BootMedium:
 		return "the agent was booted from it: not touched"
 	case i < 0:

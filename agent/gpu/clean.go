@@ -24,14 +24,16 @@ func Clean(ctx context.Context, opts Options, pci []fleet.PCI, want fleet.CleanG
 			others++
 		}
 	}
-	driver, why := opts.driver(ctx)
+	driver, why, none := opts.driver(ctx)
 	switch {
 	case len(mine)+others == 0:
 		return fleet.GPUCleaning{Unseen: "PCI shows no GPU"}
 	case len(mine) == 0:
 		return fleet.GPUCleaning{Unseen: "only NVIDIA's GPUs can be put back, and there is none"}
-	case why != "":
+	case none:
 		return fleet.GPUCleaning{Unseen: "no driver: " + why}
+	case why != "":
+		return fleet.GPUCleaning{Unseen: "the driver did not answer: " + why, Failed: true}
 	}
 	out := fleet.GPUCleaning{Driver: driver, GPUs: make([]fleet.GPUCleaned, len(mine))}
 	var all sync.WaitGroup
@@ -44,14 +46,14 @@ func Clean(ctx context.Context, opts Options, pci []fleet.PCI, want fleet.CleanG
 	return out
 }
 
-// driver asks for the driver's version, or says why there is none that could be asked.
-func (o Options) driver(ctx context.Context) (version, why string) {
+// driver asks for the driver's version, or says why it cannot be asked; none: because there is none.
+func (o Options) driver(ctx context.Context) (version, why string, none bool) {
 	if o.Helper == nil {
-		return "", "nothing here answers as NVIDIA's library"
+		return "", "nothing here answers as NVIDIA's library", true
 	}
 	c, err := startChild(o)
 	if err != nil {
-		return "", fmt.Sprintf("the helper cannot be started: %v", err)
+		return "", fmt.Sprintf("the helper cannot be started: %v", err), false
 	}
 	defer c.end()
 	err = c.ask(ctx, request{Library: o.Library, Survey: true}, func(m message) error {
@@ -59,7 +61,7 @@ func (o Options) driver(ctx context.Context) (version, why string) {
 		case m.Survey != nil:
 			version = m.Survey.Driver.Version
 		case m.Failed != nil:
-			why = m.Failed.Why
+			why, none = m.Failed.Why, m.Failed.Kind == failLibrary || m.Failed.Kind == failDriver
 		}
 		return nil
 	})
@@ -69,7 +71,7 @@ func (o Options) driver(ctx context.Context) (version, why string) {
 			why += ": " + err.Error()
 		}
 	}
-	return version, why
+	return version, why, none
 }
 
 // cleanGPU has one GPU put back by a child of its own. One that is not gone through whole has a fault that says where it ended.

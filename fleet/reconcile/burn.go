@@ -195,19 +195,22 @@ func (l *Loop) judgeBurnIn(ctx context.Context, c step.Call) (step.Outcome, erro
 	return out, nil
 }
 
-// burnPassed makes a burn-in count for a node: where it was the one that was due, or as long.
+// burnPassed makes a burn-in count for a node: where it was the one that was due, or covers that.
 func (v *view) burnPassed(p fleet.BurnProfile) {
 	n := v.node.v
 	counts := func(due string) bool {
 		d, ok := fleet.FindProfile(v.profiles, due)
-		return p.Name == due || ok && p.Duration() >= d.Duration()
+		if !ok {
+			return p.Name == due
+		}
+		return p.Covers(d)
 	}
 	if due := v.class.NextBurn(*n); due != "" && !counts(due) {
 		return
 	}
 	n.BurnedAt, n.BurnNext = v.now, ""
 	if v.class.BurnIn != fleet.NoBurnIn && counts(v.class.BurnIn) {
-		n.ProvenAt = v.now
+		n.ProvenAt, n.ProvenBy = v.now, v.class.BurnIn
 	}
 }
 

@@ -65,7 +65,7 @@ func ProfileFor(f PlanFacts, r Request) (fleet.BurnProfile, string, error) {
 				WithHint("name a profile: metalctl burnin run %s --profile handover", f.Node.Name)
 		}
 		switch why = fmt.Sprintf("class %s wants profile %s of a new node", f.Class.Name, name); {
-		case f.Node.ProvenAt.IsZero():
+		case name == f.Class.BurnIn:
 		case f.Node.BurnNext != "":
 			why = fmt.Sprintf("a part was replaced, so profile %s runs", name)
 		default:

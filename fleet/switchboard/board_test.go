@@ -151,6 +151,15 @@ func TestAttachAndQuarantine(t *testing.T) {
 	}
 }
 
+// TestNamesOfLeases: a partition of a person's cannot be taken for the one that a lease gets of its own.
+func TestNamesOfLeases(t *testing.T) {
+	r := newRig(t, 2)
+	p := fleet.TenantPartition{Name: fleet.LeasePartition(lease(1)), Keys: []fleet.FabricKey{{Fabric: "ib0", PKey: 0x105}}}
+	if err := r.Create(t.Context(), p, "somebody"); fleet.CodeOf(err) != "MC-NET-INVALID" {
+		t.Errorf("created: %v", err)
+	}
+}
+
 // TestAttachFails: without a subnet manager nothing is given, the node is noted as leaving, and the next try of quarantine ends that.
 func TestAttachFails(t *testing.T) {
 	r := newRig(t, 4)

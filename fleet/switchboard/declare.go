@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -86,6 +87,9 @@ func (b *Board) Drop(ctx context.Context, name, by string) error {
 func (b *Board) Create(ctx context.Context, p fleet.TenantPartition, by string) error {
 	if faults := p.Validate(); len(faults) > 0 {
 		return invalid("the partition "+p.Name, faults)
+	}
+	if strings.HasPrefix(p.Name, fleet.LeasePartition("")) {
+		return invalid("the partition "+p.Name, []fleet.FieldError{{Field: "name", Message: "begins with " + fleet.LeasePartition("") + ": such are made for leases"}})
 	}
 	key := partitionKey(p.Name)
 	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {

@@ -46,8 +46,10 @@ func (b *Board) Move(ctx context.Context, name string, want map[string]fleet.Car
 			}
 			return o.view, o.err
 		case d.turn <- struct{}{}:
-			b.serve(ctx, d, r)
-			<-d.turn
+			func() {
+				defer func() { <-d.turn }()
+				b.serve(ctx, d, r)
+			}()
 			o := <-r.done
 			if errors.Is(o.err, errAgain) {
 				continue
