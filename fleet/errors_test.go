@@ -8,6 +8,15 @@ import (
 	"testing"
 )
 
+// TestCodesHaveOnePage: a code that stands in both tables would have the page of the second one.
+func TestCodesHaveOnePage(t *testing.T) {
+	for code := range machineCodes {
+		if _, twice := serverCodes[code]; twice {
+			t.Errorf("%s has two pages", code)
+		}
+	}
+}
+
 func TestErrorChain(t *testing.T) {
 	plain := Errorf(Unavailable, "MC-BMC-DOWN", "dial: %w", io.ErrUnexpectedEOF).WithHint("ping %s", "bmc")
 	for name, c := range map[string]struct {

@@ -155,7 +155,7 @@ func TestCommandsExist(t *testing.T) {
 	fset := token.NewFileSet()
 	for _, path := range houseFiles(t) {
 		name := strings.TrimPrefix(path, "../../")
-		if strings.HasSuffix(name, "_test.go") || name == "fleet/codes.go" || strings.HasPrefix(name, "scripts/") {
+		if strings.HasSuffix(name, "_test.go") || strings.HasPrefix(name, "fleet/codes") || strings.HasPrefix(name, "scripts/") {
 			continue
 		}
 		file, err := parser.ParseFile(fset, path, nil, 0)

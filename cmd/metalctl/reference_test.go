@@ -36,7 +36,7 @@ func golden(t *testing.T, path, got string) {
 
 func TestDocsErrors(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# Error codes\n\nGenerated from the table that `metalctl help CODE` prints (fleet/codes.go); to change it, change that and run `make generate`.\n")
+	b.WriteString("# Error codes\n\nGenerated from the table that `metalctl help CODE` prints (fleet/codes_machine.go, fleet/codes_server.go); to change it, change that and run `make generate`.\n")
 	for _, code := range slices.Sorted(maps.Keys(fleet.Codes)) {
 		page := fleet.Codes[code]
 		fmt.Fprintf(&b, "\n## %s: %s\n\n%s\n", code, page.Title, strings.TrimSpace(page.Text))
