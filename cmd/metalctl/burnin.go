@@ -61,16 +61,7 @@ func (o *burninRunOptions) run(ctx context.Context, p *program, args []string) e
 		return err
 	}
 	if o.dryRun {
-		for _, n := range names {
-			plan, err := cl.NodePlan(ctx, n, api.PlanQuery{Use: "burn", Profile: o.profile})
-			if err != nil {
-				return fmt.Errorf("plan a burn-in of %s: %w", n, err)
-			}
-			if err := printPlan(p, n, plan); err != nil {
-				return err
-			}
-		}
-		return nil
+		return printPlans(ctx, p, cl, names, api.PlanQuery{Use: "burn", Profile: o.profile})
 	}
 	ask := verbOptions{body: api.NodeVerb{Profile: o.profile, Plan: o.plan}}
 	ids, failed := ask.ask(ctx, p, cl, string(fleet.VerbBurn), names)

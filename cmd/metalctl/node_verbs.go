@@ -98,6 +98,20 @@ func nodeVerb(p *program, d verbDoc) *cobra.Command {
 	return c
 }
 
+// printPlans prints what would run on each node.
+func printPlans(ctx context.Context, p *program, cl *api.Client, names []string, q api.PlanQuery) error {
+	for _, n := range names {
+		plan, err := cl.NodePlan(ctx, n, q)
+		if err != nil {
+			return fmt.Errorf("plan %s of %s: %w", q.Use, n, err)
+		}
+		if err := printPlan(p, n, plan); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (o *verbOptions) run(ctx context.Context, p *program, d verbDoc, args []string) error {
 	names, err := expandHosts(args)
 	if err != nil {
@@ -108,16 +122,7 @@ func (o *verbOptions) run(ctx context.Context, p *program, d verbDoc, args []str
 		return err
 	}
 	if o.dryRun {
-		for _, n := range names {
-			plan, err := cl.NodePlan(ctx, n, api.PlanQuery{Use: d.use, Devices: o.body.Devices, OutOfBand: o.body.OutOfBand, AllowReboot: o.body.AllowReboot, Image: o.body.Image})
-			if err != nil {
-				return fmt.Errorf("plan %s of %s: %w", d.use, n, err)
-			}
-			if err := printPlan(p, n, plan); err != nil {
-				return err
-			}
-		}
-		return nil
+		return printPlans(ctx, p, cl, names, api.PlanQuery{Use: d.use, Devices: o.body.Devices, OutOfBand: o.body.OutOfBand, AllowReboot: o.body.AllowReboot, Image: o.body.Image})
 	}
 	if d.verb == string(fleet.VerbAccept) {
 		if err := o.show(ctx, p, cl, names); err != nil {
