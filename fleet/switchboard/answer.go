@@ -98,6 +98,5 @@ func (b *Board) withTurn(ctx context.Context, name string, do func(*device, Driv
 		return err
 	}
 	defer leave()
-	driver, _ := d.bound()
-	return do(d, driver)
+	return do(d, d.bound())
 }

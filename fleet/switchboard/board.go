@@ -67,7 +67,6 @@ type device struct {
 	mu      sync.Mutex // guards all below
 	driver  Driver
 	rev     fleet.Revision
-	fabric  fleet.Fabric
 	waiting []*request
 	// seen is the newest reading that is believed, odd one that differs from it too much to be, until the next reading says the same.
 	seen, odd *fleet.WireView
@@ -94,7 +93,7 @@ func (b *Board) device(ctx context.Context, name string) (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.driver, d.rev, d.fabric = driver, rev, f
+	d.driver, d.rev = driver, rev
 	return d, nil
 }
 
@@ -133,11 +132,11 @@ func (d *device) take(ctx context.Context) (func(), error) {
 	}
 }
 
-// bound is the driver and the fabric that it was made for.
-func (d *device) bound() (Driver, fleet.Fabric) {
+// bound is the device's driver.
+func (d *device) bound() Driver {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.driver, d.fabric
+	return d.driver
 }
 
 // believe makes a view the newest reading. Who calls has the turn.

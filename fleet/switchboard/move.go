@@ -123,7 +123,7 @@ func (b *Board) serve(ctx context.Context, d *device, mine *request) {
 
 // change is the whole way of one change: read, plan, apply with what is expected, verify by reading back. The caller has the device's turn.
 func (b *Board) change(ctx context.Context, d *device, want map[string]fleet.Carries) (fleet.WireView, error) {
-	driver, _ := d.bound()
+	driver := d.bound()
 	before, err := driver.Observe(ctx)
 	if err == nil {
 		err = b.may()

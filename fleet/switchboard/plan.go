@@ -119,7 +119,7 @@ func (b *Board) planDevice(ctx context.Context, name string, in *intent, out *ap
 	if err != nil {
 		return plan, "", err
 	}
-	driver, _ := d.bound()
+	driver := d.bound()
 	view, err := driver.Observe(ctx)
 	if err != nil {
 		return plan, "", err

@@ -68,20 +68,15 @@ func (b *Board) names(ctx context.Context) (names []string, err error) {
 
 // look reads one fabric, mends what may be mended, and keeps the books.
 func (b *Board) look(ctx context.Context, name string) error {
-	d, err := b.device(ctx, name)
-	if err != nil {
-		return err
-	}
-	leave, err := d.take(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
+	return b.withTurn(ctx, name, func(d *device, driver Driver) error { return b.read(ctx, d, driver) })
+}
+
+// read is a look at a device whose turn the caller has.
+func (b *Board) read(ctx context.Context, d *device, driver Driver) error {
 	frozen, err := b.frozen(ctx)
 	if err != nil {
 		return err
 	}
-	driver, fabric := d.bound()
 	var view fleet.WireView
 	mended, began := false, b.Now().UTC()
 	if frozen {
@@ -111,11 +106,11 @@ func (b *Board) look(ctx context.Context, name string) error {
 		found["MC-FABRIC-MASS"] = why
 		return b.tell(ctx, d, found, mended)
 	}
-	err = errors.Join(b.tell(ctx, d, found, mended), b.settleNodes(ctx, name, view))
+	err = errors.Join(b.tell(ctx, d, found, mended), b.settleNodes(ctx, d.name, view))
 	if mended {
 		return err // what was read before it was mended proves nothing of keys that rest
 	}
-	return errors.Join(err, b.rest(ctx, fabric, view, began))
+	return errors.Join(err, b.rest(ctx, d.name, view, began))
 }
 
 // weigh believes a reading, unless far too much of it differs from the one before without a change of ours: then it says so, and the reading is believed when
@@ -214,7 +209,7 @@ func (b *Board) tell(ctx context.Context, d *device, found map[string]string, me
 }
 
 // rest notes in the fabric's pool which keys the reading shows, so that those that were given back and are gone may be used again.
-func (b *Board) rest(ctx context.Context, f fleet.Fabric, v fleet.WireView, began time.Time) error {
+func (b *Board) rest(ctx context.Context, fabric string, v fleet.WireView, began time.Time) error {
 	var seen []uint16
 	doubt := false
 	for _, p := range v.Ports {
@@ -227,7 +222,7 @@ func (b *Board) rest(ctx context.Context, f fleet.Fabric, v fleet.WireView, bega
 		return nil // a port that was not read may still carry any of them
 	}
 	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
-		pool, rev, err := maybe[fleet.TagPool](s, poolKey(f.Name))
+		pool, rev, err := maybe[fleet.TagPool](s, poolKey(fabric))
 		if err != nil {
 			return c, err
 		}
@@ -235,10 +230,10 @@ func (b *Board) rest(ctx context.Context, f fleet.Fabric, v fleet.WireView, bega
 			return c, errNothing
 		}
 		before := fmt.Sprint(pool.Resting)
-		if pool.Read(f.Name, seen, began); fmt.Sprint(pool.Resting) == before {
+		if pool.Read(fabric, seen, began); fmt.Sprint(pool.Resting) == before {
 			return c, errNothing
 		}
-		put(&c, poolKey(f.Name), rev, *pool)
+		put(&c, poolKey(fabric), rev, *pool)
 		return c, nil
 	})
 }
