@@ -23,6 +23,8 @@ type Carries struct {
 	// Untagged is the network of frames without a tag, 0 for none; Tagged are those with one, in order.
 	Untagged VLAN   `json:"untagged,omitempty"`
 	Tagged   []VLAN `json:"tagged,omitempty"`
+	// Protected ports of one switch exchange nothing with each other, only with those that are not.
+	Protected bool `json:"protected,omitempty"`
 	// Partitions are an InfiniBand port's memberships, in order of their keys, each key once.
 	Partitions []Membership `json:"partitions,omitempty"`
 	// Index0 is the key at the first place of its table; 0 where that does not matter.
@@ -39,7 +41,7 @@ func InPartitions(m ...Membership) Carries {
 
 // Equal reports whether a port that shows c is as want says. An index that want leaves open may be any.
 func (c Carries) Equal(want Carries) bool {
-	return c.Down == want.Down && c.Untagged == want.Untagged && slices.Equal(c.Tagged, want.Tagged) && slices.Equal(c.Partitions, want.Partitions) &&
+	return c.Down == want.Down && c.Untagged == want.Untagged && c.Protected == want.Protected && slices.Equal(c.Tagged, want.Tagged) && slices.Equal(c.Partitions, want.Partitions) &&
 		(want.Index0 == 0 || want.Index0 == c.Index0)
 }
 
@@ -53,6 +55,9 @@ func (c Carries) String() string {
 	}
 	if len(c.Tagged) > 0 {
 		s = append(s, fmt.Sprintf("tagged %v", c.Tagged))
+	}
+	if c.Protected {
+		s = append(s, "protected")
 	}
 	for _, m := range c.Partitions {
 		s = append(s, m.String())
@@ -79,7 +84,7 @@ func (c Carries) Validate(at string) []FieldError {
 		index = index || m.PKey == c.Index0
 	}
 	f.check(index, at+".index0", c.Index0.String()+" is none of the partitions")
-	f.check(len(c.Partitions) == 0 || c.Untagged == 0 && len(c.Tagged) == 0 && !c.Down, at, "is of Ethernet and of InfiniBand")
+	f.check(len(c.Partitions) == 0 || c.Untagged == 0 && len(c.Tagged) == 0 && !c.Down && !c.Protected, at, "is of Ethernet and of InfiniBand")
 	return f
 }
 
@@ -140,7 +145,7 @@ func (c Carries) Within(more Carries) bool {
 	has := func(m Membership) bool {
 		return slices.ContainsFunc(more.Partitions, func(x Membership) bool { return x.PKey == m.PKey && (x.Full || !m.Full) })
 	}
-	return (c.Untagged == 0 || c.Untagged == more.Untagged) && (c.Down || !more.Down) &&
+	return (c.Untagged == 0 || c.Untagged == more.Untagged) && (c.Down || !more.Down) && (c.Protected || !more.Protected) &&
 		!slices.ContainsFunc(c.Tagged, func(v VLAN) bool { return !slices.Contains(more.Tagged, v) }) &&
 		!slices.ContainsFunc(c.Partitions, func(m Membership) bool { return !has(m) })
 }
