@@ -178,7 +178,9 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	}
 	drivers := cfg.drivers()
 	defer func() { err = errors.Join(err, drivers.close()) }()
-	board := &switchboard.Board{Store: db, Drive: drivers.drive, Now: cfg.now, Log: log, May: r.tenure.held, Every: fabricEvery}
+	panel := &switchPanel{configs: cfg.Switches, now: cfg.now, bound: map[string]switchboard.Driver{}}
+	defer func() { err = errors.Join(err, panel.close()) }()
+	board := &switchboard.Board{Store: db, Drive: drivers.drive, DriveSwitch: panel.driveSwitch, Now: cfg.now, Log: log, May: r.tenure.held, Every: fabricEvery}
 	profiles, err := standardProfiles()
 	if err != nil {
 		return err

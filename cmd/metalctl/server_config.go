@@ -60,7 +60,9 @@ type serverConfig struct {
 	Takeover         string `yaml:"takeover"`
 	// Fabrics are the InfiniBand fabrics whose subnet managers run on this machine, by the names of their records.
 	Fabrics map[string]fabricConfig `yaml:"fabrics,omitempty"`
-	// FabricEvery is how often all ports of each fabric are read; what others change is found within that time.
+	// Switches are the Ethernet switches that this machine reaches, by the names of their records.
+	Switches map[string]switchConfig `yaml:"switches,omitempty"`
+	// FabricEvery is how often all ports of each fabric and switch are read; what others change is found within that time.
 	FabricEvery string `yaml:"fabric_every"`
 	LogLevel    string `yaml:"log_level"`
 	LogFormat   string `yaml:"log_format"`
@@ -170,6 +172,11 @@ func (c *serverConfig) check() error {
 	}
 	for name, f := range c.Fabrics {
 		if err := f.check(name); err != nil {
+			return err
+		}
+	}
+	for name, x := range c.Switches {
+		if err := x.check(name); err != nil {
 			return err
 		}
 	}

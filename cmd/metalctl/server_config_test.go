@@ -26,6 +26,9 @@ func TestServerConfiguration(t *testing.T) {
 		{"a time that runs backwards", "power_on_for: -3m\n", "power_on_for"},
 		{"a look each millisecond", "observe_every: 1ms\n", "observe_every"},
 		{"no backup kept", "backup_keep: 0\n", "backup_keep"},
+		{"a switch with a driver that is none", "switches: {leaf-1: {driver: telepathy}}\n", "switches.leaf-1.driver"},
+		{"a switch with a key that is none", "switches: {leaf-1: {driver: ovs, host: a}}\n", "f.yaml:1"},
+		{"a switch with a name that is none", "switches: {Leaf_1: {driver: ovs}}\n", "is no name of a switch"},
 		{"a log in another form", "log_format: xml\n", "log_format"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,10 +76,17 @@ func (f fabricConfig) managementKey() (uint64, error) {
 
 // networkDrivers names what moves wires here.
 func (c serverConfig) networkDrivers() string {
-	if len(c.Fabrics) > 0 {
-		return driverOpenSM
+	names := map[string]bool{}
+	for _, f := range c.Fabrics {
+		names[f.Driver] = true
 	}
-	return "none"
+	for _, x := range c.Switches {
+		names[x.Driver] = true
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(slices.Sorted(maps.Keys(names)), ",")
 }
 
 // fabricDrivers binds drivers to fabrics: with the ports that they ask through, which outlive a change of a fabric's record.

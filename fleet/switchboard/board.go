@@ -45,8 +45,10 @@ type Board struct {
 	Store fleet.Store
 	// Drive makes the driver of a fabric: of kind Refused where this server has none for it.
 	Drive func(fleet.Fabric) (Driver, error)
-	Now   func() time.Time
-	Log   *slog.Logger
+	// DriveSwitch is that for an Ethernet switch.
+	DriveSwitch func(fleet.Switch) (Driver, error)
+	Now         func() time.Time
+	Log         *slog.Logger
 	// May is an error where this process has lost the right to act: then it only reads. nil: it always may.
 	May func() error
 	// Every is how often each device is read.
