@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -56,6 +57,84 @@ func TestSwitchMay(t *testing.T) {
 	} {
 		if d := cmp.Diff(c.want, fieldsOf(s.May(c.c, "p"))); d != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, d)
+		}
+	}
+}
+
+func TestSwitchPlan(t *testing.T) {
+	s := testSwitch()
+	s.Managed = []string{"swp1", "swp2", "swp3"}
+	tenant, quarantine := Carries{Untagged: 120}, s.InQuarantine()
+	ports := []PortView{{Port: "swp1", Carries: quarantine}, {Port: "swp2", Carries: tenant}, {Port: "swp3", Carries: tenant, Doubt: "is a member of bond0"}, {Port: "swp9", Carries: Carries{Untagged: 1}}}
+	mark, err := s.MarkOf(ports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := WireView{Device: "leaf-1", Mark: mark, Ports: ports}
+	for _, c := range []struct {
+		name    string
+		want    map[string]Carries
+		changes []WireChange
+		takes   bool
+		faults  []string
+	}{
+		{"nothing", nil, nil, false, nil},
+		{"what is there already", map[string]Carries{"swp2": tenant}, nil, true, nil},
+		{"into a network", map[string]Carries{"swp1": tenant, "swp2": tenant}, []WireChange{{"swp1", quarantine, tenant}}, false, nil},
+		{"into quarantine, one in doubt", map[string]Carries{"swp3": quarantine, "swp2": quarantine}, []WireChange{{"swp2", tenant, quarantine}, {"swp3", tenant, quarantine}}, true, nil},
+		{"one in doubt", map[string]Carries{"swp3": tenant}, nil, false, []string{"swp3"}},
+		{"one that is not managed", map[string]Carries{"swp9": quarantine}, nil, false, []string{"swp9"}},
+		{"a VLAN that is not ours, and a good one", map[string]Carries{"swp1": {Untagged: 300}, "swp2": quarantine}, nil, false, []string{"swp1.untagged"}},
+	} {
+		p, err := s.Plan(v, c.want)
+		var known *Error
+		if errors.As(err, &known) != (len(c.faults) > 0) || known != nil && known.Kind != Refused {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if known != nil {
+			if d := cmp.Diff(c.faults, fieldsOf(known.Fields)); d != "" {
+				t.Errorf("%s (-want +got):\n%s", c.name, d)
+			}
+			continue
+		}
+		if d := cmp.Diff(WirePlan{Device: "leaf-1", Expect: mark, Changes: c.changes, Takes: c.takes}, p); d != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, d)
+		}
+	}
+}
+
+func TestSwitchBack(t *testing.T) {
+	s := testSwitch()
+	s.Managed = []string{"swp1", "swp2"}
+	view := func(one, two Carries) WireView {
+		v := WireView{Device: "leaf-1", Ports: []PortView{{Port: "swp1", Carries: one}, {Port: "swp2", Carries: two}}}
+		var err error
+		if v.Mark, err = s.MarkOf(v.Ports); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	q, a, b := s.InQuarantine(), Carries{Untagged: 120}, Carries{Untagged: 130}
+	p, err := s.Plan(view(q, q), map[string]Carries{"swp1": a})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name     string
+		one, two Carries
+		want     []WireChange
+		conflict bool
+	}{
+		{"it was never written", q, q, nil, false},
+		{"it was", a, q, []WireChange{{"swp1", a, q}}, false},
+		{"something else came of it", b, q, []WireChange{{"swp1", b, q}}, false},
+		{"others came after it", a, b, nil, true},
+		{"others came, and it was never written", q, b, nil, true},
+	} {
+		got, err := s.Back(view(c.one, c.two), p)
+		if d := cmp.Diff(c.want, got); d != "" || (err != nil) != c.conflict || c.conflict && KindOf(err) != Conflict {
+			t.Errorf("%s: %v (-want +got):\n%s", c.name, err, d)
 		}
 	}
 }

@@ -1,0 +1,116 @@
+package fleet
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Plan is what has to be written so that each port of want carries exactly that; ports that want does not name stay as they are. Write and Replaces are the
+// driver's to fill in. It is Refused, with all that is wrong, where a port is not managed, was not seen or is in doubt, or may not carry what is wanted.
+// A port in doubt may go into quarantine all the same, if only a driver can tell that it does.
+func (s Switch) Plan(v WireView, want map[string]Carries) (WirePlan, error) {
+	p := WirePlan{Device: s.Name, Expect: v.Mark, Takes: len(want) > 0}
+	var f faults
+	for _, port := range slices.Sorted(maps.Keys(want)) {
+		c := want[port]
+		if !slices.Contains(s.Managed, port) {
+			f.addf(port, "is not among the managed ports of %s", s.Name)
+			continue
+		}
+		f = append(f, s.May(c, port)...)
+		seen := v.Port(port)
+		quarantine := c.Equal(s.InQuarantine())
+		switch {
+		case seen == nil:
+			f.addf(port, "cannot be moved: it was not seen")
+			continue
+		case seen.Doubt != "" && !quarantine:
+			f.addf(port, "cannot be moved: %s", seen.Doubt)
+		}
+		p.Takes = p.Takes && (quarantine || c.Within(seen.Carries))
+		if seen.Doubt != "" || !seen.Carries.Equal(c) {
+			p.Changes = append(p.Changes, WireChange{Port: port, From: seen.Carries, To: c})
+		}
+	}
+	if len(f) > 0 {
+		return WirePlan{}, &Error{Kind: Refused, Code: "MC-NET-INVALID", Msg: "the change of " + s.Name + " is refused", Fields: f}
+	}
+	return p, nil
+}
+
+// MarkOf is the mark of a switch's view: a digest of what its managed ports carry and what is in doubt of them.
+func (s Switch) MarkOf(ports []PortView) (string, error) {
+	type seen struct {
+		Port    string
+		Carries Carries
+		Doubt   string
+	}
+	all := []seen{}
+	for _, p := range ports {
+		if slices.Contains(s.Managed, p.Port) {
+			all = append(all, seen{p.Port, p.Carries, p.Doubt})
+		}
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		return "", fmt.Errorf("encode ports: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+// Back are the changes that bring back what the plan replaced: none where that was never written. It is a Conflict where other ports are not as they were
+// when the plan was made: then others came after it.
+func (s Switch) Back(v WireView, p WirePlan) ([]WireChange, error) {
+	before := slices.Clone(v.Ports)
+	var out []WireChange
+	for _, c := range p.Changes {
+		i := slices.IndexFunc(before, func(x PortView) bool { return x.Port == c.Port })
+		if i < 0 {
+			return nil, Errorf(Conflict, "MC-NET-CONFLICT", "port %s of %s was not seen", c.Port, s.Name)
+		}
+		if !before[i].Carries.Equal(c.From) {
+			out = append(out, WireChange{Port: c.Port, From: before[i].Carries, To: c.From})
+		}
+		before[i].Carries = c.From
+	}
+	mark, err := s.MarkOf(before)
+	if err == nil && mark != p.Expect {
+		err = Errorf(Conflict, "MC-NET-CONFLICT", "ports of %s have gone on since the plan was made", s.Name).WithHint("make a new plan: metalctl network plan")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Unshown says which port does not show what the plan gave it, "" where all do.
+func (p WirePlan) Unshown(v WireView) string {
+	return p.differs(v, func(c WireChange) Carries { return c.To })
+}
+
+// Unmet says which port is not as it was when the plan was made, "" where all are. What only takes away is done whatever was there.
+func (p WirePlan) Unmet(v WireView) string {
+	if p.Takes {
+		return ""
+	}
+	return p.differs(v, func(c WireChange) Carries { return c.From })
+}
+
+func (p WirePlan) differs(v WireView, want func(WireChange) Carries) string {
+	for _, c := range p.Changes {
+		switch seen := v.Port(c.Port); {
+		case seen == nil:
+			return "port " + c.Port + " was not seen"
+		case seen.Doubt != "":
+			return "port " + c.Port + " " + seen.Doubt
+		case !seen.Carries.Equal(want(c)):
+			return "port " + c.Port + " carries " + seen.Carries.String() + " instead of " + want(c).String()
+		}
+	}
+	return ""
+}
