@@ -82,7 +82,7 @@ func newFakeServer(t *testing.T) *fakeServer {
 		t.Fatal(err)
 	}
 	f := &fakeServer{
-		t: t, ca: ca, key: key, leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pin: api.PinOf(ca), now: time.Now(),
+		t: t, ca: ca, key: key, leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pin: fleet.PinOf(ca), now: time.Now(),
 		results: make(chan api.Result, 64), progress: make(chan fleet.Progress, 1024), reports: make(chan api.Report, 1024), bell: make(chan struct{}, 64),
 	}
 	f.addr = reserve(t)
@@ -241,7 +241,7 @@ func (f *fakeServer) register(w http.ResponseWriter, r *http.Request) {
 		f.t.Errorf("certificate request: %v", err)
 		return
 	}
-	pin := api.PinOf(&x509.Certificate{RawSubjectPublicKeyInfo: csr.RawSubjectPublicKeyInfo})
+	pin := fleet.PinOf(&x509.Certificate{RawSubjectPublicKeyInfo: csr.RawSubjectPublicKeyInfo})
 	switch {
 	case f.gone:
 		refuse(w, http.StatusGone, "generation 7 was replaced by 8")
@@ -279,7 +279,7 @@ func (f *fakeServer) member(next http.HandlerFunc) http.HandlerFunc {
 			refuse(w, http.StatusGone, "generation 7 was replaced by 8")
 		case forgotten || len(r.TLS.PeerCertificates) == 0:
 			refuse(w, http.StatusUnauthorized, "no session")
-		case api.PinOf(r.TLS.PeerCertificates[0]) != bound || r.TLS.PeerCertificates[0].CheckSignatureFrom(f.ca) != nil:
+		case fleet.PinOf(r.TLS.PeerCertificates[0]) != bound || r.TLS.PeerCertificates[0].CheckSignatureFrom(f.ca) != nil:
 			f.t.Error("a request with another key than the registered one")
 			refuse(w, http.StatusForbidden, "another key")
 		default:

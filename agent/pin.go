@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
-	"github.com/metalctl/metalctl/fleet/api"
 )
 
 // Dial opens a connection, as net.Dialer.DialContext does.
@@ -35,7 +34,7 @@ func pinned(ref fleet.ServerRef, cert *tls.Certificate, network *fleet.BootNetwo
 				if len(s.PeerCertificates) == 0 {
 					return fmt.Errorf("the server shows no certificate")
 				}
-				if got := api.PinOf(s.PeerCertificates[0]); subtle.ConstantTimeCompare([]byte(got), []byte(ref.KeyPin)) != 1 {
+				if got := fleet.PinOf(s.PeerCertificates[0]); subtle.ConstantTimeCompare([]byte(got), []byte(ref.KeyPin)) != 1 {
 					return fleet.Errorf(fleet.Unavailable, "MC-AGENT-PIN", "the server at %s has the key %s; this boot medium trusts only %s", ref.URL, got, ref.KeyPin).
 						WithHint("boot the node again from a fresh medium of that server: metalctl node retry NODE")
 				}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/metalctl/metalctl/fleet"
 )
 
 // TestLifecycle takes one BMC through everything that a deployment does, and then looks for secrets in all that was said.
@@ -26,7 +28,7 @@ func TestLifecycle(t *testing.T) {
 	want := Identity{
 		Vendor: "Acme", Model: "HGX", Serial: "S123", UUID: "abcdef00-0000-0000-0000-000000000001",
 		BMCModel: "Acme BMC", BMCFirmware: "1.2.3", RedfishVersion: "1.15.0", ServiceVendor: "Acme", ServiceProduct: "Board",
-		System: "/redfish/v1/Systems/1", Manager: "/redfish/v1/Managers/BMC", Quirk: "generic", Auth: "session", Pin: PinOf(f.cert()),
+		System: "/redfish/v1/Systems/1", Manager: "/redfish/v1/Managers/BMC", Quirk: "generic", Auth: "session", Pin: fleet.PinOf(f.cert()),
 		LockoutThreshold: 3, SessionTimeoutSeconds: 30, PowerState: PowerOff,
 	}
 	if d := cmp.Diff(id, want); d != "" {

@@ -16,7 +16,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rep.Identity.Serial != "S123" || rep.Capabilities.Boots != cdSlot || rep.Pin != PinOf(f.cert()) || rep.Boot.Enabled != "Disabled" {
+	if rep.Identity.Serial != "S123" || rep.Capabilities.Boots != cdSlot || rep.Pin != fleet.PinOf(f.cert()) || rep.Boot.Enabled != "Disabled" {
 		t.Errorf("report %+v", rep)
 	}
 	if w := f.writes(); len(w) > 0 || len(f.tokens) > 0 {
@@ -25,7 +25,7 @@ func TestProbe(t *testing.T) {
 	o := f.options()
 	o.Trust = Trust{}
 	rep, err = Probe(t.Context(), f.srv.URL, o)
-	if fleet.CodeOf(err) != "MC-BMC-TLS" || rep.Pin != PinOf(f.cert()) {
+	if fleet.CodeOf(err) != "MC-BMC-TLS" || rep.Pin != fleet.PinOf(f.cert()) {
 		t.Errorf("an untrusted BMC: pin %q, %v", rep.Pin, err)
 	}
 }

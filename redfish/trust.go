@@ -1,23 +1,14 @@
 package redfish
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/metalctl/metalctl/fleet"
 )
-
-// PinOf returns the pin of a certificate's key, as Trust.Pin takes it.
-func PinOf(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
-	return "sha256/" + base64.StdEncoding.EncodeToString(sum[:])
-}
 
 // verifier judges each handshake and remembers the key that was seen.
 type verifier struct {
@@ -40,12 +31,9 @@ func newTLS(trust Trust) (*tls.Config, *verifier, error) {
 		// Every TLS server has P-256 (RFC 8446 section 9.1), and it costs half of X25519 here. The hybrid with ML-KEM, which no BMC speaks, would cost
 		// as much again, and a first message that is three times as long.
 		CurvePreferences: []tls.CurveID{tls.CurveP256, tls.CurveP384, tls.CurveP521}}
-	if trust.Pin != "" {
-		sum, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(trust.Pin, "sha256/"))
-		if err != nil || len(sum) != sha256.Size || !strings.HasPrefix(trust.Pin, "sha256/") {
-			return nil, nil, fleet.Errorf(fleet.Invalid, "MC-BMC-TLS", "the BMC's pin is not \"sha256/\" and 44 characters of base64").
-				WithHint("metalctl bmc probe URL prints the pin of the key that the BMC shows")
-		}
+	if trust.Pin != "" && !fleet.ValidKeyPin(trust.Pin) {
+		return nil, nil, fleet.Errorf(fleet.Invalid, "MC-BMC-TLS", "the BMC's pin is not \"sha256/\" and 44 characters of base64").
+			WithHint("metalctl bmc probe URL prints the pin of the key that the BMC shows")
 	}
 	switch {
 	case trust.Mode == TrustCA:
@@ -68,7 +56,7 @@ func (v *verifier) verify(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return tlsError{"the BMC shows no certificate"}
 	}
-	got := PinOf(cs.PeerCertificates[0])
+	got := fleet.PinOf(cs.PeerCertificates[0])
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.mode != TrustCA {

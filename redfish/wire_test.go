@@ -36,7 +36,7 @@ func TestTrust(t *testing.T) {
 		{"its CA", Trust{CAPEM: f.ca()}, ""},
 		{"the system's roots", Trust{}, "MC-BMC-TLS"},
 		{"a CA file without certificates", Trust{CAPEM: []byte("no")}, "MC-BMC-TLS"},
-		{"its pin", Trust{Mode: TrustPin, Pin: PinOf(f.cert())}, ""},
+		{"its pin", Trust{Mode: TrustPin, Pin: fleet.PinOf(f.cert())}, ""},
 		{"another pin", Trust{Mode: TrustPin, Pin: otherPin}, "MC-BMC-TLS"},
 		{"no pin", Trust{Mode: TrustPin}, "MC-BMC-TLS"},
 		{"a broken pin", Trust{Mode: TrustPin, Pin: "sha256/xyz"}, "MC-BMC-TLS"},
@@ -59,7 +59,7 @@ func TestTrust(t *testing.T) {
 				}
 				return
 			}
-			if b.wire.trust.observed() != PinOf(f.cert()) {
+			if b.wire.trust.observed() != fleet.PinOf(f.cert()) {
 				t.Errorf("observed %q", b.wire.trust.observed())
 			}
 			if err := b.Close(t.Context()); err != nil {
@@ -67,7 +67,7 @@ func TestTrust(t *testing.T) {
 			}
 		})
 	}
-	if pin, err := PinAt(t.Context(), f.srv.URL); err != nil || pin != PinOf(f.cert()) {
+	if pin, err := PinAt(t.Context(), f.srv.URL); err != nil || pin != fleet.PinOf(f.cert()) {
 		t.Errorf("PinAt: %q, %v", pin, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 	"github.com/metalctl/metalctl/fleet/standby"
 	"github.com/metalctl/metalctl/fleet/term"
@@ -29,7 +30,7 @@ func TestGrantIsVoidAfterPromise(t *testing.T) {
 			}))
 			defer arbiter.Close()
 			var err error
-			if mine.cl, err = api.NewClient(api.Config{Server: arbiter.URL, Pin: api.PinOf(arbiter.Certificate())}); err != nil {
+			if mine.cl, err = api.NewClient(api.Config{Server: arbiter.URL, Pin: fleet.PinOf(arbiter.Certificate())}); err != nil {
 				t.Fatal(err)
 			}
 			defer mine.cl.Close()

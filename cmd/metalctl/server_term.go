@@ -90,7 +90,7 @@ func (c serverConfig) tenure(log *slog.Logger) (*tenure, error) {
 	if err != nil {
 		return nil, fleet.Errorf(fleet.Invalid, "MC-ARBITER-TOKEN", "%s: %w", c.ArbiterCert, err).WithHint("copy arbiter.pem from the arbiter's folder")
 	}
-	cl, err := api.NewClient(api.Config{Server: c.Arbiter, Token: fleet.NewSecret(strings.TrimSpace(string(token))), Pin: api.PinOf(cert), Timeout: askTermFor})
+	cl, err := api.NewClient(api.Config{Server: c.Arbiter, Token: fleet.NewSecret(strings.TrimSpace(string(token))), Pin: fleet.PinOf(cert), Timeout: askTermFor})
 	if err != nil {
 		return nil, err
 	}

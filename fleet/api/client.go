@@ -3,11 +3,8 @@ package api
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,16 +93,10 @@ func NewClient(c Config) (*Client, error) {
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// PinOf returns the key pin of a certificate: "sha256/" and the base64 SHA-256 of its SubjectPublicKeyInfo (RFC 7469 section 2.4).
-func PinOf(cert *x509.Certificate) string {
-	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	return "sha256/" + base64.StdEncoding.EncodeToString(sum[:])
-}
-
 var errPin = errors.New("the server's key is not the pinned one")
 
 func checkPin(s tls.ConnectionState, pin string) error {
-	if len(s.PeerCertificates) == 0 || subtle.ConstantTimeCompare([]byte(PinOf(s.PeerCertificates[0])), []byte(pin)) != 1 {
+	if !fleet.ShowsPin(s, pin) {
 		return errPin
 	}
 	return nil

@@ -120,7 +120,7 @@ func TestWhomTheClientTrusts(t *testing.T) {
 	if _, err := good.Site(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	pinned := newClient(t, Config{Server: strings.Replace(s.URL, "127.0.0.1", "localhost", 1), Pin: PinOf(s.Certificate()), Timeout: time.Minute})
+	pinned := newClient(t, Config{Server: strings.Replace(s.URL, "127.0.0.1", "localhost", 1), Pin: fleet.PinOf(s.Certificate()), Timeout: time.Minute})
 	if _, err := pinned.Site(context.Background()); err != nil {
 		t.Errorf("by its pin: %v", err)
 	}

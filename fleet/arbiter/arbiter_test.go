@@ -148,7 +148,7 @@ func TestOverTheNetwork(t *testing.T) {
 		{"another token", "x", mc1, "MC-ARBITER-TOKEN"},
 		{"no server", string(token[:len(token)-1]), "mc1", "MC-API-INVALID"},
 	} {
-		cl, err := api.NewClient(api.Config{Server: "https://" + l.Addr().String(), Token: fleet.NewSecret(c.token), Pin: api.PinOf(cert)})
+		cl, err := api.NewClient(api.Config{Server: "https://" + l.Addr().String(), Token: fleet.NewSecret(c.token), Pin: fleet.PinOf(cert)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -66,7 +66,7 @@ func (a *fakeAgent) connect(cert *tls.Certificate) {
 		a.http.CloseIdleConnections()
 	}
 	c := &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(s tls.ConnectionState) error {
-		if api.PinOf(s.PeerCertificates[0]) != a.cred.Servers[0].KeyPin {
+		if fleet.PinOf(s.PeerCertificates[0]) != a.cred.Servers[0].KeyPin {
 			a.w.t.Error("the server's key is not the pinned one")
 		}
 		return nil

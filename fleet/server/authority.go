@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
-	"github.com/metalctl/metalctl/fleet/api"
 )
 
 // authorityKey is where the CA's key, the server's key and the secret for addresses are kept, encrypted.
@@ -160,7 +159,7 @@ func keyPin(key *ecdsa.PublicKey) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode a key: %w", err)
 	}
-	return api.PinOf(&x509.Certificate{RawSubjectPublicKeyInfo: der}), nil
+	return fleet.PinOf(&x509.Certificate{RawSubjectPublicKeyInfo: der}), nil
 }
 
 // mac derives an unguessable value from parts that belong together.

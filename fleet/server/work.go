@@ -57,7 +57,7 @@ func (s *Server) identify(r *http.Request) (caller, error) {
 		return caller{}, errOlderBoot(&n)
 	case n.Boot.AgentKey == keyRevoked:
 		return caller{}, errRevoked(&n)
-	case !sameText(n.Boot.AgentKey, api.PinOf(cert)):
+	case !sameText(n.Boot.AgentKey, fleet.PinOf(cert)):
 		return caller{}, unknown
 	}
 	if err := s.stillSpoken(r.Context(), &n, remoteHost(r)); err != nil {
