@@ -63,8 +63,8 @@ func (s Switch) MarkOf(ports []PortView) (string, error) {
 	return "sha256:" + hex.EncodeToString(sum[:]), nil
 }
 
-// Back are the changes that bring back what the plan replaced: none where that was never written. It is a Conflict where other ports are not as they were
-// when the plan was made: then others came after it.
+// Back are the changes that bring back what the plan replaced, or quarantine where that was nothing of ours: none where the plan was never written. It is a
+// Conflict where other ports are not as they were when the plan was made: then others came after it.
 func (s Switch) Back(v WireView, p WirePlan) ([]WireChange, error) {
 	before := slices.Clone(v.Ports)
 	var out []WireChange
@@ -73,8 +73,12 @@ func (s Switch) Back(v WireView, p WirePlan) ([]WireChange, error) {
 		if i < 0 {
 			return nil, Errorf(Conflict, "MC-NET-CONFLICT", "port %s of %s was not seen", c.Port, s.Name)
 		}
-		if !before[i].Carries.Equal(c.From) {
-			out = append(out, WireChange{Port: c.Port, From: before[i].Carries, To: c.From})
+		to := c.From
+		if len(s.May(to, c.Port)) > 0 {
+			to = s.InQuarantine()
+		}
+		if !before[i].Carries.Equal(to) && !before[i].Carries.Equal(c.From) {
+			out = append(out, WireChange{Port: c.Port, From: before[i].Carries, To: to})
 		}
 		before[i].Carries = c.From
 	}
@@ -113,4 +117,22 @@ func (p WirePlan) differs(v WireView, want func(WireChange) Carries) string {
 		}
 	}
 	return ""
+}
+
+// Keepable is an error where a managed port was not seen, or carries what cannot be said: such a switch is not taken over. It lists all. What can be said and is
+// none of ours is put right by a plan.
+func (s Switch) Keepable(v WireView) error {
+	var f faults
+	for _, name := range s.Managed {
+		switch p := v.Port(name); {
+		case p == nil:
+			f.addf(name, "was not seen")
+		case p.Doubt != "":
+			f.addf(name, "%s", p.Doubt)
+		}
+	}
+	if len(f) == 0 {
+		return nil
+	}
+	return &Error{Kind: Refused, Code: "MC-NET-INVALID", Msg: "ports of " + s.Name + " cannot be taken over", Fields: f}
 }

@@ -116,6 +116,20 @@ func TestSwitchBack(t *testing.T) {
 		return v
 	}
 	q, a, b := s.InQuarantine(), Carries{Untagged: 120}, Carries{Untagged: 130}
+	fresh, err := s.Plan(view(Carries{Untagged: 1}, q), map[string]Carries{"swp1": a})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, seen := range []Carries{a, {Untagged: 1}, q} {
+		var want []WireChange
+		if seen.Equal(a) {
+			want = []WireChange{{"swp1", a, q}}
+		}
+		got, err := s.Back(view(seen, q), fresh)
+		if d := cmp.Diff(want, got); d != "" || err != nil {
+			t.Errorf("back from VLAN 1, where there is %s: %v (-want +got):\n%s", seen, err, d)
+		}
+	}
 	p, err := s.Plan(view(q, q), map[string]Carries{"swp1": a})
 	if err != nil {
 		t.Fatal(err)
@@ -136,5 +150,21 @@ func TestSwitchBack(t *testing.T) {
 		if d := cmp.Diff(c.want, got); d != "" || (err != nil) != c.conflict || c.conflict && KindOf(err) != Conflict {
 			t.Errorf("%s: %v (-want +got):\n%s", c.name, err, d)
 		}
+	}
+}
+
+func TestSwitchKeepable(t *testing.T) {
+	s := testSwitch()
+	s.Managed = []string{"swp1", "swp2", "swp3"}
+	err := s.Keepable(WireView{Ports: []PortView{{Port: "swp1", Carries: Carries{Untagged: 1}}, {Port: "swp2", Doubt: "is a VXLAN's"}}})
+	var known *Error
+	if !errors.As(err, &known) || known.Kind != Refused {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"swp2", "swp3"}, fieldsOf(known.Fields)); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	if err := s.Keepable(WireView{Ports: []PortView{{Port: "swp1", Carries: Carries{Untagged: 1}}, {Port: "swp2"}, {Port: "swp3", Carries: s.InQuarantine()}}}); err != nil {
+		t.Errorf("all of it can be said: %v", err)
 	}
 }
