@@ -142,6 +142,19 @@ type Fabric struct {
 // Owns reports whether k is a key that tenants' partitions get.
 func (f Fabric) Owns(k PKey) bool { return k >= f.First && k <= f.Last }
 
+// May lists what is wrong with c as a wish for a managed port: a limited member of the default partition, beside that only keys that tenants get.
+func (f Fabric) May(c Carries, at string) []FieldError {
+	e := faults(c.Validate(at))
+	limited := false
+	for _, m := range c.Partitions {
+		limited = limited || m.PKey == DefaultPKey && !m.Full
+		e.check(m.PKey != DefaultPKey || !m.Full, at, "would be a full member of the default partition, which reaches every node")
+		e.check(m.PKey == DefaultPKey || f.Owns(m.PKey), at, fmt.Sprintf("%s is none of the keys %s to %s", m.PKey, f.First, f.Last))
+	}
+	e.check(limited, at, "leaves out the default partition, which the subnet manager gives every port")
+	return e
+}
+
 // Validate lists all that is wrong with the fabric.
 func (f Fabric) Validate() []FieldError {
 	var e faults

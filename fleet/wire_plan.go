@@ -9,21 +9,50 @@ import (
 	"slices"
 )
 
+// wireRules are what may be done to a device's ports: which are managed, what each may carry, and what one carries that nobody has.
+type wireRules struct {
+	device     string
+	managed    []string
+	may        func(c Carries, at string) []FieldError
+	quarantine Carries
+}
+
+func (s Switch) rules() wireRules {
+	return wireRules{device: s.Name, managed: s.Managed, may: s.May, quarantine: s.InQuarantine()}
+}
+
+func (f Fabric) rules() wireRules {
+	managed := make([]string, 0, len(f.Managed))
+	for _, g := range f.Managed {
+		managed = append(managed, string(g))
+	}
+	return wireRules{device: f.Name, managed: managed, may: f.May, quarantine: InPartitions()}
+}
+
 // Plan is what has to be written so that each port of want carries exactly that; ports that want does not name stay as they are. Write and Replaces are the
 // driver's to fill in. It is Refused, with all that is wrong, where a port is not managed, was not seen or is in doubt, or may not carry what is wanted.
 // A port in doubt may go into quarantine all the same, if only a driver can tell that it does.
 func (s Switch) Plan(v WireView, want map[string]Carries) (WirePlan, error) {
-	p := WirePlan{Device: s.Name, Expect: v.Mark, Takes: len(want) > 0}
+	return s.rules().plan(v, want)
+}
+
+// Plan is what has to be written so that each port of want carries exactly that, as Switch.Plan is.
+func (f Fabric) Plan(v WireView, want map[string]Carries) (WirePlan, error) {
+	return f.rules().plan(v, want)
+}
+
+func (r wireRules) plan(v WireView, want map[string]Carries) (WirePlan, error) {
+	p := WirePlan{Device: r.device, Expect: v.Mark, Takes: len(want) > 0}
 	var f faults
 	for _, port := range slices.Sorted(maps.Keys(want)) {
 		c := want[port]
-		if !slices.Contains(s.Managed, port) {
-			f.addf(port, "is not among the managed ports of %s", s.Name)
+		if !slices.Contains(r.managed, port) {
+			f.addf(port, "is not among the managed ports of %s", r.device)
 			continue
 		}
-		f = append(f, s.May(c, port)...)
+		f = append(f, r.may(c, port)...)
 		seen := v.Port(port)
-		quarantine := c.Equal(s.InQuarantine())
+		quarantine := c.Equal(r.quarantine)
 		switch {
 		case seen == nil:
 			f.addf(port, "cannot be moved: it was not seen")
@@ -37,13 +66,18 @@ func (s Switch) Plan(v WireView, want map[string]Carries) (WirePlan, error) {
 		}
 	}
 	if len(f) > 0 {
-		return WirePlan{}, &Error{Kind: Refused, Code: "MC-NET-INVALID", Msg: "the change of " + s.Name + " is refused", Fields: f}
+		return WirePlan{}, &Error{Kind: Refused, Code: "MC-NET-INVALID", Msg: "the change of " + r.device + " is refused", Fields: f}
 	}
 	return p, nil
 }
 
 // MarkOf is the mark of a switch's view: a digest of what its managed ports carry and what is in doubt of them.
-func (s Switch) MarkOf(ports []PortView) (string, error) {
+func (s Switch) MarkOf(ports []PortView) (string, error) { return s.rules().mark(ports) }
+
+// MarkOf is the mark of a fabric's view, where no file of the subnet manager's stands for it.
+func (f Fabric) MarkOf(ports []PortView) (string, error) { return f.rules().mark(ports) }
+
+func (r wireRules) mark(ports []PortView) (string, error) {
 	type seen struct {
 		Port    string
 		Carries Carries
@@ -51,7 +85,7 @@ func (s Switch) MarkOf(ports []PortView) (string, error) {
 	}
 	all := []seen{}
 	for _, p := range ports {
-		if slices.Contains(s.Managed, p.Port) {
+		if slices.Contains(r.managed, p.Port) {
 			all = append(all, seen{p.Port, p.Carries, p.Doubt})
 		}
 	}
@@ -65,26 +99,31 @@ func (s Switch) MarkOf(ports []PortView) (string, error) {
 
 // Back are the changes that bring back what the plan replaced, or quarantine where that was nothing of ours: none where the plan was never written. It is a
 // Conflict where other ports are not as they were when the plan was made: then others came after it.
-func (s Switch) Back(v WireView, p WirePlan) ([]WireChange, error) {
+func (s Switch) Back(v WireView, p WirePlan) ([]WireChange, error) { return s.rules().back(v, p) }
+
+// Back are the changes that bring back what the plan replaced, as Switch.Back's are.
+func (f Fabric) Back(v WireView, p WirePlan) ([]WireChange, error) { return f.rules().back(v, p) }
+
+func (r wireRules) back(v WireView, p WirePlan) ([]WireChange, error) {
 	before := slices.Clone(v.Ports)
 	var out []WireChange
 	for _, c := range p.Changes {
 		i := slices.IndexFunc(before, func(x PortView) bool { return x.Port == c.Port })
 		if i < 0 {
-			return nil, Errorf(Conflict, "MC-NET-CONFLICT", "port %s of %s was not seen", c.Port, s.Name)
+			return nil, Errorf(Conflict, "MC-NET-CONFLICT", "port %s of %s was not seen", c.Port, r.device)
 		}
 		to := c.From
-		if len(s.May(to, c.Port)) > 0 {
-			to = s.InQuarantine()
+		if len(r.may(to, c.Port)) > 0 {
+			to = r.quarantine
 		}
 		if !before[i].Carries.Equal(to) && !before[i].Carries.Equal(c.From) {
 			out = append(out, WireChange{Port: c.Port, From: before[i].Carries, To: to})
 		}
 		before[i].Carries = c.From
 	}
-	mark, err := s.MarkOf(before)
+	mark, err := r.mark(before)
 	if err == nil && mark != p.Expect {
-		err = Errorf(Conflict, "MC-NET-CONFLICT", "ports of %s have gone on since the plan was made", s.Name).WithHint("make a new plan: metalctl network plan")
+		err = Errorf(Conflict, "MC-NET-CONFLICT", "ports of %s have gone on since the plan was made", r.device).WithHint("make a new plan: metalctl network plan")
 	}
 	if err != nil {
 		return nil, err
@@ -121,9 +160,14 @@ func (p WirePlan) differs(v WireView, want func(WireChange) Carries) string {
 
 // Keepable is an error where a managed port was not seen, or carries what cannot be said: such a switch is not taken over. It lists all. What can be said and is
 // none of ours is put right by a plan.
-func (s Switch) Keepable(v WireView) error {
+func (s Switch) Keepable(v WireView) error { return s.rules().keepable(v) }
+
+// Keepable is an error where a managed port is in doubt, as Switch.Keepable is.
+func (f Fabric) Keepable(v WireView) error { return f.rules().keepable(v) }
+
+func (r wireRules) keepable(v WireView) error {
 	var f faults
-	for _, name := range s.Managed {
+	for _, name := range r.managed {
 		switch p := v.Port(name); {
 		case p == nil:
 			f.addf(name, "was not seen")
@@ -134,5 +178,5 @@ func (s Switch) Keepable(v WireView) error {
 	if len(f) == 0 {
 		return nil
 	}
-	return &Error{Kind: Refused, Code: "MC-NET-INVALID", Msg: "ports of " + s.Name + " cannot be taken over", Fields: f}
+	return &Error{Kind: Refused, Code: "MC-NET-INVALID", Msg: "ports of " + r.device + " cannot be taken over", Fields: f}
 }

@@ -149,21 +149,7 @@ func (d *Driver) checkWant(view fleet.WireView, port string, c fleet.Carries, ta
 		}
 		add("cannot be moved: %s", doubt)
 	}
-	f = append(f, c.Validate(port)...)
-	def := false
-	for _, m := range c.Partitions {
-		switch {
-		case m.PKey == fleet.DefaultPKey && !m.Full:
-			def = true
-		case m.PKey == fleet.DefaultPKey:
-			add("would be a full member of the default partition, which reaches every node")
-		case !d.fabric.Owns(m.PKey):
-			add("%s is none of the keys %s to %s", m.PKey, d.fabric.First, d.fabric.Last)
-		}
-	}
-	if !def {
-		add("leaves out the default partition, which OpenSM gives every port")
-	}
+	f = append(f, d.fabric.May(c, port)...)
 	return f
 }
 
