@@ -28,7 +28,7 @@ func (b *BMC) actionInfo(ctx context.Context, action map[string]any) actionInfo 
 	if l := linkOf(action["@Redfish.ActionInfo"]); l != "" {
 		r, err := b.get(ctx, l)
 		if err != nil {
-			b.log.DebugContext(ctx, "an ActionInfo cannot be read", "uri", l, "err", err)
+			b.log().DebugContext(ctx, "an ActionInfo cannot be read", "uri", l, "err", err)
 			return info
 		}
 		return parseActionInfo(r, action)

@@ -77,7 +77,7 @@ func (b *BMC) bootPlan(ctx context.Context) (*bootPlan, error) {
 			plan.settings = s
 		}
 	case code >= 400 && code < 500:
-		b.log.DebugContext(ctx, "the boot settings resource cannot be read", "uri", uri, "err", err)
+		b.log().DebugContext(ctx, "the boot settings resource cannot be read", "uri", uri, "err", err)
 	default:
 		return nil, explain(err, "read the boot settings")
 	}
@@ -317,7 +317,7 @@ func (b *BMC) readBackBoot(ctx context.Context, target, enabled string, m Mode) 
 			WithHint("metalctl node timeline NODE shows the exchange")
 	}
 	if enabled == "Once" && s.Enabled == "Continuous" {
-		b.log.WarnContext(ctx, "the BMC made a boot override for one boot into a lasting one", "target", target)
+		b.log().WarnContext(ctx, "the BMC made a boot override for one boot into a lasting one", "target", target)
 	}
 	return nil
 }

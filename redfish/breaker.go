@@ -114,7 +114,7 @@ type BreakerState struct {
 }
 
 func newBreaker(g *gate) *Breaker {
-	b := &Breaker{gate: g, login: make(chan struct{}, 1), refused: map[[sha256.Size]byte]*refusal{}}
+	b := &Breaker{gate: g, login: make(chan struct{}, 1)}
 	rand.Read(b.salt[:]) // never fails (crypto/rand)
 	return b
 }
@@ -172,6 +172,9 @@ func (b *Breaker) trip(now time.Time, password fleet.Secret, why string) {
 			delete(b.refused, oldest)
 		}
 		r = &refusal{since: now}
+		if b.refused == nil {
+			b.refused = map[[sha256.Size]byte]*refusal{}
+		}
 		b.refused[key] = r
 	}
 	r.tried, r.why = now, printable(why, 200)

@@ -181,7 +181,7 @@ func (b *BMC) licenceNames(ctx context.Context, s *survey) ([]string, error) {
 			add(m.str("Oem", vendor, "License", "LicenseString"), m.str("Oem", vendor, "License", "LicenseType"))
 		}
 	}
-	service := b.root.link("LicenseService")
+	service := b.service().licenseService
 	if service == "" {
 		return names, nil
 	}

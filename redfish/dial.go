@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/redfish/quirk"
@@ -23,17 +24,16 @@ type BMC struct {
 	opts    Options
 	wire    *wire
 	breaker *Breaker
-	log     *slog.Logger
 	now     func() time.Time
 	sleep   func(context.Context, time.Duration) error
-	root    *resource
+	root    unique.Handle[serviceRoot] // zero before it could be read
 
 	mu       sync.Mutex // guards the rest
 	auth     AuthMode
 	session  SavedSession
 	used     time.Time // when the session last worked
 	idle     idleLoss
-	survey   *survey
+	places   unique.Handle[places] // zero before the survey
 	learned  Learned
 	inserted inserted
 	seen     map[string]*resource // what was read, with Options.ReadOnce
@@ -72,14 +72,10 @@ func open(address string, opts Options) (*BMC, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &BMC{opts: opts, wire: w, breaker: opts.Breaker, log: opts.Log, now: opts.Now, sleep: opts.Sleep, auth: opts.Auth, learned: opts.Learned}
+	b := &BMC{opts: opts, wire: w, breaker: opts.Breaker, now: opts.Now, sleep: opts.Sleep, auth: opts.Auth, learned: opts.Learned}
 	if b.breaker == nil {
 		b.breaker = newBreaker(newGate())
 	}
-	if b.log == nil {
-		b.log = slog.New(slog.DiscardHandler)
-	}
-	b.log = b.log.With("bmc", u.Host)
 	if b.now == nil {
 		b.now = time.Now
 	}
@@ -103,45 +99,26 @@ func (b *BMC) contact(ctx context.Context) error {
 		return explain(err, "read the service root")
 	}
 	if err == nil {
-		if b.root, err = parseResource(rootURI, r); err != nil {
+		root, err := parseResource(rootURI, r)
+		if err != nil {
 			return protocolError("this is no Redfish service: %w", err)
 		}
-		if !b.root.has("RedfishVersion") && !b.root.has("@odata.id") {
+		if !root.has("RedfishVersion") && !root.has("@odata.id") {
 			return protocolError("this is no Redfish service: %s has neither RedfishVersion nor @odata.id", rootURI)
 		}
-	}
-	if b.root != nil {
-		b.root = rootOnly(b.root)
+		b.root = rootOf(root)
 	}
 	if err := b.login(ctx, ""); err != nil {
 		return err
 	}
-	if b.root == nil { // a service that shows its root only to those who are logged in
-		if b.root, err = b.get(ctx, rootURI); err != nil {
+	if !b.rooted() { // a service that shows its root only to those who are logged in
+		root, err := b.get(ctx, rootURI)
+		if err != nil {
 			return explain(err, "read the service root")
 		}
+		b.root = rootOf(root)
 	}
 	return nil
-}
-
-// rootOnly is what is ever asked of a service root. One is kept per BMC, and some have a hundred members.
-func rootOnly(r *resource) *resource {
-	kept := make(map[string]any, 12)
-	for _, key := range []string{"@odata.id", "RedfishVersion", "Vendor", "Product", "Systems", "Managers", "SessionService", "AccountService", "LicenseService", "Links"} {
-		if v, ok := r.obj[key]; ok {
-			kept[key] = v
-		}
-	}
-	if oem, ok := r.obj["Oem"].(map[string]any); ok { // whose it is tells the vendor
-		names := make(map[string]any, len(oem))
-		for key := range oem {
-			names[key] = nil
-		}
-		kept["Oem"] = names
-	}
-	only := *r
-	only.obj, only.raw = kept, nil
-	return &only
 }
 
 // Close deletes the session. The BMC cannot be used afterwards; closing twice is no error.
@@ -185,13 +162,24 @@ func (b *BMC) Auth() AuthMode {
 
 // profile returns the quirks recorded for this BMC; before the survey those of the service root alone.
 func (b *BMC) profile() quirk.Profile {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.survey != nil {
-		return b.survey.profile
+	name := b.opts.Quirk
+	if p, ok := b.surveyed(); ok {
+		name = p.profile
 	}
-	if p, ok := quirk.Named(b.opts.Quirk); ok && b.opts.Quirk != "" {
+	if p, ok := quirk.Named(name); ok && name != "" {
 		return p
 	}
 	return quirk.Generic
+}
+
+// log says of each line which BMC it is about, and which node where that is known. It is made when there is something to say: of ten thousand BMCs none keeps one.
+func (b *BMC) log() *slog.Logger {
+	if b.opts.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	l := b.opts.Log.With("bmc", b.wire.origin.Host)
+	if b.opts.Node != "" {
+		l = l.With(fleet.LogNode, b.opts.Node)
+	}
+	return l
 }

@@ -31,7 +31,7 @@ func (b *BMC) enableMedia(ctx context.Context) ([]*slot, error) {
 		if enable == "" {
 			continue
 		}
-		b.log.InfoContext(ctx, "turning on remote media, as the BMC shows no virtual media slot", "uri", uri)
+		b.log().InfoContext(ctx, "turning on remote media, as the BMC shows no virtual media slot", "uri", uri)
 		if err := b.post(ctx, enable, map[string]string{"RMediaState": "Enable"}); err != nil {
 			return nil, explain(err, "turn on remote media")
 		}

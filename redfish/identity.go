@@ -54,8 +54,8 @@ func (b *BMC) Identity(ctx context.Context) (Identity, error) {
 	id := Identity{
 		Vendor: clean(cs.Manufacturer), Model: clean(cs.Model), Serial: clean(cs.SerialNumber), SKU: clean(cs.SKU),
 		UUID: strings.ToLower(clean(cs.UUID)), BIOSVersion: clean(cs.BiosVersion),
-		RedfishVersion: clean(b.root.str("RedfishVersion")), ServiceVendor: clean(b.root.str("Vendor")), ServiceProduct: clean(b.root.str("Product")),
-		System: s.host, Quirk: s.profile.Name, Auth: b.Auth().String(), Pin: b.wire.trust.observed(),
+		RedfishVersion: clean(b.service().version), ServiceVendor: clean(b.service().vendor), ServiceProduct: clean(b.service().product),
+		System: s.host, Quirk: s.profile.Name, Auth: b.Auth().String(), Pin: b.wire.single.trust.observed(),
 		PowerState: powerState(r),
 	}
 	if len(s.managers) > 0 {
@@ -67,14 +67,14 @@ func (b *BMC) Identity(ctx context.Context) (Identity, error) {
 		mg := typed[schemas.Manager](m)
 		id.BMCModel, id.BMCFirmware, id.BMCUUID = clean(mg.Model), clean(mg.FirmwareVersion), strings.ToLower(clean(mg.UUID))
 	}
-	if l := b.root.link("AccountService"); l != "" {
+	if l := b.service().accountService; l != "" {
 		if a, err := b.get(ctx, l); err == nil { // an Operator may not read it; unknown then
 			id.LockoutThreshold = a.number("AccountLockoutThreshold")
 		} else if ctx.Err() != nil {
 			return Identity{}, err
 		}
 	}
-	if l := b.root.link("SessionService"); l != "" && b.Auth() == AuthSession {
+	if l := b.service().sessionService; l != "" && b.Auth() == AuthSession {
 		if a, err := b.get(ctx, l); err == nil {
 			id.SessionTimeoutSeconds = int((time.Duration(a.number("SessionTimeout")) * time.Second).Seconds())
 		} else if ctx.Err() != nil {

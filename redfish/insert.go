@@ -180,7 +180,7 @@ func (b *BMC) giveCertificates(ctx context.Context, s *slot, req MediaRequest) b
 	}
 	if !have {
 		if err := b.post(ctx, certs, map[string]string{"CertificateString": pem + "\n", "CertificateType": "PEM"}); err != nil {
-			b.log.DebugContext(ctx, "the slot does not take our certificate", "uri", s.uri, "err", err)
+			b.log().DebugContext(ctx, "the slot does not take our certificate", "uri", s.uri, "err", err)
 			return false
 		}
 	}
@@ -188,7 +188,7 @@ func (b *BMC) giveCertificates(ctx context.Context, s *slot, req MediaRequest) b
 		return true
 	}
 	if err := b.patch(ctx, s.uri, map[string]any{"VerifyCertificate": true}); err != nil {
-		b.log.DebugContext(ctx, "the slot does not verify certificates", "uri", s.uri, "err", err)
+		b.log().DebugContext(ctx, "the slot does not verify certificates", "uri", s.uri, "err", err)
 		return false
 	}
 	return true

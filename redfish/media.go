@@ -221,7 +221,7 @@ func (b *BMC) undo(ctx context.Context, uri string) {
 		err = b.eject(ctx, s)
 	}
 	if err != nil {
-		b.log.WarnContext(ctx, "a slot that took no image cannot be emptied", "uri", uri, "err", err)
+		b.log().WarnContext(ctx, "a slot that took no image cannot be emptied", "uri", uri, "err", err)
 	}
 }
 

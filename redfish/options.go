@@ -100,6 +100,8 @@ type Options struct {
 	// Breaker is shared by all that use this BMC in this process (Breakers.For); nil makes one of its own.
 	Breaker *Breaker
 	Log     *slog.Logger
+	// Node is the name of the BMC's node, for the log; it may be empty.
+	Node string
 	// Now and Sleep are the clock; nil means the real one. Sleep returns early with the context's error.
 	Now   func() time.Time
 	Sleep func(context.Context, time.Duration) error

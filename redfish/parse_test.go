@@ -197,10 +197,19 @@ func FuzzResource(f *testing.F) {
 	f.Add([]byte(`{"@odata.id":"/redfish/v1","Systems":{"@odata.id":"/redfish/v1/Systems"},"Links":{"Sessions":{"@odata.id":"/s"}},"Vendor":"x"}`))
 	f.Add([]byte(`{"Members":[{"@odata.id":"/redfish/v1/Systems/1"},7,null],"Members@odata.nextLink":"/redfish/v1/Systems?$skip=1"}`))
 	f.Add([]byte(`{"Boot":[],"Actions":{"Oem":{"a":{"#x.y":{"target":"//evil/x"}}}},"MediaTypes":"CD"}`))
+	f.Add([]byte(` {"PowerState":"On","a":{"PowerState":"Off"},"b":["PowerState",":"],"c":"PowerState\":\"","\u0050owerState":"O\u0066f"}`))
+	f.Add([]byte(`{"PowerState":"On","PowerState" : {"x":"y"}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r, err := parseResource("/redfish/v1", &response{header: http.Header{}, body: body})
+		one, oneErr := memberText(body, "PowerState")
+		if (err == nil) != (oneErr == nil) {
+			t.Errorf("the whole says %v, one member %v", err, oneErr)
+		}
 		if err != nil {
 			return
+		}
+		if whole := r.str("PowerState"); whole != one {
+			t.Errorf("the whole has %q, the member alone is %q", whole, one)
 		}
 		all := append(r.links("Members"), r.link("Systems"), r.link("Links", "Sessions"), linkOf(r.at("Members@odata.nextLink")))
 		target, action := r.action("y")

@@ -43,8 +43,10 @@ const (
 	powerConflict = time.Minute
 )
 
-func powerState(r *resource) PowerState {
-	switch s := PowerState(r.str("PowerState")); s {
+func powerState(r *resource) PowerState { return knownPower(r.str("PowerState")) }
+
+func knownPower(text string) PowerState {
+	switch s := PowerState(text); s {
 	case PowerOn, PowerOff, PowerPoweringOn, PowerPoweringOff, PowerPaused:
 		return s
 	}
@@ -53,11 +55,27 @@ func powerState(r *resource) PowerState {
 
 // Power reads the host's power state.
 func (b *BMC) Power(ctx context.Context) (PowerState, error) {
-	r, err := b.host(ctx)
+	if b.opts.ReadOnce {
+		r, err := b.host(ctx)
+		if err != nil {
+			return PowerUnknown, err
+		}
+		return powerState(r), nil
+	}
+	// This is asked of each node every minute, so that nothing else of the answer is decoded.
+	s, err := b.look(ctx)
 	if err != nil {
 		return PowerUnknown, err
 	}
-	return powerState(r), nil
+	r, err := b.call(ctx, request{method: http.MethodGet, uri: s.host})
+	if err != nil {
+		return PowerUnknown, explain(err, "read the host system")
+	}
+	state, err := memberText(r.body, "PowerState")
+	if err != nil {
+		return PowerUnknown, explain(protocolError("read %s: %w", s.host, err), "read the host system")
+	}
+	return knownPower(state), nil
 }
 
 // host reads the host system afresh.

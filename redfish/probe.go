@@ -35,7 +35,7 @@ func Probe(ctx context.Context, address string, opts Options) (rep Report, err e
 			err = cerr
 		}
 	}()
-	rep.URL, rep.Pin = b.wire.origin.String(), b.wire.trust.observed()
+	rep.URL, rep.Pin = b.wire.origin.String(), b.wire.single.trust.observed()
 	if rep.Identity, err = b.Identity(ctx); err != nil {
 		return rep, err
 	}
@@ -54,14 +54,11 @@ func PinAt(ctx context.Context, address string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	cfg, v, err := newTLS(Trust{Mode: TrustFirstUse})
-	if err != nil {
-		return "", err
-	}
-	d := tls.Dialer{NetDialer: &net.Dialer{}, Config: cfg}
-	conn, err := d.DialContext(ctx, "tcp", hostPort(b.wire.origin.String()))
+	s := &b.wire.single
+	d := tls.Dialer{NetDialer: &net.Dialer{}, Config: s.trust.config(s.name)}
+	conn, err := d.DialContext(ctx, "tcp", s.address)
 	if err != nil {
 		return "", b.wire.classify(ctx, request{method: "TLS", uri: "handshake"}, err)
 	}
-	return v.observed(), conn.Close()
+	return s.trust.observed(), conn.Close()
 }

@@ -137,7 +137,7 @@ func (b *BMC) drop(ctx context.Context, s SavedSession) {
 	}
 	r, err := b.wire.roundTrip(ctx, request{method: http.MethodDelete, uri: s.URI, token: s.Token.Reveal(), session: true})
 	if err != nil || !gone(r.status) {
-		b.log.DebugContext(ctx, "an old session stays on the BMC until it expires", "err", err)
+		b.log().DebugContext(ctx, "an old session stays on the BMC until it expires", "err", err)
 	}
 }
 
@@ -149,13 +149,13 @@ func (b *BMC) tellSession(s SavedSession) {
 
 // sessionsURI is where sessions are made, from the service root; empty where the root knows no sessions.
 func (b *BMC) sessionsURI() string {
-	if b.root == nil {
+	if !b.rooted() {
 		return rootURI + "SessionService/Sessions"
 	}
-	if l := b.root.link("Links", "Sessions"); l != "" {
+	if l := b.service().sessions; l != "" {
 		return l
 	}
-	if l := b.root.link("SessionService"); l != "" {
+	if l := b.service().sessionService; l != "" {
 		return strings.TrimSuffix(l, "/") + "/Sessions"
 	}
 	return ""
@@ -166,10 +166,7 @@ func (b *BMC) settleBasic(ctx context.Context) error {
 	if err := b.breaker.allow(b.now(), b.opts.Password); err != nil {
 		return err
 	}
-	uri := rootURI + "Systems"
-	if b.root != nil {
-		uri = first(b.root.link("Systems"), uri)
-	}
+	uri := first(b.service().systems, rootURI+"Systems")
 	req := request{method: http.MethodGet, uri: uri, basic: &b.opts.Credentials}
 	_, err := b.retry(ctx, req, b.wire.roundTrip)
 	if err != nil {

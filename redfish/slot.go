@@ -62,7 +62,7 @@ func (b *BMC) slots(ctx context.Context) ([]*slot, error) {
 		members, err := b.members(ctx, c)
 		if err != nil {
 			if s := statusOf(err); s >= 400 && s < 500 && s != 401 {
-				b.log.DebugContext(ctx, "a virtual media collection cannot be read", "uri", c, "err", err)
+				b.log().DebugContext(ctx, "a virtual media collection cannot be read", "uri", c, "err", err)
 				continue
 			}
 			return nil, explain(err, "list virtual media")

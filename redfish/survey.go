@@ -2,9 +2,9 @@ package redfish
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
+	"unique"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/redfish/quirk"
@@ -19,13 +19,31 @@ type survey struct {
 	profile  quirk.Profile
 }
 
+// places is a survey as it is kept. All BMCs of one make share one value, so that none of ten thousand keeps its own.
+type places struct {
+	host, managers, profile string // managers one a line; the profile's name
+}
+
+func (p places) survey() *survey {
+	s := &survey{host: p.host, managers: lines(p.managers)}
+	s.profile, _ = quirk.Named(p.profile) // it stood in the table, or is generic
+	return s
+}
+
+// surveyed returns what the survey found, and whether one was taken.
+func (b *BMC) surveyed() (places, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.places == (unique.Handle[places]{}) {
+		return places{}, false
+	}
+	return b.places.Value(), true
+}
+
 // look returns the survey, taking it at the first call.
 func (b *BMC) look(ctx context.Context) (*survey, error) {
-	b.mu.Lock()
-	s := b.survey
-	b.mu.Unlock()
-	if s != nil {
-		return s, nil
+	if p, ok := b.surveyed(); ok {
+		return p.survey(), nil
 	}
 	system, err := b.findHost(ctx)
 	if err != nil {
@@ -35,15 +53,15 @@ func (b *BMC) look(ctx context.Context) (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &survey{host: system.uri}
+	var uris []string
 	for _, m := range managers {
-		s.managers = append(s.managers, m.uri)
+		uris = append(uris, m.uri)
 	}
-	s.profile = b.recognise(system, managers)
+	p := places{host: system.uri, managers: strings.Join(uris, "\n"), profile: b.recognise(system, managers).Name}
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.survey = s
-	return s, nil
+	b.places = unique.Make(p)
+	b.mu.Unlock()
+	return p.survey(), nil
 }
 
 // findHost chooses the host among the systems. An HGX baseboard calls itself a ComputerSystem and claims to be on, but it can
@@ -52,7 +70,7 @@ func (b *BMC) findHost(ctx context.Context) (*resource, error) {
 	uris := []string{b.opts.System}
 	if b.opts.System == "" {
 		var err error
-		if uris, err = b.members(ctx, first(b.root.link("Systems"), rootURI+"Systems")); err != nil {
+		if uris, err = b.members(ctx, first(b.service().systems, rootURI+"Systems")); err != nil {
 			return nil, explain(err, "list systems")
 		}
 	}
@@ -111,7 +129,7 @@ func (b *BMC) findManagers(ctx context.Context, system *resource) ([]*resource, 
 	linked := len(uris) > 0
 	if !linked {
 		var err error
-		if uris, err = b.members(ctx, first(b.root.link("Managers"), rootURI+"Managers")); err != nil {
+		if uris, err = b.members(ctx, first(b.service().managers, rootURI+"Managers")); err != nil {
 			if statusOf(err) == 404 {
 				return nil, nil
 			}
@@ -152,12 +170,10 @@ func lastSegment(uri string) string {
 // recognise picks the quirks: the recorded ones, or those that the BMC's own words select.
 func (b *BMC) recognise(system *resource, managers []*resource) quirk.Profile {
 	cs := typed[schemas.ComputerSystem](system)
+	root := b.service()
 	f := quirk.ServiceRootFacts{
-		Vendor: b.root.str("Vendor"), Product: b.root.str("Product"),
+		Vendor: root.vendor, Product: root.product, Oem: lines(root.oem),
 		SystemManufacturer: cs.Manufacturer, SystemModel: cs.Model,
-	}
-	if oem, ok := b.root.at("Oem").(map[string]any); ok {
-		f.Oem = slices.Sorted(maps.Keys(oem))
 	}
 	if len(managers) > 0 {
 		m := typed[schemas.Manager](managers[0])
@@ -169,7 +185,7 @@ func (b *BMC) recognise(system *resource, managers []*resource) quirk.Profile {
 	}
 	p, ok := quirk.Named(b.opts.Quirk)
 	if !ok || p.Name != found.Name {
-		b.log.Warn("the BMC behaves as another profile than the recorded one", "recorded", b.opts.Quirk, "found", found.Name)
+		b.log().Warn("the BMC behaves as another profile than the recorded one", "recorded", b.opts.Quirk, "found", found.Name)
 	}
 	if !ok {
 		return found

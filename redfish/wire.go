@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"sync/atomic"
@@ -52,8 +51,7 @@ type response struct {
 // wire is the one way out to a BMC: it bounds, redacts, traces and times each exchange, and knows nothing of sessions.
 type wire struct {
 	origin *url.URL
-	client *http.Client
-	trust  *verifier
+	single single
 	scrub  *scrubber
 	gate   *gate
 	now    func() time.Time
@@ -65,27 +63,11 @@ type wire struct {
 }
 
 func newWire(origin *url.URL, trust Trust) (*wire, error) {
-	cfg, v, err := newTLS(trust)
+	v, err := newVerifier(trust)
 	if err != nil {
 		return nil, err
 	}
-	dialer := &net.Dialer{Timeout: connectTimeout}
-	return &wire{
-		origin: origin,
-		trust:  v,
-		scrub:  &scrubber{},
-		client: &http.Client{
-			Transport: &http.Transport{
-				DialContext:            dialer.DialContext,
-				TLSClientConfig:        cfg,
-				TLSHandshakeTimeout:    connectTimeout,
-				DisableKeepAlives:      true, // BMCs drop connections that are used again
-				DisableCompression:     true, // a compressing service changes its tags
-				MaxResponseHeaderBytes: 64 << 10,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}, nil
+	return &wire{origin: origin, scrub: &scrubber{}, single: single{address: hostPort(origin.String()), name: origin.Hostname(), trust: v}}, nil
 }
 
 // roundTrip sends one request and follows redirects on the same BMC. Every HTTP status is a success here.
@@ -218,7 +200,7 @@ func (w *wire) send(ctx context.Context, req request, body []byte) (*response, e
 	if req.basic != nil {
 		hr.SetBasicAuth(req.basic.User, req.basic.Password.Reveal())
 	}
-	resp, err := w.client.Do(hr)
+	resp, err := w.single.do(hr)
 	if err != nil {
 		return nil, err
 	}
@@ -244,10 +226,6 @@ func (w *wire) classify(ctx context.Context, req request, err error) error {
 	var known *fleet.Error
 	if errors.As(err, &known) {
 		return err
-	}
-	var ue *url.Error
-	if errors.As(err, &ue) {
-		err = ue.Err // without the address, which stands in the message already
 	}
 	if ctx.Err() != nil {
 		return fleet.Errorf(fleet.Timeout, "MC-BMC-TIMEOUT", "%s %s: %w", req.method, w.scrub.text(req.uri), ctx.Err())

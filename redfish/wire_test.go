@@ -59,8 +59,8 @@ func TestTrust(t *testing.T) {
 				}
 				return
 			}
-			if b.wire.trust.observed() != fleet.PinOf(f.cert()) {
-				t.Errorf("observed %q", b.wire.trust.observed())
+			if b.wire.single.trust.observed() != fleet.PinOf(f.cert()) {
+				t.Errorf("observed %q", b.wire.single.trust.observed())
 			}
 			if err := b.Close(t.Context()); err != nil {
 				t.Error(err)

@@ -138,7 +138,7 @@ func (b *bmcs) get(ctx context.Context, id fleet.NodeID) (*redfish.BMC, error) {
 		return nil, fmt.Errorf("look up the BMC of node %s: %w", id, err)
 	}
 	opts := b.options(node.BMC, fleet.NewSecret(password))
-	opts.Log = b.log.With(fleet.LogNode, node.Name)
+	opts.Node = node.Name
 	opts.Auth, opts.Quirk, opts.Session = redfish.ParseAuthMode(node.BMC.Auth), node.BMC.Quirk, decodeSession(session)
 	opts.Learned = redfish.Learned{Slot: node.BMC.MediaSlot, Parameters: node.BMC.MediaParameters}
 	if o := node.Boot.Origin; o != "" { // a medium of the server before this one is ejected, too
