@@ -23,11 +23,15 @@ func (c serverConfig) iso(ctx context.Context, log *slog.Logger) (iso *ramdisk.I
 		if iso, err = ramdisk.Open(c.RAMDisk); err != nil {
 			return nil, false, err
 		}
-		if _, err := os.Stat(filepath.Join(dir, "file-"+iso.SHA256+".iso")); err == nil {
-			return iso, false, nil
+		name := filepath.Join(dir, "file-"+iso.SHA256+".iso")
+		if _, err := os.Stat(name); err != nil {
+			keep(dir, "file", iso, log)
 		}
-		keep(dir, "file", iso, log)
-		return iso, false, nil
+		if kept, err := ramdisk.Open(name); err == nil && kept.SHA256 == iso.SHA256 {
+			return kept, false, nil
+		}
+		iso, err = iso.Load() // somebody may write over that file while nodes boot
+		return iso, false, err
 	}
 	o := ramdiskOptions{kernel: c.Kernel, lab: true}
 	inputs, err := o.inputs()
@@ -45,6 +49,9 @@ func (c serverConfig) iso(ctx context.Context, log *slog.Logger) (iso *ramdisk.I
 	log.Info("boot medium built", "kernel", iso.KernelRelease, "bytes", iso.Size, "seconds", time.Since(start).Seconds())
 	debug.FreeOSMemory() // a build takes ten times what the medium keeps
 	keep(dir, inputs, iso, log)
+	if kept := keptISO(dir, inputs, log); kept != nil {
+		return kept, true, nil // it is read from there, and takes no memory
+	}
 	return iso, true, nil
 }
 

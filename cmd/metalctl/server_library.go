@@ -28,7 +28,7 @@ type mediaLibrary struct {
 	log   *slog.Logger
 
 	mu   sync.Mutex              // guards open
-	open map[string]*ramdisk.ISO // by digest; a medium is held in memory from its first use on
+	open map[string]*ramdisk.ISO // by digest; a medium that is in use stays open
 }
 
 var _ server.Media = (*mediaLibrary)(nil)
@@ -84,7 +84,7 @@ func (m *mediaLibrary) Ramdisks() ([]fleet.Ramdisk, error) {
 		if digest == own.SHA256 {
 			continue
 		}
-		iso, err := m.read(files[digest], digest) // only to describe it: what is not booted takes no memory
+		iso, err := m.read(files[digest], digest) // only to describe it: what is not booted does not stay open
 		if err != nil {
 			m.log.Warn("a kept boot medium is of no use", "ramdisk", digest, "err", err)
 			continue

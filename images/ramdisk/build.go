@@ -260,5 +260,5 @@ func assembleISO(uki []byte, release string, signed bool) (*ISO, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newISO(data, w, release, signed), nil
+	return newISO(bytes.NewReader(data), int64(len(data)), w, release, signed)
 }

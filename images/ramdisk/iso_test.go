@@ -220,7 +220,7 @@ func TestOverlay(t *testing.T) {
 	if _, err := o.ReadAt(whole, 0); err != nil {
 		t.Fatal(err)
 	}
-	want := bytes.Clone(iso.data)
+	want := contents(t, iso)
 	copy(want[iso.Window.Offset:], cred)
 	if !bytes.Equal(whole, want) {
 		t.Fatal("the overlaid medium is not the shared one with the credential")
@@ -241,13 +241,50 @@ func TestOverlay(t *testing.T) {
 	if _, err := o.ReadAt(whole, 0); err != nil || !bytes.Equal(whole, want) {
 		t.Error("the overlay shares the caller's buffer")
 	}
-	if bytes.Contains(iso.data, []byte("hgx-001")) {
+	if bytes.Contains(contents(t, iso), []byte("hgx-001")) {
 		t.Error("the shared medium was changed")
 	}
 	for size, code := range map[int]string{0: "", fleet.CredentialWindow: "", fleet.CredentialWindow + 1: "MC-RAMDISK-CREDENTIAL"} {
 		if _, err := iso.Overlay(make([]byte, size)); fleet.CodeOf(err) != code {
 			t.Errorf("%d bytes: %v, want %q", size, err, code)
 		}
+	}
+}
+
+func contents(t testing.TB, iso *ISO) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if n, err := iso.WriteTo(&b); err != nil || n != iso.Size {
+		t.Fatalf("%d of %d bytes, %v", n, iso.Size, err)
+	}
+	return b.Bytes()
+}
+
+// TestLoad: a medium that is held in memory stays what it was, and one that was changed before is refused.
+func TestLoad(t *testing.T) {
+	data := contents(t, fakeISO(t))
+	path := filepath.Join(t.TempDir(), "boot.iso")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := opened.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := bytes.Clone(data)
+	changed[len(changed)/2] ^= 1
+	if err := os.WriteFile(path, changed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(contents(t, held), data) {
+		t.Error("what is held in memory follows the file")
+	}
+	if _, err := opened.Load(); fleet.CodeOf(err) != "MC-RAMDISK-ISO" {
+		t.Errorf("a changed file: %v", err)
 	}
 }
 
@@ -259,7 +296,8 @@ func TestOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(iso.data)
+	data := contents(t, iso)
+	write(data)
 	got, err := Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -268,7 +306,7 @@ func TestOpen(t *testing.T) {
 	if diff := cmp.Diff(view(got), view(iso)); diff != "" {
 		t.Errorf("opened (-got +built):\n%s", diff)
 	}
-	edit := func(f func(b []byte)) []byte { b := bytes.Clone(iso.data); f(b); return b }
+	edit := func(f func(b []byte)) []byte { b := bytes.Clone(data); f(b); return b }
 	for _, c := range []struct {
 		name string
 		data []byte
@@ -276,7 +314,7 @@ func TestOpen(t *testing.T) {
 	}{
 		{"nothing", nil, "too short"},
 		{"zeros", make([]byte, iso.Size), "not an ISO 9660 volume"},
-		{"cut short", iso.data[:iso.Size-2048], "bytes instead of"},
+		{"cut short", data[:iso.Size-2048], "bytes instead of"},
 		{"another label", edit(func(b []byte) { copy(b[isoPrimary*isoSector+40:], "DEBIAN  ") }), "not an ISO 9660 volume"},
 		{"no mark", edit(func(b []byte) { b[isoPrimary*isoSector+isoAppUse] = 'X' }), "no credential window"},
 		{"what one node was served", edit(func(b []byte) { b[iso.Window.Offset] = '{' }), "window is not empty"},
@@ -293,9 +331,9 @@ func TestOpen(t *testing.T) {
 
 func FuzzParseISO(f *testing.F) {
 	iso := fakeISO(f)
-	f.Add(iso.data[:isoESP*isoSector])
+	f.Add(contents(f, iso)[:isoESP*isoSector])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if i, err := parseISO(b); err == nil && i.Window.Offset+i.Window.Size > int64(len(b)) {
+		if i, err := parseISO(bytes.NewReader(b), int64(len(b))); err == nil && i.Window.Offset+i.Window.Size > int64(len(b)) {
 			t.Errorf("a window at %d in %d bytes", i.Window.Offset, len(b))
 		}
 	})

@@ -13,9 +13,9 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// ISO is a boot medium in memory, shared by all nodes and never changed.
+// ISO is a boot medium, in memory where it was built and in its file where it was opened; shared by all nodes and never changed.
 type ISO struct {
-	data []byte
+	from io.ReaderAt
 	// Size is in bytes.
 	Size int64
 	// SHA256 is of the medium with an empty window, in hex.
@@ -31,9 +31,12 @@ type ISO struct {
 	Signed bool
 }
 
-func newISO(data []byte, w fleet.Window, release string, signed bool) *ISO {
-	sum := sha256.Sum256(data)
-	return &ISO{data: data, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Window: w, KernelRelease: release, Signed: signed}
+func newISO(from io.ReaderAt, size int64, w fleet.Window, release string, signed bool) (*ISO, error) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(from, 0, size)); err != nil {
+		return nil, err
+	}
+	return &ISO{from: from, Size: size, SHA256: hex.EncodeToString(sum.Sum(nil)), Window: w, KernelRelease: release, Signed: signed}, nil
 }
 
 // account fills Parts: the medium's overhead is what no part takes.
@@ -53,12 +56,28 @@ func (i *ISO) account(segments []*segment, stub int, kernel []byte, uki int) {
 }
 
 // ReadAt reads the medium with its empty window.
-func (i *ISO) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(i.data).ReadAt(p, off) }
+func (i *ISO) ReadAt(p []byte, off int64) (int, error) { return i.from.ReadAt(p, off) }
+
+func (i *ISO) reader() *io.SectionReader { return io.NewSectionReader(i.from, 0, i.Size) }
 
 // WriteTo writes the medium with its empty window.
-func (i *ISO) WriteTo(w io.Writer) (int64, error) {
-	n, err := w.Write(i.data)
-	return int64(n), err
+func (i *ISO) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, i.reader()) }
+
+// Load takes a medium that was opened into memory, for a file that somebody else may write. Error MC-RAMDISK-ISO when somebody did.
+func (i *ISO) Load() (*ISO, error) {
+	data := make([]byte, i.Size)
+	_, err := io.ReadFull(i.reader(), data)
+	if err == nil {
+		var held *ISO
+		if held, err = parseISO(bytes.NewReader(data), i.Size); err == nil && held.SHA256 == i.SHA256 {
+			return held, nil
+		}
+	}
+	if err == nil {
+		err = errors.New("its digest is another now")
+	}
+	return nil, fleet.Errorf(fleet.Invalid, "MC-RAMDISK-ISO", "the boot medium was changed while it was read: %w", err).
+		WithHint("metalctl ramdisk build -o FILE")
 }
 
 // Overlay returns the medium as one node sees it: the shared bytes with cred, padded with spaces, in the window. Only cred is
@@ -90,24 +109,38 @@ func (o *overlay) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Open reads an ISO that Build made. Error MC-RAMDISK-ISO when it is something else or damaged.
+// Open opens an ISO that Build made; it is read from the file as long as it is used. Error MC-RAMDISK-ISO when it is something else or damaged.
 func Open(path string) (*ISO, error) {
-	data, err := os.ReadFile(path)
-	if err == nil {
-		var iso *ISO
-		if iso, err = parseISO(data); err == nil {
-			return iso, nil
-		}
+	iso, err := open(path)
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-RAMDISK-ISO", "open boot medium %s: %w", path, err).WithHint("metalctl ramdisk build -o %s", path)
 	}
-	return nil, fleet.Errorf(fleet.Invalid, "MC-RAMDISK-ISO", "open boot medium %s: %w", path, err).
-		WithHint("metalctl ramdisk build -o %s", path)
+	return iso, nil
 }
 
-func parseISO(data []byte) (*ISO, error) {
-	if len(data) < isoESP*isoSector {
+func open(path string) (iso *ISO, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		iso, err = parseISO(f, info.Size())
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return iso, nil // whoever reads from it last lets go of the file
+}
+
+func parseISO(from io.ReaderAt, size int64) (*ISO, error) {
+	if size < isoESP*isoSector {
 		return nil, errors.New("it is too short")
 	}
-	d := data[isoPrimary*isoSector : (isoPrimary+1)*isoSector]
+	d := make([]byte, isoSector)
+	if _, err := from.ReadAt(d, isoPrimary*isoSector); err != nil {
+		return nil, err
+	}
 	if string(d[:6]) != "\x01CD001" || strings.TrimRight(string(d[40:72]), " ") != fleet.VolumeLabel {
 		return nil, errors.New("it is not an ISO 9660 volume " + fleet.VolumeLabel)
 	}
@@ -115,22 +148,26 @@ func parseISO(data []byte) (*ISO, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.Offset < isoESP*isoSector || w.Offset+w.Size > int64(len(data)) {
-		return nil, fmt.Errorf("it ends at %d, before its credential window", len(data))
+	if w.Offset < isoESP*isoSector || w.Size < 0 || w.Offset+w.Size > size {
+		return nil, fmt.Errorf("it ends at %d, before its credential window", size)
 	}
-	if len(bytes.Trim(data[w.Offset:w.Offset+w.Size], " ")) > 0 {
+	window := make([]byte, w.Size)
+	if _, err := from.ReadAt(window, w.Offset); err != nil && err != io.EOF {
+		return nil, err
+	}
+	if len(bytes.Trim(window, " ")) > 0 {
 		return nil, errors.New("its credential window is not empty; it was copied from a node's medium")
 	}
 	var sectors uint32
 	for i := 3; i >= 0; i-- {
 		sectors = sectors<<8 | uint32(d[80+i])
 	}
-	if int64(sectors)*isoSector != int64(len(data)) {
-		return nil, fmt.Errorf("it has %d bytes instead of %d", len(data), int64(sectors)*isoSector)
+	if int64(sectors)*isoSector != size {
+		return nil, fmt.Errorf("it has %d bytes instead of %d", size, int64(sectors)*isoSector)
 	}
 	release, signature, ok := strings.Cut(strings.TrimSpace(string(d[574:702])), " ")
 	if !ok {
 		return nil, errors.New("it does not name its kernel")
 	}
-	return newISO(data, w, release, signature == "SIGNED"), nil
+	return newISO(from, size, w, release, signature == "SIGNED")
 }
