@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -41,10 +40,6 @@ type serverRun struct {
 
 // runServer runs the server until ctx ends.
 func runServer(ctx context.Context, p *program, cfg serverConfig) error {
-	if os.Getenv("GOGC") == "" {
-		// What a large fleet keeps changes little: collecting twice as often costs less than keeping as much again in garbage.
-		debug.SetGCPercent(50)
-	}
 	log, ring, err := newLogger(p, cfg)
 	if err != nil {
 		return err
