@@ -60,6 +60,7 @@ var arrows = []struct {
 	{"provision/vmedia", "", ""},
 	{"provision/fabric", "", "asks devices; what is done with the answers is others' business"},
 	{"provision/fabric/opensm", "provision/fabric", "reads back by the fabric's devices what it has a subnet manager write"},
+	{"provision/ethernet/nvue", "", "speaks to switches; what they shall do is the vocabulary's"},
 	{"images", "", ""},
 	{"images/ramdisk", "", ""},
 	{"images/configdrive", "", ""},

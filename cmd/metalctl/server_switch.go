@@ -29,6 +29,7 @@ type switchDriver struct {
 // switchDrivers are all that there are, in order of their names: this is the support matrix of Ethernet switches.
 func switchDrivers() []switchDriver {
 	return []switchDriver{
+		{driverNVUE, checkNVUE, driveNVUE},
 		{driverSimulated, checkSimulated, driveSimulated},
 	}
 }

@@ -18,13 +18,9 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// Codes of what the device, or the way to it, does wrong.
 const (
-	codeGone   = "MC-SWITCH-GONE"
-	codeLogin  = "MC-SWITCH-LOGIN"
-	codeTLS    = "MC-SWITCH-TLS"
-	codeAnswer = "MC-SWITCH-ANSWER"
-	codeApply  = "MC-SWITCH-APPLY"
+	codeSilent = "MC-SWITCH-SILENT" // no answer, or one that nobody understands
+	codeApply  = "MC-SWITCH-APPLY"  // the device did not take a revision
 )
 
 // Access is how a device is reached and known.
@@ -69,7 +65,7 @@ func NewClient(a Access) (*Client, error) {
 	switch {
 	case a.Pin != "":
 		if !fleet.ValidKeyPin(a.Pin) {
-			return nil, fleet.Errorf(fleet.Invalid, codeTLS, "the pin of the switch %s is not sha256/ and 44 characters of base64", u.Host)
+			return nil, fleet.Errorf(fleet.Invalid, "MC-NET-INVALID", "the pin of the switch %s is not sha256/ and 44 characters of base64", u.Host)
 		}
 		t.InsecureSkipVerify = true // the pin is checked instead: switches make their first certificates themselves
 		t.VerifyConnection = func(cs tls.ConnectionState) error {
@@ -81,10 +77,10 @@ func NewClient(a Access) (*Client, error) {
 	case len(a.CAPEM) > 0:
 		t.RootCAs = x509.NewCertPool()
 		if !t.RootCAs.AppendCertsFromPEM(a.CAPEM) {
-			return nil, fleet.Errorf(fleet.Invalid, codeTLS, "the file of the authorities for the switch %s holds no certificate in PEM form", u.Host)
+			return nil, fleet.Errorf(fleet.Invalid, "MC-NET-INVALID", "the file of the authorities for the switch %s holds no certificate in PEM form", u.Host)
 		}
 	default:
-		return nil, fleet.Errorf(fleet.Invalid, codeTLS, "nothing says how the certificate of the switch %s is known: give its pin, or the file of its authority", u.Host)
+		return nil, fleet.Errorf(fleet.Invalid, "MC-NET-INVALID", "nothing says how the certificate of the switch %s is known: give its pin, or the file of its authority", u.Host)
 	}
 	transport := &http.Transport{TLSClientConfig: t, TLSHandshakeTimeout: 15 * time.Second, IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 2,
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}
@@ -104,7 +100,7 @@ func (c *Client) get(ctx context.Context, path string, query url.Values) (object
 func (c *Client) again(ctx context.Context, method, path string, query url.Values, body any) (object, error) {
 	for n := 1; ; n++ {
 		o, err := c.call(ctx, method, path, query, body)
-		if err == nil || n == tries || fleet.CodeOf(err) != codeGone {
+		if err == nil || n == tries || !lost(err) {
 			return o, err
 		}
 		select {
@@ -114,6 +110,9 @@ func (c *Client) again(ctx context.Context, method, path string, query url.Value
 		}
 	}
 }
+
+// lost reports whether a call may have got nowhere, or its answer: the device is down, or too busy.
+func lost(err error) bool { return fleet.KindOf(err) == fleet.Unavailable }
 
 // call makes one request. Path elements are escaped already.
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, body any) (object, error) {
@@ -153,21 +152,21 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 func (c *Client) understand(what string, status int, b []byte) (object, error) {
 	switch {
 	case len(b) > largest:
-		return nil, fleet.Errorf(fleet.Broken, codeAnswer, "the switch %s answers %s with more than %d MiB", c.at, what, largest>>20)
+		return nil, fleet.Errorf(fleet.Broken, codeSilent, "the switch %s answers %s with more than %d MiB", c.at, what, largest>>20)
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return nil, fleet.Errorf(fleet.Denied, codeLogin, "the switch %s refuses user %s (%d)", c.at, c.access.User, status)
+		return nil, fleet.Errorf(fleet.Denied, codeSilent, "the switch %s refuses user %s (%d)", c.at, c.access.User, status)
 	case status == http.StatusNotFound:
-		return nil, fleet.Errorf(fleet.NotFound, codeAnswer, "the switch %s does not know %s", c.at, what)
+		return nil, fleet.Errorf(fleet.NotFound, codeSilent, "the switch %s does not know %s", c.at, what)
 	case status >= 500:
-		return nil, fleet.Errorf(fleet.Unavailable, codeGone, "the switch %s answers %s with %d%s", c.at, what, status, problem(b))
+		return nil, fleet.Errorf(fleet.Unavailable, codeSilent, "the switch %s answers %s with %d%s", c.at, what, status, problem(b))
 	case status < 200 || status > 299:
-		return nil, fleet.Errorf(fleet.Broken, codeAnswer, "the switch %s answers %s with %d%s", c.at, what, status, problem(b))
+		return nil, fleet.Errorf(fleet.Broken, codeSilent, "the switch %s answers %s with %d%s", c.at, what, status, problem(b))
 	case len(bytes.TrimSpace(b)) == 0:
 		return nil, nil
 	}
 	o, err := decode(b)
 	if err != nil {
-		return nil, fleet.Errorf(fleet.Broken, codeAnswer, "the answer of the switch %s to %s: %w", c.at, what, err)
+		return nil, fleet.Errorf(fleet.Broken, codeSilent, "the answer of the switch %s to %s: %w", c.at, what, err)
 	}
 	return o, nil
 }
@@ -203,7 +202,7 @@ func clip(s string) string {
 func (c *Client) gone(err error) error {
 	var cert *tls.CertificateVerificationError
 	if errors.Is(err, errPin) || errors.As(err, &cert) {
-		return fleet.Errorf(fleet.Denied, codeTLS, "the switch %s is not the one that is trusted, and was told nothing: %w", c.at, err)
+		return fleet.Errorf(fleet.Denied, codeSilent, "the switch %s is not the one that is trusted, and was told nothing: %w", c.at, err)
 	}
-	return fleet.Errorf(fleet.Unavailable, codeGone, "the switch %s does not answer: %w", c.at, err)
+	return fleet.Errorf(fleet.Unavailable, codeSilent, "the switch %s does not answer: %w", c.at, err)
 }

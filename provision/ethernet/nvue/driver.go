@@ -228,10 +228,15 @@ func (d *Driver) Rollback(ctx context.Context, plan fleet.WirePlan) error {
 		inverse.Takes = inverse.Takes && c.To.Equal(d.sw.InQuarantine())
 	}
 	if w := l.waits(); w != nil && plan.Unshown(l.set) == "" {
-		if err := d.goBack(ctx, *w); err != nil {
-			return err
+		err = d.goBack(ctx, *w)
+		inverse.Changes = nil
+		for _, c := range plan.Changes { // the switch brings back what was there, whatever that is
+			inverse.Changes = append(inverse.Changes, fleet.WireChange{Port: c.Port, From: c.To, To: c.From})
 		}
-	} else if err := d.Apply(ctx, inverse); err != nil {
+	} else {
+		err = d.Apply(ctx, inverse)
+	}
+	if err != nil {
 		return err
 	}
 	_, err = d.Verify(ctx, inverse)
@@ -269,19 +274,10 @@ func (d *Driver) goBack(ctx context.Context, w Revision) error {
 // Adopt looks whether what the managed ports carry can be said. It writes nothing.
 func (d *Driver) Adopt(ctx context.Context) (fleet.WireView, error) {
 	v, err := d.Observe(ctx)
-	if err != nil {
-		return v, err
+	if err == nil {
+		err = d.sw.Keepable(v)
 	}
-	var f []fleet.FieldError
-	for _, p := range v.Ports {
-		if p.Doubt != "" {
-			f = append(f, fleet.FieldError{Field: p.Port, Message: p.Doubt})
-		}
-	}
-	if len(f) > 0 {
-		return v, &fleet.Error{Kind: fleet.Refused, Code: "MC-NET-INVALID", Msg: "ports of " + d.sw.Name + " have what cannot be kept", Fields: f}
-	}
-	return v, nil
+	return v, err
 }
 
 // Guard looks and changes nothing: who may be in which network it does not know.

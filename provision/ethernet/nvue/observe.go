@@ -112,7 +112,7 @@ func (d *Driver) read(ctx context.Context, rev string) (*config, error) {
 	}
 	c, err := readConfig(o, d.bridge)
 	if err != nil {
-		return nil, fleet.Errorf(fleet.Broken, codeAnswer, "the configuration %s of the switch %s: %w", clip(rev), d.sw.Name, err)
+		return nil, fleet.Errorf(fleet.Broken, codeSilent, "the configuration %s of the switch %s: %w", clip(rev), d.sw.Name, err)
 	}
 	return c, nil
 }
@@ -161,7 +161,7 @@ func (d *Driver) hardware(ctx context.Context) (hardware, error) {
 	}
 	o, err := d.client.get(ctx, "/bridge/port-vlan", nil)
 	if fleet.KindOf(err) == fleet.NotFound {
-		return hardware{}, fleet.Errorf(fleet.Refused, codeAnswer, "the switch %s does not tell which VLANs its hardware has on which port", d.sw.Name).
+		return hardware{}, fleet.Errorf(fleet.Refused, codeSilent, "the switch %s does not tell which VLANs its hardware has on which port", d.sw.Name).
 			WithHint("Cumulus Linux does from release 5.6 on")
 	}
 	if err != nil {
@@ -169,7 +169,7 @@ func (d *Driver) hardware(ctx context.Context) (hardware, error) {
 	}
 	vlans, err := sub(o, "domain", d.bridge, "port")
 	if err != nil {
-		return hardware{}, fleet.Errorf(fleet.Broken, codeAnswer, "the VLANs of the switch %s: %w", d.sw.Name, err)
+		return hardware{}, fleet.Errorf(fleet.Broken, codeSilent, "the VLANs of the switch %s: %w", d.sw.Name, err)
 	}
 	return hardware{links, vlans}, nil
 }

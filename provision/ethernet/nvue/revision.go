@@ -89,7 +89,7 @@ func (c *Client) revisions(ctx context.Context) (map[string]Revision, error) {
 			out[id], err = revisionOf(id, one)
 		}
 		if err != nil {
-			return nil, fleet.Errorf(fleet.Broken, codeAnswer, "the switch %s tells of its revision %s: %w", c.at, clip(id), err)
+			return nil, fleet.Errorf(fleet.Broken, codeSilent, "the switch %s tells of its revision %s: %w", c.at, clip(id), err)
 		}
 	}
 	return out, nil
@@ -102,7 +102,7 @@ func (c *Client) revision(ctx context.Context, id string) (Revision, error) {
 	}
 	r, err := revisionOf(id, o)
 	if err != nil {
-		return r, fleet.Errorf(fleet.Broken, codeAnswer, "the switch %s tells of its revision %s: %w", c.at, clip(id), err)
+		return r, fleet.Errorf(fleet.Broken, codeSilent, "the switch %s tells of its revision %s: %w", c.at, clip(id), err)
 	}
 	return r, nil
 }
@@ -114,7 +114,7 @@ func (c *Client) create(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if len(o) != 1 || keys(o)[0] == "" || slices.Contains(named, keys(o)[0]) {
-		return "", fleet.Errorf(fleet.Broken, codeAnswer, "the switch %s was asked for a revision and answers with %d", c.at, len(o))
+		return "", fleet.Errorf(fleet.Broken, codeSilent, "the switch %s was asked for a revision and answers with %d", c.at, len(o))
 	}
 	return keys(o)[0], nil
 }
@@ -178,7 +178,7 @@ func (c *Client) reject(ctx context.Context, r Revision) error {
 func (c *Client) tell(ctx context.Context, rev string, body object, unheard func(state string) bool) error {
 	for n := 1; ; n++ {
 		_, err := c.call(ctx, http.MethodPatch, revisionPath(rev), nil, body)
-		if err == nil || n == tries || fleet.CodeOf(err) != codeGone {
+		if err == nil || n == tries || !lost(err) {
 			return err
 		}
 		r, lookErr := c.revision(ctx, rev)
