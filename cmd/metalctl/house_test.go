@@ -61,6 +61,9 @@ var arrows = []struct {
 	{"provision/fabric", "", "asks devices; what is done with the answers is others' business"},
 	{"provision/fabric/opensm", "provision/fabric", "reads back by the fabric's devices what it has a subnet manager write"},
 	{"provision/ethernet/nvue", "", "speaks to switches; what they shall do is the vocabulary's"},
+	{"provision/ethernet", "", "decides what is written on a switch; what speaks to it is handed in"},
+	{"provision/ethernet/ssh", "", "reaches a switch; what is said there is others' business"},
+	{"provision/ethernet/cli", "provision/ethernet provision/ethernet/ssh", "speaks to switches in the order that all drivers keep, by one way to reach them"},
 	{"images", "", ""},
 	{"images/ramdisk", "", ""},
 	{"images/configdrive", "", ""},
@@ -97,6 +100,7 @@ var technologies = []struct{ pkg, rooms string }{
 	{"github.com/lima-vm/go-qcow2reader", "images"},
 	{"github.com/NVIDIA/go-nvml", "agent/gpu"},
 	{"github.com/mdlayher/packet", "agent/inspect agent/boot"},
+	{"golang.org/x/crypto/ssh", "provision/ethernet/ssh"},
 }
 
 // programs may be run here only.

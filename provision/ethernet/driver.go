@@ -1,0 +1,280 @@
+package ethernet
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metalctl/metalctl/fleet"
+)
+
+// Options of a driver.
+type Options struct {
+	Switch fleet.Switch
+	Device Device
+	// Refuses lists what this switch cannot do of a wish that is valid otherwise; nil where it can do all.
+	Refuses func(c fleet.Carries, at string) []fleet.FieldError
+	// Settle is how long the switch may take to show what was written; 0 is 30 s. It must be well under the time after which a device takes back by itself.
+	Settle time.Duration
+	Now    func() time.Time
+}
+
+// Driver moves the ports of one switch between networks. It may be used by several goroutines and beside other processes.
+type Driver struct {
+	sw      fleet.Switch
+	device  Device
+	refuses func(c fleet.Carries, at string) []fleet.FieldError
+	settle  time.Duration
+	now     func() time.Time
+}
+
+// New makes a driver; it reads and writes nothing. A switch that is not valid is refused with all that is wrong.
+func New(o Options) (*Driver, error) {
+	if f := o.Switch.Validate(); len(f) > 0 {
+		return nil, &fleet.Error{Kind: fleet.Invalid, Code: "MC-NET-INVALID", Msg: "the switch " + o.Switch.Name + " is not valid", Fields: f}
+	}
+	d := &Driver{sw: o.Switch, device: o.Device, refuses: o.Refuses, settle: o.Settle, now: o.Now}
+	if d.settle <= 0 {
+		d.settle = 30 * time.Second
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	if d.refuses == nil {
+		d.refuses = func(fleet.Carries, string) []fleet.FieldError { return nil }
+	}
+	return d, nil
+}
+
+// Observe reads the switch. A change that is not settled stops hand-overs, as the switch may take it back by itself.
+func (d *Driver) Observe(ctx context.Context) (fleet.WireView, error) {
+	r, err := d.device.Read(ctx)
+	if err != nil {
+		return fleet.WireView{}, err
+	}
+	return d.view(r), nil
+}
+
+func (d *Driver) view(r Reading) fleet.WireView {
+	v := fleet.WireView{Device: d.sw.Name, At: d.now()}
+	for _, name := range append(slices.Clone(d.sw.Managed), d.sw.Uplinks...) {
+		p := fleet.PortView{Port: name, Doubt: "is nothing that the switch shows"}
+		if i := slices.IndexFunc(r.Ports, func(x fleet.PortView) bool { return x.Port == name }); i >= 0 {
+			p = r.Ports[i]
+		}
+		v.Ports = append(v.Ports, p)
+	}
+	slices.SortFunc(v.Ports, func(a, b fleet.PortView) int { return strings.Compare(a.Port, b.Port) })
+	mark, err := d.sw.MarkOf(v.Ports)
+	if err != nil {
+		panic("ethernet: " + err.Error()) // numbers and strings always encode
+	}
+	v.Mark = mark
+	if r.Open != "" {
+		v.Findings = []fleet.WireFinding{{Code: "MC-SWITCH-PENDING", Stops: true, Text: "a change of " + d.sw.Name + " was written and is neither kept nor taken back"}}
+	}
+	return v
+}
+
+// Plan says which ports change so that each of want carries exactly that. It reads nothing. A port in doubt is moved nowhere but into quarantine.
+func (d *Driver) Plan(view fleet.WireView, want map[string]fleet.Carries) (fleet.WirePlan, error) {
+	plan, err := d.sw.Plan(view, want)
+	if err != nil {
+		return fleet.WirePlan{}, err
+	}
+	if err := d.able(plan.Changes); err != nil {
+		return fleet.WirePlan{}, err
+	}
+	if s := view.Stops(); s != nil {
+		return fleet.WirePlan{}, fleet.Errorf(fleet.Conflict, s.Code, "nothing is changed while this stands: %s", s.Text).WithHint("metalctl help %s", s.Code)
+	}
+	var write, replaces strings.Builder
+	for _, c := range plan.Changes {
+		fmt.Fprintf(&write, "%s: %s\n", c.Port, c.To)
+		fmt.Fprintf(&replaces, "%s: %s\n", c.Port, c.From)
+	}
+	plan.Write, plan.Replaces = write.String(), replaces.String()
+	return plan, nil
+}
+
+// able is an error where the switch may not be given what a plan gives, or cannot do it. Plans come from elsewhere, too.
+func (d *Driver) able(changes []fleet.WireChange) error {
+	var faults []fleet.FieldError
+	for _, c := range changes {
+		if !slices.Contains(d.sw.Managed, c.Port) {
+			faults = append(faults, fleet.FieldError{Field: c.Port, Message: "is not among the managed ports of " + d.sw.Name})
+			continue
+		}
+		faults = append(faults, append(d.sw.May(c.To, c.Port), d.refuses(c.To, c.Port)...)...)
+	}
+	if len(faults) > 0 {
+		return &fleet.Error{Kind: fleet.Refused, Code: "MC-NET-INVALID", Msg: "the change of " + d.sw.Name + " is refused", Fields: faults}
+	}
+	return nil
+}
+
+// name is what a plan is written under.
+func name(plan fleet.WirePlan) string { return strings.TrimPrefix(plan.Digest(), "sha256:")[:16] }
+
+func conflict(format string, args ...any) error {
+	return fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", format, args...).WithHint("make a new plan: metalctl network plan")
+}
+
+// Apply writes the plan, as one. It is a Conflict, and nothing is written, where any managed port is not as it was when the plan was made. Until Verify the
+// switch keeps what was there; a plan that only takes away is kept at once, as nothing may give it back.
+func (d *Driver) Apply(ctx context.Context, plan fleet.WirePlan) error {
+	if plan.Device != d.sw.Name {
+		return conflict("the plan is for %s and not for %s", plan.Device, d.sw.Name)
+	}
+	if err := d.able(plan.Changes); err != nil {
+		return err
+	}
+	if len(plan.Changes) == 0 {
+		return nil
+	}
+	w := Write{Name: name(plan), Changes: plan.Changes, Keep: plan.Takes}
+	return d.device.Write(ctx, w, func(r Reading) error { return d.may(r, plan, w.Name) })
+}
+
+// may is an error where the plan must not be written on what is read. What only takes away is, whatever else is there, as long as it does only that.
+func (d *Driver) may(r Reading, plan fleet.WirePlan, own string) error {
+	v := d.view(r)
+	switch {
+	case r.Open != "" && r.Open != own:
+		return conflict("another change of %s was begun and is not settled", d.sw.Name)
+	case plan.Takes:
+		for _, c := range plan.Changes {
+			if p := v.Port(c.Port); !c.To.Equal(d.sw.InQuarantine()) && !c.To.Within(p.Carries) {
+				return conflict("port %s of %s carries less by now", c.Port, d.sw.Name)
+			}
+		}
+		return nil
+	case r.Open == own: // somebody was interrupted in this very plan, so that its ports may be as neither before nor after it
+		_, err := d.sw.Back(v, plan)
+		return err
+	case v.Mark != plan.Expect:
+		return conflict("a port of %s is not as it was when the plan was made", d.sw.Name)
+	}
+	return nil
+}
+
+// Verify waits until the switch shows every port of the plan as meant, twice in a row, then has it keep that, and looks once more. What is not shown in time
+// is an error of kind Timeout that names a port; then Rollback.
+func (d *Driver) Verify(ctx context.Context, plan fleet.WirePlan) (fleet.WireView, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.settle)
+	defer cancel()
+	if err := d.await(ctx, func(r Reading) string { return plan.Unshown(d.view(r)) }); err != nil {
+		return fleet.WireView{}, err
+	}
+	if err := d.device.Settle(ctx, name(plan)); err != nil {
+		return fleet.WireView{}, err
+	}
+	r, err := d.device.Read(ctx)
+	if err != nil {
+		return fleet.WireView{}, err
+	}
+	if why := plan.Unshown(d.view(r)); why != "" {
+		return d.view(r), unproven(d.sw.Name, why)
+	}
+	if r.Open != "" {
+		return d.view(r), conflict("another change of %s was begun meanwhile and is not settled", d.sw.Name)
+	}
+	return d.view(r), nil
+}
+
+// await reads until missing says nothing twice in a row.
+func (d *Driver) await(ctx context.Context, missing func(Reading) string) error {
+	pause, agreed, why := 10*time.Millisecond, 0, "it could not be read"
+	for {
+		r, err := d.device.Read(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			return err
+		case err == nil:
+			if why = missing(r); why == "" {
+				agreed++
+			} else {
+				agreed = 0
+			}
+		}
+		if agreed == 2 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			if why == "" {
+				why = "two readings in a row did not agree"
+			}
+			return unproven(d.sw.Name, why)
+		case <-time.After(pause):
+			pause = min(2*pause, 500*time.Millisecond)
+		}
+	}
+}
+
+func unproven(device, why string) error {
+	return fleet.Errorf(fleet.Timeout, "MC-NET-UNPROVEN", "%s does not show what was written: %s", device, why).WithHint("metalctl network plan shows what differs")
+}
+
+// Rollback takes back what Apply wrote and Verify did not keep, and waits until the switch shows it. Where that was never written it does nothing; where
+// others have written since it is a Conflict.
+func (d *Driver) Rollback(ctx context.Context, plan fleet.WirePlan) error {
+	if len(plan.Changes) == 0 {
+		return nil
+	}
+	back := Write{Name: name(plan)}
+	for _, c := range plan.Changes {
+		back.Changes = append(back.Changes, fleet.WireChange{Port: c.Port, From: c.To, To: c.From})
+	}
+	undone, err := d.device.Undo(ctx, back)
+	if err != nil {
+		return err
+	}
+	if !undone {
+		r, err := d.device.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if d.view(r).Mark != plan.Expect || r.Open != "" {
+			return conflict("%s has gone on since the plan: what it replaced is not there to go back to", d.sw.Name)
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.settle)
+	defer cancel()
+	return d.await(ctx, func(r Reading) string {
+		switch {
+		case r.Open != "":
+			return "the change is still open"
+		case d.view(r).Mark != plan.Expect:
+			return "ports are not as they were before the plan"
+		}
+		return ""
+	})
+}
+
+// Adopt reads the switch and writes nothing. Where a managed port has what cannot be said, the error lists it.
+func (d *Driver) Adopt(ctx context.Context) (fleet.WireView, error) {
+	v, err := d.Observe(ctx)
+	if err != nil {
+		return fleet.WireView{}, err
+	}
+	var faults []fleet.FieldError
+	for _, p := range v.Ports {
+		if p.Doubt != "" && slices.Contains(d.sw.Managed, p.Port) {
+			faults = append(faults, fleet.FieldError{Field: p.Port, Message: p.Doubt})
+		}
+	}
+	if len(faults) > 0 {
+		return v, &fleet.Error{Kind: fleet.Refused, Code: "MC-NET-INVALID", Msg: "ports of " + d.sw.Name + " have what could not be kept", Fields: faults}
+	}
+	return v, nil
+}
+
+// Guard reads the switch: what is foreign there is the board's to judge.
+func (d *Driver) Guard(ctx context.Context) (fleet.WireView, bool, error) {
+	v, err := d.Observe(ctx)
+	return v, false, err
+}
