@@ -1,7 +1,12 @@
 package nvue_test
 
 import (
+	"io"
+	"log"
+	"net/http"
 	"net/http/httptest"
+	"path"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +34,31 @@ type rig struct {
 	box     *wires.Cumulus
 	srv     *httptest.Server
 	drivers [2]*nvue.Driver
+
+	mu sync.Mutex // guards before
+	// before is called before the switch hears a request, by its method and path.
+	before func(request string)
+}
+
+func (r *rig) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	r.mu.Lock()
+	if r.before != nil {
+		r.before(q.Method + " " + q.URL.EscapedPath())
+	}
+	r.mu.Unlock()
+	r.box.ServeHTTP(w, q)
+}
+
+// once has act done before the first request that is meant.
+func (r *rig) once(request string, act func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.before = func(got string) {
+		if ok, err := path.Match(request, got); err == nil && ok {
+			r.before = nil
+			act()
+		}
+	}
 }
 
 // releases are what the suite is run on.
@@ -43,7 +73,9 @@ func newRig(t *testing.T, o wires.CumulusOptions) *rig {
 	t.Helper()
 	o.Ports, o.Quarantine, o.User, o.Password = []string{"swp1", "swp2", "swp3", "swp4"}, 666, "metalctl", "secret"
 	r := &rig{box: wires.NewCumulus(o)}
-	r.srv = httptest.NewTLSServer(r.box)
+	r.srv = httptest.NewUnstartedServer(r)
+	r.srv.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that are meant to fail
+	r.srv.StartTLS()
 	t.Cleanup(r.srv.Close)
 	for i := range r.drivers {
 		r.drivers[i] = r.driver(t, leaf())
@@ -88,6 +120,10 @@ func (r *rig) world() *contract.WireWorld {
 func TestContract(t *testing.T) {
 	for name, o := range releases {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && (o.Slashes || o.Forgets || o.AsksAys) {
+				t.Skip("long: a second release")
+			}
+			t.Parallel()
 			contract.Wires(t, func(t *testing.T) *contract.WireWorld { return newRig(t, o).world() })
 		})
 	}
