@@ -5,7 +5,7 @@ want="gcc libc6-dev make git ca-certificates
 qemu-system-x86 qemu-utils ovmf systemd-boot-efi
 mmdebstrap mtools dosfstools e2fsprogs gdisk xorriso zstd xz-utils util-linux
 iproute2 openssh-client openssl python3-sushy python3-junitparser
-opensm ibsim-utils"
+opensm ibsim-utils openvswitch-switch"
 missing=
 for p in $want; do
 	dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null | grep -q '^installed$' || missing="$missing $p"

@@ -28,6 +28,12 @@ func TestServerConfiguration(t *testing.T) {
 		{"no backup kept", "backup_keep: 0\n", "backup_keep"},
 		{"a switch with a driver that is none", "switches: {leaf-1: {driver: telepathy}}\n", "switches.leaf-1.driver"},
 		{"a switch with a key that is none", "switches: {leaf-1: {driver: ovs, host: a}}\n", "f.yaml:1"},
+		{"an Open vSwitch", "switches: {leaf-1: {driver: ovs, address: \"unix:/run/openvswitch/db.sock\", bridge: br0}}\n", ""},
+		{"an Open vSwitch far away", "switches: {leaf-1: {driver: ovs, address: \"ssl:leaf-1:6640\", openflow: \"ssl:leaf-1:6653\", bridge: br0, tls: {ca_file: /ca.pem, cert_file: /c.pem, key_file: /k.pem}}}\n", ""},
+		{"an Open vSwitch that nobody verifies", "switches: {leaf-1: {driver: ovs, address: \"ssl:leaf-1:6640\", openflow: \"ssl:leaf-1:6653\", bridge: br0}}\n", "switches.leaf-1.tls"},
+		{"an Open vSwitch without TLS", "switches: {leaf-1: {driver: ovs, address: \"tcp:10.0.0.1:6640\", openflow: \"tcp:10.0.0.1:6653\", bridge: br0}}\n", "needs ssl"},
+		{"an Open vSwitch without its bridge", "switches: {leaf-1: {driver: ovs, address: \"unix:/run/openvswitch/db.sock\"}}\n", "switches.leaf-1.bridge"},
+		{"a certificate without its key", "switches: {leaf-1: {driver: ovs, address: \"unix:/db.sock\", bridge: br0, tls: {ca_file: /ca.pem, cert_file: /c.pem}}}\n", "cert_file and key_file"},
 		{"a switch with a name that is none", "switches: {Leaf_1: {driver: ovs}}\n", "is no name of a switch"},
 		{"a log in another form", "log_format: xml\n", "log_format"},
 	} {

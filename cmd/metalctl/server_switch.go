@@ -30,6 +30,7 @@ type switchDriver struct {
 func switchDrivers() []switchDriver {
 	return []switchDriver{
 		{driverNVUE, checkNVUE, driveNVUE},
+		{driverOVS, checkOVS, driveOVS},
 		{driverSimulated, checkSimulated, driveSimulated},
 	}
 }
@@ -47,18 +48,23 @@ type switchConfig struct {
 	TLS *switchTLS `yaml:"tls,omitempty"`
 	// HostKey is the SSH host key of the device, as a line of known_hosts has it: type and base64.
 	HostKey string `yaml:"host_key,omitempty"`
+	// OpenFlow is where the bridge of an Open vSwitch listens, where that is not beside the database's socket.
+	OpenFlow string `yaml:"openflow,omitempty"`
 	// Bridge is the bridge that a driver serves where a device has several.
 	Bridge string `yaml:"bridge,omitempty"`
 	// Platform is the device's operating system, where a driver speaks to several.
 	Platform string `yaml:"platform,omitempty"`
 }
 
-// switchTLS has exactly one of its keys.
+// switchTLS has exactly one of pin and ca_file.
 type switchTLS struct {
 	// Pin is sha256/ and the base64 SHA-256 of the certificate's public key.
 	Pin string `yaml:"pin,omitempty"`
 	// CAFile holds the certificate of the authority.
 	CAFile string `yaml:"ca_file,omitempty"`
+	// CertFile and KeyFile are the server's own certificate and key, for a device that asks for one.
+	CertFile string `yaml:"cert_file,omitempty"`
+	KeyFile  string `yaml:"key_file,omitempty"`
 }
 
 // switchAccess is a switch's configuration with what its files hold.
@@ -66,6 +72,8 @@ type switchAccess struct {
 	switchConfig
 	password fleet.Secret
 	caPEM    []byte
+	// certPEM and keyPEM are what the device is shown.
+	certPEM, keyPEM []byte
 }
 
 func (c switchConfig) check(name string) error {
@@ -88,8 +96,13 @@ func (c switchConfig) check(name string) error {
 		if t.Pin != "" && !fleet.ValidKeyPin(t.Pin) {
 			return usageError("%s.tls.pin %q is not sha256/ and a hash in base64", at, t.Pin)
 		}
-		if t.CAFile != "" && !filepath.IsAbs(t.CAFile) {
-			return usageError("%s.tls.ca_file %q is no absolute path", at, t.CAFile)
+		if (t.CertFile == "") != (t.KeyFile == "") {
+			return usageError("%s.tls needs both of cert_file and key_file, or none", at)
+		}
+		for key, file := range map[string]string{"ca_file": t.CAFile, "cert_file": t.CertFile, "key_file": t.KeyFile} {
+			if file != "" && !filepath.IsAbs(file) {
+				return usageError("%s.tls.%s %q is no absolute path", at, key, file)
+			}
 		}
 	}
 	if c.PasswordFile != "" && !filepath.IsAbs(c.PasswordFile) {
@@ -108,12 +121,21 @@ func (c switchConfig) access() (switchAccess, error) {
 		}
 		a.password = fleet.NewSecret(strings.TrimRight(string(b), "\r\n"))
 	}
-	if c.TLS != nil && c.TLS.CAFile != "" {
-		b, err := os.ReadFile(c.TLS.CAFile)
-		if err != nil {
-			return a, fmt.Errorf("read the authority of the switch: %w", err)
+	if c.TLS == nil {
+		return a, nil
+	}
+	for _, f := range []struct {
+		file string
+		into *[]byte
+	}{{c.TLS.CAFile, &a.caPEM}, {c.TLS.CertFile, &a.certPEM}, {c.TLS.KeyFile, &a.keyPEM}} {
+		if f.file == "" {
+			continue
 		}
-		a.caPEM = b
+		b, err := os.ReadFile(f.file)
+		if err != nil {
+			return a, fmt.Errorf("read a certificate or key for the switch: %w", err)
+		}
+		*f.into = b
 	}
 	return a, nil
 }
