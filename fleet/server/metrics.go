@@ -17,7 +17,13 @@ import (
 type fleetCollector struct {
 	s                                                  *Server
 	nodes, faults, inState, agents, ops, lease, frozen *prometheus.Desc
+
+	// Operations and leases are never dropped.
+	runs   *tally[fleet.Operation, pair]
+	leases *tally[fleet.Lease, string]
 }
+
+type pair [2]string
 
 func newFleetCollector(s *Server) *fleetCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
@@ -31,6 +37,8 @@ func newFleetCollector(s *Server) *fleetCollector {
 		agents:  desc("agents", "Agents that were heard of within the last minute."),
 		ops:     desc("operations", "Operations by what for and state.", "kind", "state"),
 		lease:   desc("leases", "Leases by state.", "state"),
+		runs:    &tally[fleet.Operation, pair]{kind: fleet.KindOperation, label: func(o fleet.Operation) pair { return pair{o.Use, string(o.State)} }},
+		leases:  &tally[fleet.Lease, string]{kind: fleet.KindLease, label: func(l fleet.Lease) string { return string(l.State) }},
 		frozen:  desc("frozen", "Nodes that are frozen, by the source of their oldest freeze; 0 where nothing is.", "source"),
 	}
 }
@@ -44,9 +52,10 @@ func (c *fleetCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(c.s.ctx, 30*time.Second)
 	defer cancel()
-	type pair [2]string
-	nodes, faults, ops := map[pair]float64{}, map[pair]float64{}, map[pair]float64{}
-	longest, leases := map[string]float64{}, map[string]float64{}
+	nodes, faults := map[pair]float64{}, map[pair]float64{}
+	longest := map[string]float64{}
+	var ops map[pair]float64
+	var leases map[string]float64
 	up, frozen := 0.0, map[fleet.FreezeSource]float64{}
 	err := c.s.Store.View(ctx, func(sn fleet.Snapshot) error {
 		freezes, err := fleet.Freezes(sn)
@@ -68,10 +77,11 @@ func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 		}); err != nil {
 			return err
 		}
-		if err := eachRecord(sn, fleet.KindOperation, func(o fleet.Operation, _ fleet.Revision) { ops[pair{o.Use, string(o.State)}]++ }); err != nil {
+		if ops, err = c.runs.count(sn); err != nil {
 			return err
 		}
-		return eachRecord(sn, fleet.KindLease, func(l fleet.Lease, _ fleet.Revision) { leases[string(l.State)]++ })
+		leases, err = c.leases.count(sn)
+		return err
 	})
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.nodes, err)
