@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/reconcile"
 	"github.com/metalctl/metalctl/fleet/server"
@@ -312,13 +314,19 @@ func (b *bmcs) close(ctx context.Context) {
 		ids = append(ids, id)
 	}
 	b.mu.Unlock()
-	var wg sync.WaitGroup
+	g := errgroup.Group{}
+	g.SetLimit(closers)
 	for _, id := range ids {
-		wg.Add(1)
-		go func() { defer wg.Done(); b.drop(ctx, id) }()
+		g.Go(func() error {
+			b.drop(ctx, id)
+			return nil
+		})
 	}
-	wg.Wait()
+	_ = g.Wait() // a session that was not ended is kept in the store, and the next server ends it
 }
+
+// closers is how many sessions are ended at once: a server with ten thousand has few cores all the same.
+const closers = 128
 
 // Enroll implements server.Enroller: reads only, besides the session that reading needs.
 func (b *bmcs) Enroll(ctx context.Context, m fleet.BMC, password fleet.Secret) (learned server.Learned, err error) {
