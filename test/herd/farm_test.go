@@ -338,18 +338,29 @@ func (f *farm) ready(machines []*herd.Machine) {
 	f.states(machines, fleet.Available)
 }
 
-// nodes lists all nodes by name.
+// nodes lists all nodes by name. A server that has just started may be too busy with who comes back to answer at once.
 func (f *farm) nodes() map[string]api.Node {
 	f.t.Helper()
-	l, err := f.client.Nodes(f.t.Context(), api.ListOptions{})
-	if err != nil {
-		f.t.Fatalf("list nodes: %v\n%s", err, f.out.tail(20))
+	over := time.Now().Add(patience)
+	for {
+		l, err := f.client.Nodes(f.t.Context(), api.ListOptions{})
+		if err == nil {
+			all := make(map[string]api.Node, len(l.Items))
+			for _, n := range l.Items {
+				all[n.Name] = n
+			}
+			return all
+		}
+		if k := fleet.KindOf(err); k != fleet.Unavailable && k != fleet.Timeout || time.Now().After(over) {
+			f.t.Fatalf("list nodes: %v\n%s", err, f.out.tail(20))
+		}
+		pause(f.t.Context(), time.Second)
 	}
-	all := make(map[string]api.Node, len(l.Items))
-	for _, n := range l.Items {
-		all[n.Name] = n
-	}
-	return all
+}
+
+// pace is how often everything is looked at: not so often that looking costs more than what is looked at.
+func (f *farm) pace(least time.Duration) time.Duration {
+	return max(least, time.Duration(len(f.herd.Machines()))*time.Millisecond)
 }
 
 // states waits until all machines' nodes are in one state.
@@ -370,7 +381,7 @@ func (f *farm) states(machines []*herd.Machine, want fleet.State) {
 		if time.Now().After(over) {
 			f.t.Fatalf("%d nodes are not %s, such as %s:\n%s\n%s", len(not), want, not[0], f.run("node", "explain", not[0]), f.run("node", "timeline", not[0]))
 		}
-		pause(f.t.Context(), 100*time.Millisecond)
+		pause(f.t.Context(), f.pace(100*time.Millisecond))
 	}
 }
 

@@ -21,6 +21,7 @@ type usage struct {
 	cpu     time.Duration
 	rss     int64 // bytes now
 	peak    int64 // bytes at most
+	own     int64 // bytes now that are not mapped of a file
 	written int64 // bytes given to the disk
 }
 
@@ -41,6 +42,8 @@ func (f *farm) usage() usage {
 		switch name {
 		case "VmRSS":
 			u.rss = f.number(value) << 10
+		case "RssAnon":
+			u.own = f.number(value) << 10
 		case "VmHWM":
 			u.peak = f.number(value) << 10
 		}
@@ -89,6 +92,16 @@ func (f *farm) descriptors() int {
 // metric reads one number from the server's metrics.
 func (f *farm) metric(name string) float64 {
 	f.t.Helper()
+	v, ok := f.metrics()[name]
+	if !ok {
+		f.t.Fatalf("the server has no metric %s", name)
+	}
+	return v
+}
+
+// metrics reads those of the server's metrics that have no labels.
+func (f *farm) metrics() map[string]float64 {
+	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/metrics", nil)
@@ -110,17 +123,17 @@ func (f *farm) metric(name string) float64 {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	all := map[string]float64{}
 	for line := range strings.Lines(string(b)) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			if err != nil {
-				f.t.Fatal(err)
-			}
-			return v
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || strings.HasPrefix(name, "#") || strings.Contains(name, "{") {
+			continue
+		}
+		if all[name], err = strconv.ParseFloat(value, 64); err != nil {
+			f.t.Fatal(err)
 		}
 	}
-	f.t.Fatalf("the server has no metric %s", name)
-	return 0
+	return all
 }
 
 // needBench skips what only measures.
