@@ -95,15 +95,17 @@ func (d *Driver) stage(ctx context.Context, l *look, plan fleet.WirePlan, rev st
 	if err != nil {
 		return err
 	}
-	return d.alone(l.revisions, now, rev)
+	return d.alone(l.revisions, now, rev, false)
 }
 
-// alone is a Conflict where a revision other than ours was applied, or began to be, between two readings.
-func (d *Driver) alone(before, now map[string]Revision, ours string) error {
+// alone is a Conflict where a revision other than ours was applied, or began to be, between two readings. One that is queued is behind ours where ours has
+// begun, and may be where both are queued: then it steps back, or ours is overtaken.
+func (d *Driver) alone(before, now map[string]Revision, ours string, queued bool) error {
 	for id, r := range now {
 		was, known := before[id]
 		switch {
 		case id == ours || known && was.State == r.State:
+		case queued && r.State == "apply":
 		case slices.Contains(done, was.State): // ours or another one came after it
 		case !slices.Contains(idle, r.State) || r.State == "inactive" || r.State == "previous":
 			return conflict("somebody else applied revision %s of %s meanwhile, which is %s", clip(id), d.sw.Name, r.State)
@@ -129,11 +131,11 @@ func (d *Driver) bring(ctx context.Context, l *look, plan fleet.WirePlan, rev st
 		if err != nil {
 			return err
 		}
-		return d.alone(l.revisions, now, rev)
+		return d.alone(l.revisions, now, rev, true)
 	}
-	r, err := d.client.await(ctx, rev, append(slices.Clone(waiting), done...), overtaken)
+	r, err := d.client.await(ctx, rev, inForce, overtaken)
 	if fleet.KindOf(err) == fleet.Conflict {
-		return d.dropped(ctx, rev, err) // it waits behind another one, and was not begun
+		return d.withdraw(ctx, rev, err)
 	}
 	if err != nil || !slices.Contains(waiting, r.State) {
 		return err
@@ -142,8 +144,23 @@ func (d *Driver) bring(ctx context.Context, l *look, plan fleet.WirePlan, rev st
 	if err != nil {
 		return err
 	}
-	if err := d.alone(l.revisions, now, rev); err != nil {
+	if err := d.alone(l.revisions, now, rev, true); err != nil {
 		return errors.Join(err, d.goBack(ctx, r))
 	}
 	return nil
+}
+
+// inForce are the states of a revision that the device does what it says of.
+var inForce = append(slices.Clone(waiting), done...)
+
+// withdraw discards a revision that is queued behind another one. Where it began all the same, it goes back.
+func (d *Driver) withdraw(ctx context.Context, rev string, why error) error {
+	if d.client.discard(ctx, rev) == nil {
+		return why
+	}
+	r, err := d.client.await(ctx, rev, inForce, goOn)
+	if err == nil && slices.Contains(waiting, r.State) {
+		err = d.goBack(ctx, r)
+	}
+	return errors.Join(why, err)
 }

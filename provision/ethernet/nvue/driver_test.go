@@ -2,6 +2,8 @@ package nvue_test
 
 import (
 	"encoding/pem"
+	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -297,7 +299,9 @@ func TestPlansOfOthers(t *testing.T) {
 // TestTrust: a switch that is not the one that is meant is told nothing.
 func TestTrust(t *testing.T) {
 	asked := 0
-	stranger := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	stranger := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
+	stranger.StartTLS()
 	defer stranger.Close()
 	r := newRig(t, wires.CumulusOptions{})
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.srv.Certificate().Raw})
