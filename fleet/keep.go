@@ -94,7 +94,7 @@ func (p *Problem) keep() *Problem {
 // Keep implements Keeper.
 func (l Lease) Keep() any {
 	r := &l.Request
-	r.Nodes, r.SSHKeys, r.Meta = slices.Clone(r.Nodes), keepList(r.SSHKeys), keepMap(r.Meta)
+	r.Nodes, r.SSHKeys, r.Meta = keepList(r.Nodes), keepList(r.SSHKeys), keepMap(r.Meta)
 	l.Members = slices.Clone(l.Members)
 	for i := range l.Members {
 		wall(&l.Members[i].Since)

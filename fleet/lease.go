@@ -3,6 +3,7 @@ package fleet
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -59,9 +60,30 @@ const (
 // 64 KiB before base64.
 const MaxUserData = 1 << 20
 
+// Topology says how near to each other nodes must be.
+type Topology string
+
+const (
+	TopologyAny Topology = "any"
+	// TopologySameLeaf: their ports end at the same leaf switches; where no wires are known, they stand in the same rack by their labels.
+	TopologySameLeaf Topology = "same-leaf"
+	// TopologySameRailGroup: their label rail_group is the same; where one has none, they are on the same leaf switches.
+	TopologySameRailGroup Topology = "same-rail-group"
+)
+
+// Topologies are all of them, the nearest first.
+var Topologies = []Topology{TopologySameLeaf, TopologySameRailGroup, TopologyAny}
+
 // LeaseRequest is what a tenant asks for; it does not change afterwards.
 type LeaseRequest struct {
-	Nodes            []string          `json:"nodes"`
+	// Nodes are named, or Count of Class are chosen by the server.
+	Nodes []string `json:"nodes,omitempty"`
+	Count int      `json:"count,omitempty"`
+	Class string   `json:"class,omitempty"`
+	// Topology is how near to each other chosen nodes must be; "" means TopologyAny. Selector is what their labels must be, as ParseSelector reads it.
+	Topology Topology `json:"topology,omitempty"`
+	Selector string   `json:"selector,omitempty"`
+
 	Image            string            `json:"image"`
 	SSHKeys          []string          `json:"ssh_keys,omitempty"`
 	HostnameTemplate string            `json:"hostname_template,omitempty"`
@@ -102,6 +124,28 @@ type Member struct {
 	Wires string `json:"wires,omitempty"`
 	// Cleaning is the digest of the record of the newest cleaning of what this tenant left; "" before.
 	Cleaning string `json:"cleaning,omitempty"`
+	// Index is the member's place in the lease, from 0, which its host name may have been made of.
+	Index int `json:"index,omitempty"`
+	// Chosen is why the server chose the node; "" where it was named.
+	Chosen string `json:"chosen,omitempty"`
+	// Identity is the member whose identity to its system it has taken over; "" where it has its own.
+	Identity string `json:"identity,omitempty"`
+	// ReplacedBy is the node that took its place, because it failed on the way or, with Replaced, as a person asked; "" where none did.
+	ReplacedBy NodeID `json:"replaced_by,omitempty"`
+	Replaced   string `json:"replaced,omitempty"`
+	// Unreplaced is why no other node took the place of one that failed on the way.
+	Unreplaced string `json:"unreplaced,omitempty"`
+}
+
+// Out reports whether another node has taken the member's place, whether or not its node was given back yet.
+func (m Member) Out() bool { return m.State == MemberReplaced || m.ReplacedBy != "" }
+
+// Gone is the state of the member when its node is given back.
+func (m Member) Gone() MemberState {
+	if m.Out() {
+		return MemberReplaced
+	}
+	return MemberReleased
 }
 
 // Lease is a tenant's right to nodes. The lease record claims all its nodes at once: it lists its members, and its creation is
@@ -164,12 +208,27 @@ func MoveLease(from LeaseState, verb string) (LeaseState, error) {
 // Over reports whether the lease holds nothing. A released one may come back while its nodes are in grace.
 func (s LeaseState) Over() bool { return s == LeaseReleased || s == LeaseFailed }
 
-// Member returns the member for that node, or nil.
+// Member returns the member for that node, or nil. A node that was replaced and came again is two, of which the newer is meant.
 func (l *Lease) Member(id NodeID) *Member {
-	for i := range l.Members {
-		if l.Members[i].Node == id && l.Members[i].State != MemberReplaced {
+	for i := len(l.Members) - 1; i >= 0; i-- {
+		if l.Members[i].Node == id {
 			return &l.Members[i]
 		}
 	}
 	return nil
+}
+
+// Wanted is how many members are to become ready in the end.
+func (r LeaseRequest) Wanted() int { return max(r.Count, len(r.Nodes)) }
+
+// Valid reports whether t is one of Topologies.
+func (t Topology) Valid() bool { return slices.Contains(Topologies, t) }
+
+// TopologyNames are all of them in words.
+func TopologyNames() string {
+	names := make([]string, len(Topologies))
+	for i, t := range Topologies {
+		names[i] = string(t)
+	}
+	return strings.Join(names, ", ")
 }

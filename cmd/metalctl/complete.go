@@ -83,6 +83,14 @@ func namesOf[T any](items []T, name func(T) string) []string {
 	return out
 }
 
+func topologies() []string {
+	var out []string
+	for _, t := range fleet.Topologies {
+		out = append(out, string(t))
+	}
+	return out
+}
+
 // waitObjects are what `wait` takes: a kind and a name.
 func waitObjects(ctx context.Context, cl *api.Client) ([]string, error) {
 	var out []string
@@ -102,11 +110,12 @@ func waitObjects(ctx context.Context, cl *api.Client) ([]string, error) {
 // addCompletion lets every verb complete the arguments and flags that name things on the server, by the placeholders that its usage shows.
 func addCompletion(root *cobra.Command, p *program) {
 	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PROFILE": profileNames, "PACK": packNames, "RAMDISK": ramdiskNames, "OPERATION": operationNames, "FABRIC": fabricNames, "PARTITION": partitionNames, "(node/N": waitObjects}
-	flags := map[string]lister{"node": nodeNames, "from": nodeNames, "image": imageNames, "class": classNames, "fabric": fabricNames, "partition": partitionNames}
+	flags := map[string]lister{"node": nodeNames, "with": nodeNames, "from": nodeNames, "image": imageNames, "class": classNames, "fabric": fabricNames, "partition": partitionNames}
 	words := map[string][]string{
 		"output":       {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},
 		"config-drive": {string(fleet.ConfigDriveOpenStack), string(fleet.ConfigDriveNoCloud)},
 		"ready":        {string(fleet.ReadyOS), string(fleet.ReadyPhoneHome), string(fleet.ReadyNow)},
+		"topology":     topologies(),
 		"against":      {fleet.AgainstClass, fleet.AgainstLast, fleet.AgainstFleet, fleet.AgainstBMC},
 		"origin":       {originSite, originTemplate},
 		"use":          {"inspect", "clean", "burn", "deploy", "rebuild", "release", "resume"},

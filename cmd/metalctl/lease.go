@@ -12,13 +12,14 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
 func leaseNoun(p *program) *cobra.Command {
-	return noun("lease", "Hand nodes to tenants and take them back", leaseCreate(p), leaseList(p), leaseShow(p), leaseExplain(p), leaseExtend(p), leaseRelease(p),
+	return noun("lease", "Hand nodes to tenants and take them back", leaseCreate(p), leasePlan(p), leaseList(p), leaseShow(p), leaseExplain(p), leaseExtend(p), leaseReplace(p), leaseRelease(p),
 		leaseProtection(p, api.VerbProtect, "Make the lease refuse its release, also at its end"), leaseProtection(p, api.VerbUnprotect, "End the protection of a lease"))
 }
 
@@ -52,6 +53,8 @@ func membersText(ms []fleet.Member) string {
 
 type leaseOptions struct {
 	name, image, partition, userData, hostname, networkData, configDrive, ready, until string
+	class, topology, selector                                                          string
+	count                                                                              int
 	nodes, sshKeys                                                                     []string
 	meta                                                                               map[string]string
 	grace, deadline                                                                    time.Duration
@@ -62,12 +65,22 @@ type leaseOptions struct {
 func leaseCreate(p *program) *cobra.Command {
 	var o leaseOptions
 	c := &cobra.Command{
-		Use: "create --node N[,N] --image I", Short: "Reserve nodes, write the image, boot it", Args: exactly(),
-		Example: "  metalctl lease create --node hgx-001 --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --user-data cloud.yaml",
+		Use: "create (--node N[,N] | --count N --class C) --image I", Short: "Reserve nodes, write the image, boot it", Args: exactly(),
+		Example: "  metalctl lease create --node hgx-001 --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --user-data cloud.yaml\n  metalctl lease create --count 8 --class hgx-h200 --topology same-leaf --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub",
 		RunE:    func(c *cobra.Command, _ []string) error { return o.run(c.Context(), p) },
 	}
-	f := c.Flags()
+	o.flags(c.Flags())
+	c.Flags().BoolVar(&o.noWait, "no-wait", false, "do not follow the deployment")
+	return c
+}
+
+// flags are those that say what is asked for.
+func (o *leaseOptions) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.nodes, "node", nil, "nodes, by name or hostlist")
+	f.IntVar(&o.count, "count", 0, "so many nodes of --class, which the server chooses")
+	f.StringVar(&o.class, "class", "", "class of the nodes that --count asks for")
+	f.StringVar(&o.topology, "topology", "", "how near to each other the chosen nodes must be: same-leaf, same-rail-group or any (default any)")
+	f.StringVarP(&o.selector, "label-selector", "l", "", "labels that the chosen nodes must have, such as rack=r7,!old")
 	f.StringVar(&o.name, "name", "", "a name for the lease")
 	f.StringVar(&o.image, "image", "", "image to write")
 	f.StringVar(&o.partition, "partition", "", "InfiniBand partition that the nodes' fabric ports are put into; default: one of the lease's own")
@@ -83,8 +96,6 @@ func leaseCreate(p *program) *cobra.Command {
 	f.DurationVar(&o.deadline, "deadline", 0, "how long allocating and deploying may take (default: the server's)")
 	f.IntVar(&o.minReady, "min-ready", 0, "this many ready nodes suffice (default: all)")
 	f.BoolVar(&o.wipeData, "wipe-data", false, "erase every accepted disk before the image is written; otherwise only the root disk is touched")
-	f.BoolVar(&o.noWait, "no-wait", false, "do not follow the deployment")
-	return c
 }
 
 func (o *leaseOptions) run(ctx context.Context, p *program) error {
@@ -111,8 +122,13 @@ func (o *leaseOptions) run(ctx context.Context, p *program) error {
 
 func (o *leaseOptions) request() (api.LeaseCreate, error) {
 	var req api.LeaseCreate
-	if len(o.nodes) == 0 || o.image == "" {
-		return req, usageError("lease create: --node and --image are needed\n  try: metalctl lease create --help")
+	switch {
+	case o.image == "" || len(o.nodes) == 0 && o.count == 0:
+		return req, usageError("lease create: --image is needed, and --node or --count\n  try: metalctl lease create --help")
+	case len(o.nodes) > 0 && (o.count != 0 || o.class != "" || o.topology != "" || o.selector != ""):
+		return req, usageError("lease create: --count, --class, --topology and --label-selector choose nodes; --node names them")
+	case o.count != 0 && o.class == "":
+		return req, usageError("lease create: --count needs --class\n  try: metalctl class list")
 	}
 	nodes, err := expandHosts(o.nodes)
 	if err != nil {
@@ -124,7 +140,7 @@ func (o *leaseOptions) request() (api.LeaseCreate, error) {
 	}
 	req.Name = o.name
 	req.LeaseRequest = fleet.LeaseRequest{
-		Nodes: nodes, Image: o.image, HostnameTemplate: o.hostname, Meta: o.meta, Partition: o.partition, ConfigDrive: fleet.ConfigDriveForm(o.configDrive), Ready: fleet.Ready(o.ready), MinReady: o.minReady,
+		Nodes: nodes, Count: o.count, Class: o.class, Topology: fleet.Topology(o.topology), Selector: o.selector, Image: o.image, HostnameTemplate: o.hostname, Meta: o.meta, Partition: o.partition, ConfigDrive: fleet.ConfigDriveForm(o.configDrive), Ready: fleet.Ready(o.ready), MinReady: o.minReady,
 		Until: until, GraceSeconds: int64(o.grace.Seconds()), WipeData: o.wipeData, DeadlineSeconds: int64(o.deadline.Seconds()),
 	}
 	for _, path := range o.sshKeys {

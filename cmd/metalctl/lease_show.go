@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,6 +58,9 @@ func showLease(p *program, l api.Lease) error {
 			m.Proof = "with image " + m.Image + " " + m.Proof
 		}
 		rows = append(rows, []string{"member:", printable(fmt.Sprintf("%s %s as %s %s", m.Name, m.State, m.Hostname, m.Proof))})
+		for _, line := range memberStory(l.Members, m) {
+			rows = append(rows, []string{"", printable(line)})
+		}
 	}
 	if l.Request.Partition != "" {
 		rows = append(rows, []string{"partition:", l.Request.Partition})
@@ -65,6 +69,32 @@ func showLease(p *program, l api.Lease) error {
 		rows = append(rows, wireRows(w)...)
 	}
 	return printTable(p.stdout, rows)
+}
+
+// memberStory says how a member came into the lease and what became of its place.
+func memberStory(all []fleet.Member, m fleet.Member) []string {
+	var out []string
+	if m.Chosen != "" {
+		out = append(out, "  chosen: "+m.Chosen)
+	}
+	if m.Identity != "" {
+		out = append(out, "  has the identity of "+m.Identity)
+	}
+	if m.ReplacedBy != "" {
+		by := string(m.ReplacedBy)
+		if i := slices.IndexFunc(all, func(x fleet.Member) bool { return x.Node == m.ReplacedBy && !x.Out() }); i >= 0 {
+			by = all[i].Name
+		}
+		why := m.Replaced
+		if why == "" {
+			why = "as it failed on the way"
+		}
+		out = append(out, "  replaced by "+by+", "+why)
+	}
+	if m.Unreplaced != "" {
+		out = append(out, "  not replaced: "+m.Unreplaced)
+	}
+	return out
 }
 
 // leaseExplain prints what a lease waits for.

@@ -215,7 +215,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	g.Go(func() error { return doctor.settleDoubts(ctx, controllers.doubted, log) })
 	g.Go(func() error { return doctor.witnesses.Run(ctx) })
 	g.Go(func() error {
-		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop})
+		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Choices: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop})
 	})
 	return g.Wait()
 }

@@ -105,3 +105,43 @@ func (c *Client) ReleaseLease(ctx context.Context, idOrName string) (Lease, erro
 	_, err := c.do(ctx, request{method: http.MethodPost, path: itemPath("leases", idOrName, "release")}, &out)
 	return out, err
 }
+
+// PlanLease says which nodes such a lease would get and why, or why none, and takes nothing.
+func (c *Client) PlanLease(ctx context.Context, l LeaseCreate) (fleet.Choice, error) {
+	var out fleet.Choice
+	_, err := c.do(ctx, request{method: http.MethodPost, path: Base + "/leases:plan", body: l}, &out)
+	return out, err
+}
+
+// LeaseReplace is the body of POST leases/{id}/replace and leases/{id}/plan-replace.
+type LeaseReplace struct {
+	// Node is the one that goes; With is the one that comes, by name or id, "" where the server chooses.
+	Node string `json:"node"`
+	With string `json:"with,omitempty"`
+	// KeepIdentity gives the one that comes the host name, the index and the instance id of the one that goes. It is deployed when that is separated from the lease.
+	KeepIdentity bool `json:"keep_identity,omitempty"`
+}
+
+// LeaseSwap is what a replacement would do.
+type LeaseSwap struct {
+	Lease        fleet.LeaseID `json:"lease"`
+	Out          string        `json:"out"`
+	In           string        `json:"in"`
+	Hostname     string        `json:"hostname"`
+	KeepIdentity bool          `json:"keep_identity,omitempty"`
+	Choice       fleet.Choice  `json:"choice"`
+}
+
+// ReplaceNode puts another node into the place of one of the lease's.
+func (c *Client) ReplaceNode(ctx context.Context, idOrName string, r LeaseReplace) (Lease, error) {
+	var out Lease
+	_, err := c.do(ctx, request{method: http.MethodPost, path: itemPath("leases", idOrName, "replace"), body: r}, &out)
+	return out, err
+}
+
+// PlanReplace says what ReplaceNode would do, and changes nothing.
+func (c *Client) PlanReplace(ctx context.Context, idOrName string, r LeaseReplace) (LeaseSwap, error) {
+	var out LeaseSwap
+	_, err := c.do(ctx, request{method: http.MethodPost, path: itemPath("leases", idOrName, "plan-replace"), body: r}, &out)
+	return out, err
+}

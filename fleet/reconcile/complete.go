@@ -159,7 +159,7 @@ func (l *Loop) fail(v *view, m Move) error {
 		v.end(fleet.OperationFailed, &p)
 		return nil
 	}
-	if mem := v.member(); use == step.Release && r.Name == step.PowerOff && mem != nil && mem.State != fleet.MemberReleased {
+	if mem := v.member(); use == step.Release && r.Name == step.PowerOff && mem != nil && mem.State != mem.Gone() {
 		p.Detail = "the machine may still run and nothing else separates it, so its lease is not released: " + p.Detail
 	}
 	v.raise(use, p)

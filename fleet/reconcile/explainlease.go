@@ -74,7 +74,7 @@ func leaseReasons(l fleet.Lease, nodes map[fleet.NodeID]*Situation, waits []api.
 	switch l.State {
 	case fleet.LeasePending, fleet.LeaseAllocating, fleet.LeaseDeploying:
 		r.Kind, r.On = "members", api.OnServer
-		r.Text = fmt.Sprintf("%d of %d nodes are ready, %d are needed", ready, len(l.Members), need(l))
+		r.Text = fmt.Sprintf("%d of %d nodes are ready, %d are needed", ready, l.Request.Wanted(), need(l))
 		if l.GraceEnds.IsZero() {
 			r.Until, r.Then = deadlineOf(l), "the lease fails and its nodes are released"
 		}

@@ -133,6 +133,12 @@ func (s Situation) reserved() (api.Reason, fleet.Verb) {
 	if n.Hold != nil && l.State != fleet.LeaseReleasing {
 		return s.held(), ""
 	}
+	if m := l.Member(n.ID); m != nil {
+		if p := inherits(*l, *m); p != nil {
+			r.Text, r.Command = "it gets the identity of "+p.Name+", and waits until that one is separated from the lease", "metalctl node explain "+p.Name
+			return r, ""
+		}
+	}
 	if n.Protected && l.State == fleet.LeaseReleasing {
 		return s.protected("its lease ends, and its release is refused"), ""
 	}

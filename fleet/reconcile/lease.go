@@ -27,6 +27,8 @@ type draft struct {
 	lease  fleet.Lease
 	nodes  []doc[fleet.Node]
 	fields []fleet.FieldError
+	// choice is what was chosen where the request counts.
+	choice fleet.Choice
 }
 
 func (d *draft) wrong(field, format string, args ...any) {
@@ -49,6 +51,9 @@ func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (f
 	defer func() { <-l.claiming }()
 	for try := 1; ; try++ {
 		d, epoch, err := l.draft(ctx, r, by)
+		if err == nil && r.Count > 0 && !d.choice.Fits {
+			err = noFit(d.choice)
+		}
 		if err != nil {
 			return fleet.Lease{}, err
 		}
@@ -76,7 +81,7 @@ func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (f
 			c.If = append(c.If, fleet.Precondition{Key: nameKey(d.lease.Name)})
 			c.Writes = append(c.Writes, fleet.Write{Key: nameKey(d.lease.Name), Value: string(d.lease.ID)})
 		}
-		c.Events = []fleet.Event{leaseEvent(&d.lease, d.lease.CreatedAt, "lease.created", "%s asked for %d nodes with image %s", by, len(d.nodes), r.Image)}
+		c.Events = []fleet.Event{leaseEvent(&d.lease, d.lease.CreatedAt, "lease.created", "%s asked for %d nodes%s with image %s", by, len(d.nodes), ofClass(r.LeaseRequest), r.Image)}
 		_, err = l.Store.Commit(ctx, c)
 		if err == nil {
 			l.bells.ringLeases()
@@ -143,7 +148,17 @@ func (l *Loop) draft(ctx context.Context, r api.LeaseCreate, by string) (*draft,
 		} else if img.v == nil {
 			d.wrong("image", "there is no image %q", r.Image)
 		}
-		return l.draftMembers(s, d, &refusal)
+		var picks []fleet.Pick
+		for _, name := range r.Nodes {
+			picks = append(picks, fleet.Pick{Name: name})
+		}
+		if r.Count > 0 && len(d.fields) == 0 {
+			if err := l.draftChoice(s, d, now); err != nil {
+				return err
+			}
+			picks = d.choice.Chosen
+		}
+		return l.draftMembers(s, d, picks, &refusal)
 	})
 	if err != nil {
 		return nil, epoch, err
@@ -169,19 +184,17 @@ func nameTaken(s fleet.Snapshot, name string, refusal *error) error {
 }
 
 func (d *draft) checkRequest(r api.LeaseCreate, now time.Time) {
-	if len(r.Nodes) == 0 {
-		d.wrong("nodes", "names no node")
-	}
 	if len(r.Nodes) > maxMembers {
 		d.wrong("nodes", "%d are more than %d", len(r.Nodes), maxMembers)
 	}
+	d.checkCount(r.LeaseRequest)
 	switch r.Ready {
 	case fleet.ReadyOS, fleet.ReadyNow, fleet.ReadyPhoneHome:
 	default:
 		d.wrong("ready", "%q is none of os-running, phone-home, now", r.Ready)
 	}
-	if r.MinReady < 0 || r.MinReady > len(r.Nodes) {
-		d.wrong("min_ready", "%d is not between 0 and the %d nodes", r.MinReady, len(r.Nodes))
+	if r.MinReady < 0 || r.MinReady > r.Wanted() {
+		d.wrong("min_ready", "%d is not between 0 and the %d nodes", r.MinReady, r.Wanted())
 	}
 	if !r.Until.IsZero() && !r.Until.After(now) {
 		d.wrong("until", "%s is over already", r.Until.UTC().Format(time.RFC3339))
@@ -195,11 +208,11 @@ func (d *draft) checkRequest(r api.LeaseCreate, now time.Time) {
 }
 
 // draftMembers finds the nodes, names their hosts, and asks the table for every one of them before any is claimed.
-func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, refusal *error) error {
+func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, picks []fleet.Pick, refusal *error) error {
 	seen, hosts := map[fleet.NodeID]bool{}, map[string]bool{}
-	for i, name := range d.lease.Request.Nodes {
-		at := fmt.Sprintf("nodes[%d]", i)
-		id, ok, err := named(s, name)
+	for i, p := range picks {
+		at, name := fmt.Sprintf("nodes[%d]", i), p.Name
+		id, ok, err := named(s, firstOf(string(p.Node), name))
 		switch {
 		case err != nil:
 			return err
@@ -241,7 +254,7 @@ func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, refusal *error) error {
 			*refusal = err
 		}
 		d.nodes = append(d.nodes, v.node)
-		d.lease.Members = append(d.lease.Members, fleet.Member{Node: id, Name: n.Name, Hostname: host, State: fleet.MemberReserved, Since: v.now})
+		d.lease.Members = append(d.lease.Members, fleet.Member{Node: id, Name: n.Name, Hostname: host, State: fleet.MemberReserved, Since: v.now, Index: i, Chosen: p.Why})
 	}
 	return nil
 }

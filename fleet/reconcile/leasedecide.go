@@ -21,6 +21,8 @@ const (
 	MemberRelease
 	// MemberGone: Node is not held (any more), so the member is released.
 	MemberGone
+	// MemberReplace: Node failed on the way, and another is to take its place.
+	MemberReplace
 	// LeaseWarn: the lease ends soon.
 	LeaseWarn
 	// LeaseOverdue: the lease goes on beyond its end; Why says what keeps it.
@@ -67,23 +69,31 @@ func need(l fleet.Lease) int {
 	}
 	n := 0
 	for _, m := range l.Members {
-		if m.State != fleet.MemberReplaced {
+		if !m.Out() {
 			n++
 		}
 	}
 	return n
 }
 
+// replaceable reports whether another node may take the place of a member that failed before it was ever ready. What it failed at after it came back from its
+// grace time, its data are on it.
+func replaceable(l fleet.Lease, m fleet.Member) bool {
+	return l.Request.Count > 0 && m.State == fleet.MemberFailed && !m.Out() && m.Unreplaced == "" && (l.GraceEnds.IsZero() || m.Undeployed)
+}
+
 func alive(l fleet.Lease) (alive, ready int, failure string) {
 	for _, m := range l.Members {
-		switch m.State {
-		case fleet.MemberReady:
+		switch {
+		case m.Out():
+		case m.State == fleet.MemberReady:
 			alive, ready = alive+1, ready+1
-		case fleet.MemberReserved, fleet.MemberDeploying:
+		case m.State == fleet.MemberReserved || m.State == fleet.MemberDeploying || replaceable(l, m):
 			alive++
-		case fleet.MemberFailed:
-			if failure == "" {
-				failure = fmt.Sprintf("%s: %s", m.Name, m.Proof)
+		case m.State == fleet.MemberFailed && failure == "":
+			failure = fmt.Sprintf("%s: %s", m.Name, m.Proof)
+			if m.Unreplaced != "" {
+				failure += "; no other node takes its place: " + m.Unreplaced
 			}
 		}
 	}
@@ -120,20 +130,61 @@ func decideAllocating(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, now tim
 		}
 		return LeaseMove{Kind: LeaseVerb, Verb: "fail", Why: why, Fault: true, Ends: ends}
 	}
+	if m := reserve(l, nodes); m.Kind != LeaseRest {
+		return m
+	}
+	return LeaseMove{Kind: LeaseVerb, Verb: "deploy", Why: "every member is reserved"}
+}
+
+// reserve finds a member that failed and whose place another node takes, else one that the lease has claimed and whose node does not say so yet.
+func reserve(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
 	for _, m := range l.Members {
-		if m.State != fleet.MemberReserved {
-			continue
+		if replaceable(l, m) {
+			return LeaseMove{Kind: MemberReplace, Node: m.Node, Why: m.Proof}
 		}
-		if n := nodes[m.Node]; n == nil || n.Lease != l.ID {
+	}
+	for _, m := range l.Members {
+		if n := nodes[m.Node]; m.State == fleet.MemberReserved && (n == nil || n.Lease != l.ID) {
 			return LeaseMove{Kind: MemberAllocate, Node: m.Node, Why: "it is reserved"}
 		}
 	}
-	return LeaseMove{Kind: LeaseVerb, Verb: "deploy", Why: "every member is reserved"}
+	return LeaseMove{}
+}
+
+// leave finds a member whose place another node has taken and that is not given back yet. A person's hold keeps one that failed as it is.
+func leave(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
+	for _, m := range l.Members {
+		n := nodes[m.Node]
+		switch {
+		case !m.Out() || m.State == fleet.MemberReplaced:
+		case n == nil || n.Lease != l.ID || n.State == fleet.Grace:
+			return LeaseMove{Kind: MemberGone, Node: m.Node, Why: "another node has its place"}
+		case n.State == fleet.Releasing || n.Wish != nil || n.Protected || n.Hold != nil && m.Replaced == "":
+		default:
+			return LeaseMove{Kind: MemberRelease, Node: m.Node, Why: "another node has its place"}
+		}
+	}
+	return LeaseMove{}
+}
+
+// inherits returns the member whose identity m has and whose node may still run with it, or nil: two machines never answer to one name.
+func inherits(l fleet.Lease, m fleet.Member) *fleet.Member {
+	for i := range l.Members {
+		if p := &l.Members[i]; m.Identity != "" && p.ReplacedBy == m.Node && p.State != fleet.MemberReplaced && p.State != fleet.MemberReleased {
+			return p
+		}
+	}
+	return nil
 }
 
 // nextMember finds a member that failed and whose node goes back at once, as the lease goes on without it; else a reserved one whose node nobody has
 // begun to deploy. A person's hold keeps a failed node as it is.
 func nextMember(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
+	for _, find := range []func(fleet.Lease, map[fleet.NodeID]*fleet.Node) LeaseMove{reserve, leave} {
+		if m := find(l, nodes); m.Kind != LeaseRest {
+			return m
+		}
+	}
 	for _, m := range l.Members {
 		n := nodes[m.Node]
 		if m.State == fleet.MemberFailed && n != nil && n.Lease == l.ID && n.State == fleet.Allocated && n.Wish == nil && n.Hold == nil && !n.Protected {
@@ -142,7 +193,7 @@ func nextMember(l fleet.Lease, nodes map[fleet.NodeID]*fleet.Node) LeaseMove {
 	}
 	for _, m := range l.Members {
 		n := nodes[m.Node]
-		if m.State == fleet.MemberReserved && n != nil && n.State == fleet.Allocated && n.Wish == nil && n.Operation == "" && n.Hold == nil {
+		if m.State == fleet.MemberReserved && n != nil && n.State == fleet.Allocated && n.Wish == nil && n.Operation == "" && n.Hold == nil && inherits(l, m) == nil {
 			return LeaseMove{Kind: MemberDeploy, Node: m.Node, Why: "the lease asks for image " + l.Request.Image}
 		}
 	}

@@ -120,6 +120,8 @@ func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Tim
 		m = DecideLease(*x, nodes, now)
 		if why := b.holdEnd(x, nodes); m.Ends && why != "" {
 			m = LeaseMove{Kind: LeaseOverdue, Why: "its time is over, but " + why}
+		} else if m.Kind == MemberReplace && why != "" {
+			m = LeaseMove{Why: why}
 		}
 		if m.ofActive = m.Ends && x.State == fleet.LeaseActive; m.ofActive {
 			return nil, nil // below, by the fence's leave
@@ -137,8 +139,8 @@ func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Tim
 			return []fleet.Event{leaseEvent(x, at, "lease.ending", "%s", m.Why)}, nil
 		case MemberGone:
 			mem := x.Member(m.Node)
-			mem.State, mem.Since = fleet.MemberReleased, at
-			return []fleet.Event{leaseEvent(x, at, "lease.member", "%s is released: %s", mem.Name, m.Why)}, nil
+			mem.State, mem.Since = mem.Gone(), at
+			return []fleet.Event{leaseEvent(x, at, "lease.member", "%s is %s: %s", mem.Name, mem.State, m.Why)}, nil
 		}
 		return nil, nil
 	})
@@ -151,6 +153,8 @@ func (l *Loop) moveLeaseOnce(ctx context.Context, id fleet.LeaseID, now time.Tim
 	switch m.Kind {
 	case LeaseRest, LeaseOverdue:
 		return false, nil
+	case MemberReplace:
+		err = l.replaceFailed(ctx, id, m.Node)
 	case MemberAllocate:
 		err = l.allocate(ctx, id, m)
 	case MemberDeploy:

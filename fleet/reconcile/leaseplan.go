@@ -29,7 +29,7 @@ func (l *Loop) ReleasePlan(ctx context.Context, id fleet.LeaseID, asked string) 
 	out := api.LeasePlan{Lease: id, Name: x.Name, State: x.State, GraceSeconds: x.Request.GraceSeconds}
 	digests := map[string]string{}
 	for _, m := range x.Members {
-		if x.State == fleet.LeaseReleasing || x.State.Over() || m.State == fleet.MemberReplaced || m.State == fleet.MemberReleased {
+		if x.State == fleet.LeaseReleasing || x.State.Over() || m.Out() || m.State == fleet.MemberReleased {
 			continue
 		}
 		p, err := l.Plan(ctx, m.Node, api.PlanQuery{Use: string(step.Release)})

@@ -69,21 +69,26 @@ func (l *Loop) updateLeaseBraked(ctx context.Context, id fleet.LeaseID, h fleet.
 			return *d.v, err
 		}
 		if _, err = l.Store.Commit(ctx, c); err == nil {
-			for _, e := range c.Events {
-				l.Log.Info("lease moved", fleet.LogLease, id, fleet.LogNodes, memberNames(*d.v, nodes), "type", e.Type, "text", e.Text)
-				for _, m := range d.v.Members {
-					if l.Timeline != nil {
-						l.Timeline.AppendTimeline(m.Node, fleet.TimelineEntry{At: e.At, Source: "lease", Text: e.Text})
-					}
-				}
-			}
-			l.bells.ringLeases()
+			l.leaseMoved(*d.v, nodes, c.Events)
 			return *d.v, nil
 		}
 		if fleet.CodeOf(err) != "MC-STORE-STALE" || try == most {
 			return *d.v, err
 		}
 	}
+}
+
+// leaseMoved tells what a commit has changed of a lease.
+func (l *Loop) leaseMoved(x fleet.Lease, nodes map[fleet.NodeID]*fleet.Node, events []fleet.Event) {
+	for _, e := range events {
+		l.Log.Info("lease moved", fleet.LogLease, x.ID, fleet.LogNodes, memberNames(x, nodes), "type", e.Type, "text", e.Text)
+		for _, m := range x.Members {
+			if l.Timeline != nil {
+				l.Timeline.AppendTimeline(m.Node, fleet.TimelineEntry{At: e.At, Source: "lease", Text: e.Text})
+			}
+		}
+	}
+	l.bells.ringLeases()
 }
 
 // passName frees the name of a lease that is over now, and takes it again for one that comes back. Where it has another owner by then, the lease
@@ -202,7 +207,7 @@ func (l *Loop) ExtendLease(ctx context.Context, id fleet.LeaseID, r api.LeaseExt
 		case fleet.LeaseReleased:
 			for _, m := range x.Members {
 				n := nodes[m.Node]
-				if m.State == fleet.MemberReplaced {
+				if m.Out() {
 					continue
 				}
 				if n == nil || n.State != fleet.Grace || n.Lease != id || !x.GraceOver.IsZero() || !l.sure().Before(x.GraceEnds) {
@@ -211,7 +216,7 @@ func (l *Loop) ExtendLease(ctx context.Context, id fleet.LeaseID, r api.LeaseExt
 			}
 			x.Request.Until, x.WarnedAt, x.Fault, x.Overdue = r.Until, time.Time{}, "", ""
 			for i := range x.Members {
-				if m := &x.Members[i]; m.State != fleet.MemberReplaced {
+				if m := &x.Members[i]; !m.Out() {
 					m.State, m.Since = fleet.MemberReserved, now
 				}
 			}

@@ -282,7 +282,7 @@ func (v *view) result(i int, r step.Result) error {
 // separated: nothing connects the node with its tenant any more. Proven wires show it at once; where the site has none, a machine that is off does.
 func (v *view) separated() {
 	if m := v.member(); m != nil {
-		v.setMember(m, fleet.MemberReleased, m.Proof)
+		v.setMember(m, m.Gone(), m.Proof)
 	}
 }
 

@@ -23,6 +23,13 @@ type Leases interface {
 	ProtectLease(ctx context.Context, id fleet.LeaseID, verb, by string) (fleet.Lease, error)
 }
 
+// Choices chooses nodes for leases. The plans have no side effects.
+type Choices interface {
+	PlanLease(ctx context.Context, l api.LeaseCreate, by string) (fleet.Choice, error)
+	PlanReplace(ctx context.Context, id fleet.LeaseID, out fleet.NodeID, r api.LeaseReplace, by string) (api.LeaseSwap, error)
+	ReplaceNode(ctx context.Context, id fleet.LeaseID, out fleet.NodeID, r api.LeaseReplace, by string) (fleet.Lease, error)
+}
+
 // Work hands steps to agents and takes what became of them.
 type Work interface {
 	// TaskFor returns what the agent of that boot generation should do now, or nil.
@@ -62,12 +69,13 @@ type Brakes interface {
 
 // Engine is who moves nodes and leases. All are needed.
 type Engine struct {
-	Verbs  Verbs
-	Leases Leases
-	Work   Work
-	Plans  Plans
-	Words  Words
-	Brakes Brakes
+	Verbs   Verbs
+	Leases  Leases
+	Choices Choices
+	Work    Work
+	Plans   Plans
+	Words   Words
+	Brakes  Brakes
 }
 
 // Learned is what enrolment found out about a BMC and its machine, by reads only.

@@ -12,6 +12,7 @@ import (
 
 func (r *routes) leases() {
 	s := r.s
+	r.choices()
 	route(r, http.MethodGet, "/leases", "list-leases", "List leases", http.StatusOK, s.listLeases)
 	route(r, http.MethodPost, "/leases", "create-lease", "Reserve nodes and deploy them", http.StatusAccepted, s.createLease)
 	route(r, http.MethodGet, "/leases/{id}", "get-lease", "Read a lease", http.StatusOK, s.getLease)
@@ -147,18 +148,7 @@ type createLeaseIn struct {
 
 func (s *Server) createLease(ctx context.Context, in *createLeaseIn) (*accepted[api.Lease], error) {
 	req := in.Body
-	var f faultList
-	f.check(req.Name == "" || fleet.ValidName(req.Name) && !looksLikeID.MatchString(req.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ - and not look like an id")
-	f.check(len(req.Nodes) > 0, "nodes", "names no node")
-	f.check(req.Image != "", "image", "is missing")
-	f.check(req.GraceSeconds >= 0, "grace_seconds", "is negative")
-	f.check(req.DeadlineSeconds >= 0, "deadline_seconds", "is negative")
-	f.check(req.MinReady >= 0 && req.MinReady <= len(req.Nodes), "min_ready", fmt.Sprintf("is not between 0 and the %d nodes", len(req.Nodes)))
-	f.check(slices.Contains([]fleet.Ready{"", fleet.ReadyOS, fleet.ReadyPhoneHome, fleet.ReadyNow}, req.Ready), "ready", "is none of os-running, phone-home, now")
-	f.check(slices.Contains([]fleet.ConfigDriveForm{"", fleet.ConfigDriveOpenStack, fleet.ConfigDriveNoCloud}, req.ConfigDrive), "config_drive", "is none of openstack, nocloud")
-	f.check(req.Until.IsZero() || req.Until.After(s.Now()), "until", "is in the past")
-	f.check(len(req.UserData) <= fleet.MaxUserData, "user_data", fmt.Sprintf("has more than %d bytes", fleet.MaxUserData))
-	if err := f.err("the lease"); err != nil {
+	if err := s.checkLease(req); err != nil {
 		return nil, err
 	}
 	l, err := s.engine.Leases.CreateLease(ctx, req, callerOf(ctx))
@@ -166,6 +156,28 @@ func (s *Server) createLease(ctx context.Context, in *createLeaseIn) (*accepted[
 		return nil, err
 	}
 	return s.leaseAccepted(ctx, l.ID)
+}
+
+// checkLease lists all that is wrong with a request by itself.
+func (s *Server) checkLease(req api.LeaseCreate) error {
+	var f faultList
+	f.check(req.Name == "" || fleet.ValidName(req.Name) && !looksLikeID.MatchString(req.Name), "name", "must be 1 to 63 of a-z, 0-9, . _ - and not look like an id")
+	f.check(len(req.Nodes) > 0 || req.Count != 0, "nodes", "names no node, and count is 0")
+	f.check(len(req.Nodes) == 0 || req.Count == 0, "nodes", "does not go with count")
+	f.check(req.Count >= 0, "count", "is negative")
+	f.check((req.Count == 0) == (req.Class == ""), "class", "goes with count, and count with class")
+	f.check(req.Topology == "" || req.Topology.Valid() && req.Count > 0, "topology", "goes with count, and is one of "+fleet.TopologyNames())
+	_, err := fleet.ParseSelector(req.Selector)
+	f.check(err == nil && (req.Selector == "" || req.Count > 0), "selector", "goes with count, and is written as key=value, key!=value, key or !key, with commas between")
+	f.check(req.Image != "", "image", "is missing")
+	f.check(req.GraceSeconds >= 0, "grace_seconds", "is negative")
+	f.check(req.DeadlineSeconds >= 0, "deadline_seconds", "is negative")
+	f.check(req.MinReady >= 0 && req.MinReady <= req.Wanted(), "min_ready", fmt.Sprintf("is not between 0 and the %d nodes", req.Wanted()))
+	f.check(slices.Contains([]fleet.Ready{"", fleet.ReadyOS, fleet.ReadyPhoneHome, fleet.ReadyNow}, req.Ready), "ready", "is none of os-running, phone-home, now")
+	f.check(slices.Contains([]fleet.ConfigDriveForm{"", fleet.ConfigDriveOpenStack, fleet.ConfigDriveNoCloud}, req.ConfigDrive), "config_drive", "is none of openstack, nocloud")
+	f.check(req.Until.IsZero() || req.Until.After(s.Now()), "until", "is in the past")
+	f.check(len(req.UserData) <= fleet.MaxUserData, "user_data", fmt.Sprintf("has more than %d bytes", fleet.MaxUserData))
+	return f.err("the lease")
 }
 
 func (s *Server) leaseAccepted(ctx context.Context, id fleet.LeaseID) (*accepted[api.Lease], error) {

@@ -97,7 +97,9 @@ func (w *world) start(change func(*Config, *Deps)) {
 	must(t, err)
 	w.engine = &fakeEngine{s: w.Server}
 	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx, Engine{w.engine, w.engine, w.engine, w.engine, w.engine, w.engine}) }()
+	go func() {
+		done <- w.Run(ctx, Engine{w.engine, w.engine, w.engine, w.engine, w.engine, w.engine, w.engine})
+	}()
 	w.client = w.newClient(w.token)
 	stopped := false
 	w.stop = func() {

@@ -377,7 +377,9 @@ func (c *composer) resume(f PlanFacts) error {
 }
 
 // instanceID changes with every lease, so that a system image runs its first-boot work for each, and not at each rebuild of the same.
-func instanceID(f PlanFacts) string { return string(f.Lease.ID) + "-" + f.Member.Name }
+func instanceID(f PlanFacts) string {
+	return string(f.Lease.ID) + "-" + first(f.Member.Identity, f.Member.Name)
+}
 
 func first(a, b string) string {
 	if a != "" {
