@@ -61,6 +61,7 @@ var arrows = []struct {
 	{"provision/vmedia", "", ""},
 	{"provision/fabric", "", "asks devices; what is done with the answers is others' business"},
 	{"provision/fabric/opensm", "provision/fabric", "reads back by the fabric's devices what it has a subnet manager write"},
+	{"provision/fabric/ufm", "provision/fabric", "keeps two changes of one fabric apart by the lock that every driver of fabrics takes"},
 	{"provision/ethernet/nvue", "", "speaks to switches; what they shall do is the vocabulary's"},
 	{"provision/ethernet", "", "decides what is written on a switch; what speaks to it is handed in"},
 	{"provision/ethernet/ssh", "", "reaches a switch; what is said there is others' business"},

@@ -35,6 +35,11 @@ func TestServerConfiguration(t *testing.T) {
 		{"an Open vSwitch without its bridge", "switches: {leaf-1: {driver: ovs, address: \"unix:/run/openvswitch/db.sock\"}}\n", "switches.leaf-1.bridge"},
 		{"a certificate without its key", "switches: {leaf-1: {driver: ovs, address: \"unix:/db.sock\", bridge: br0, tls: {ca_file: /ca.pem, cert_file: /c.pem}}}\n", "cert_file and key_file"},
 		{"a switch with a name that is none", "switches: {Leaf_1: {driver: ovs}}\n", "is no name of a switch"},
+		{"a fabric with a UFM", "fabrics: {ib0: {driver: ufm, address: 'https://ufm', token_file: /t, tls: {ca_file: /ca}}}\n", ""},
+		{"a UFM that nobody trusts", "fabrics: {ib0: {driver: ufm, address: 'https://ufm', user: u, password_file: /p}}\n", "needs tls"},
+		{"a UFM in the clear", "fabrics: {ib0: {driver: ufm, address: 'http://ufm', token_file: /t, tls: {ca_file: /ca}}}\n", "fabrics.ib0.address"},
+		{"a UFM with a partition file", "fabrics: {ib0: {driver: ufm, partitions: /p}}\n", "takes none of partitions"},
+		{"an OpenSM with a password", "fabrics: {ib0: {driver: opensm, partitions: /p, port: '0x1', user: u}}\n", "takes none of address"},
 		{"a log in another form", "log_format: xml\n", "log_format"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

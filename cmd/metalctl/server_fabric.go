@@ -25,16 +25,24 @@ import (
 
 // fabricConfig says how this machine reaches one InfiniBand fabric.
 type fabricConfig struct {
-	// Driver is opensm: an OpenSM on this machine reads the partition file that the server writes.
+	// Driver is opensm: an OpenSM on this machine reads the partition file that the server writes; or ufm: NVIDIA's UFM is asked for it.
 	Driver string `yaml:"driver"`
 	// Partitions is that file. Its folder is the server's alone.
-	Partitions string `yaml:"partitions"`
+	Partitions string `yaml:"partitions,omitempty"`
 	// Port is the GUID of this machine's port that the subnet manager serves; datagrams leave by it.
-	Port string `yaml:"port"`
+	Port string `yaml:"port,omitempty"`
 	// ManagementKeyFile holds the fabric's m_key as 0x and hex digits.
 	ManagementKeyFile string `yaml:"management_key_file,omitempty"`
 	// Simulator is the socket of an ibsim and the host there, joined by a slash, of a rack that "sim up" started. It is for laboratories.
 	Simulator string `yaml:"simulator,omitempty"`
+	// Address of a UFM is https://HOST[:PORT].
+	Address string `yaml:"address,omitempty"`
+	// TokenFile holds an access token alone; without it User and PasswordFile are used.
+	TokenFile    string `yaml:"token_file,omitempty"`
+	User         string `yaml:"user,omitempty"`
+	PasswordFile string `yaml:"password_file,omitempty"`
+	// TLS says how UFM's certificate is trusted.
+	TLS *switchTLS `yaml:"tls,omitempty"`
 }
 
 const driverOpenSM = "opensm"
@@ -43,8 +51,15 @@ func (f fabricConfig) check(name string) error {
 	if !fleet.ValidName(name) {
 		return usageError("fabrics: %q is no name of a fabric", name)
 	}
-	if f.Driver != driverOpenSM {
-		return usageError("fabrics.%s.driver %q: the only one is %s", name, f.Driver, driverOpenSM)
+	switch f.Driver {
+	case driverUFM:
+		return f.checkUFM("fabrics." + name)
+	case driverOpenSM:
+	default:
+		return usageError("fabrics.%s.driver %q: there are %s and %s", name, f.Driver, driverOpenSM, driverUFM)
+	}
+	if f.Address != "" || f.TokenFile != "" || f.User != "" || f.PasswordFile != "" || f.TLS != nil {
+		return usageError("fabrics.%s: driver %s takes none of address, token_file, user, password_file and tls", name, driverOpenSM)
 	}
 	if !filepath.IsAbs(f.Partitions) {
 		return usageError("fabrics.%s.partitions %q is no absolute path", name, f.Partitions)
@@ -92,13 +107,15 @@ func (c serverConfig) networkDrivers() string {
 // fabricDrivers binds drivers to fabrics: with the ports that they ask through, which outlive a change of a fabric's record.
 type fabricDrivers struct {
 	configs map[string]fabricConfig
+	// locks is a folder of the server's.
+	locks string
 
 	mu       sync.Mutex // guards stations
 	stations map[string]*station
 }
 
 func (c serverConfig) drivers() *fabricDrivers {
-	return &fabricDrivers{configs: c.Fabrics, stations: map[string]*station{}}
+	return &fabricDrivers{configs: c.Fabrics, locks: c.DataDir, stations: map[string]*station{}}
 }
 
 // close gives all ports back.
@@ -123,6 +140,9 @@ func (d *fabricDrivers) drive(f fleet.Fabric) (switchboard.Driver, error) {
 	if !ok {
 		return nil, fleet.Errorf(fleet.Refused, "MC-NET-NO-DRIVER", "this server has no driver for the fabric %s", f.Name).
 			WithHint("add it to the configuration of the server beside its subnet manager, under fabrics.%s", f.Name)
+	}
+	if c.Driver == driverUFM {
+		return c.driveUFM(f, d.locks)
 	}
 	guid, err := fleet.ParseGUID(c.Port)
 	if err != nil {

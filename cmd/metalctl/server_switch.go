@@ -67,6 +67,25 @@ type switchTLS struct {
 	KeyFile  string `yaml:"key_file,omitempty"`
 }
 
+func (t *switchTLS) check(at string) error {
+	switch {
+	case t == nil:
+	case (t.Pin == "") == (t.CAFile == ""):
+		return usageError("%s needs exactly one of pin and ca_file", at)
+	case t.Pin != "" && !fleet.ValidKeyPin(t.Pin):
+		return usageError("%s.pin %q is not sha256/ and a hash in base64", at, t.Pin)
+	case (t.CertFile == "") != (t.KeyFile == ""):
+		return usageError("%s needs both of cert_file and key_file, or none", at)
+	default:
+		for key, file := range map[string]string{"ca_file": t.CAFile, "cert_file": t.CertFile, "key_file": t.KeyFile} {
+			if file != "" && !filepath.IsAbs(file) {
+				return usageError("%s.%s %q is no absolute path", at, key, file)
+			}
+		}
+	}
+	return nil
+}
+
 // switchAccess is a switch's configuration with what its files hold.
 type switchAccess struct {
 	switchConfig
@@ -89,21 +108,8 @@ func (c switchConfig) check(name string) error {
 	if i < 0 {
 		return usageError("%s.driver %q: there are %s", at, c.Driver, strings.Join(names, ", "))
 	}
-	if t := c.TLS; t != nil {
-		if (t.Pin == "") == (t.CAFile == "") {
-			return usageError("%s.tls needs exactly one of pin and ca_file", at)
-		}
-		if t.Pin != "" && !fleet.ValidKeyPin(t.Pin) {
-			return usageError("%s.tls.pin %q is not sha256/ and a hash in base64", at, t.Pin)
-		}
-		if (t.CertFile == "") != (t.KeyFile == "") {
-			return usageError("%s.tls needs both of cert_file and key_file, or none", at)
-		}
-		for key, file := range map[string]string{"ca_file": t.CAFile, "cert_file": t.CertFile, "key_file": t.KeyFile} {
-			if file != "" && !filepath.IsAbs(file) {
-				return usageError("%s.tls.%s %q is no absolute path", at, key, file)
-			}
-		}
+	if err := c.TLS.check(at + ".tls"); err != nil {
+		return err
 	}
 	if c.PasswordFile != "" && !filepath.IsAbs(c.PasswordFile) {
 		return usageError("%s.password_file %q is no absolute path", at, c.PasswordFile)

@@ -9,10 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
-	"time"
 
-	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/provision/fabric"
 )
 
 // shelf is the folder with the partition file. Beside the file itself there are
@@ -83,26 +81,7 @@ func syncDir(dir string) error {
 }
 
 // lock waits for the shelf, among processes and goroutines, and returns what gives it back.
-func (s shelf) lock(ctx context.Context) (func(), error) {
-	f, err := os.OpenFile(s.path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock partitions: %w", err)
-	}
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { _ = f.Close() }, nil // closing gives the lock back
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errors.Join(fmt.Errorf("lock partitions: %w", err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fleet.Errorf(fleet.Unavailable, "MC-NET-BUSY", "another change of the fabric's partitions goes on").WithHint("try again when it has ended"), f.Close())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
+func (s shelf) lock(ctx context.Context) (func(), error) { return fabric.Lock(ctx, s.path+".lock") }
 
 // mark stands for a text.
 func mark(text string) string {
