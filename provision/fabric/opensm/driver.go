@@ -231,6 +231,7 @@ func (d *Driver) await(ctx context.Context, plan fleet.WirePlan) (fleet.WireView
 	ctx, cancel := context.WithTimeout(ctx, d.settle)
 	defer cancel()
 	var last *look
+	var refused error
 	pause, agreed, due := 25*time.Millisecond, 0, time.Now().Add(putBackAfter)
 	for {
 		l, err := d.look(ctx)
@@ -249,8 +250,12 @@ func (d *Driver) await(ctx context.Context, plan fleet.WirePlan) (fleet.WireView
 			}
 			if agreed == 0 && time.Now().After(due) {
 				due = time.Now().Add(putBackAfter)
-				if err := d.putBack(ctx, l, portsOf(plan)); err != nil && ctx.Err() == nil {
+				err := d.putBack(ctx, l, portsOf(plan))
+				if err != nil && ctx.Err() == nil && !plan.Takes {
 					return l.view, err
+				}
+				if err != nil {
+					refused = err
 				}
 			}
 			if agreed == 2 {
@@ -259,7 +264,7 @@ func (d *Driver) await(ctx context.Context, plan fleet.WirePlan) (fleet.WireView
 		}
 		select {
 		case <-ctx.Done():
-			err := unproven(last, plan)
+			err := errors.Join(unproven(last, plan), refused)
 			if plan.Takes && last != nil && last.live == plan.Write {
 				err = errors.Join(err, d.settled(last)) // what was taken away is not given back because a device does not answer
 			}

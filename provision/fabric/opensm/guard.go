@@ -25,6 +25,14 @@ func (d *Driver) Guard(ctx context.Context) (view fleet.WireView, mended bool, e
 	if l.good == "" || l.has(findDaemon) || l.has(findSM) {
 		return l.view, false, nil
 	}
+	if l.next != "" && l.next == l.live && d.onlyTakes(l) {
+		// What was taken away is not given back because a device does not show it, and no other change waits for that device.
+		if err := d.shelf.settle(); err != nil {
+			return fleet.WireView{}, false, err
+		}
+		l.next = ""
+	}
+	var refused error
 	switch {
 	case l.has(findFile):
 		err = d.restore(ctx, l.good)
@@ -33,7 +41,7 @@ func (d *Driver) Guard(ctx context.Context) (view fleet.WireView, mended bool, e
 	case d.tell(mark(l.live + strings.Join(l.drift, " "))):
 		err = d.reloaded(ctx, l)
 	case l.few(len(l.drift)):
-		err = d.putBack(ctx, l, l.drift)
+		refused = d.putBack(ctx, l, l.drift)
 	default:
 		return l.view, false, nil
 	}
@@ -41,7 +49,29 @@ func (d *Driver) Guard(ctx context.Context) (view fleet.WireView, mended bool, e
 	if lookErr != nil {
 		return l.view, true, errors.Join(err, lookErr)
 	}
+	if refused != nil {
+		for i, f := range after.view.Findings {
+			if f.Code == findDrift {
+				after.view.Findings[i].Text += "; " + refused.Error()
+			}
+		}
+		return after.view, !slices.Equal(l.drift, after.drift), err
+	}
 	return after.view, true, err
+}
+
+// onlyTakes reports whether the change that is under way gives no managed port anything that it did not have.
+func (d *Driver) onlyTakes(l *look) bool {
+	before, err := Parse(l.good)
+	if err != nil {
+		return false
+	}
+	after, err := Parse(l.next)
+	if err != nil {
+		return false
+	}
+	had, has := d.managed(before), d.managed(after)
+	return !slices.ContainsFunc(d.fabric.Managed, func(g fleet.GUID) bool { return !has[g].Within(had[g]) })
 }
 
 // tidy ends what somebody was interrupted in: a change that all devices show is settled, and one that never became the live file is dropped.
@@ -85,18 +115,19 @@ func (d *Driver) reloaded(ctx context.Context, l *look) error {
 func (l *look) few(n int) bool { return n <= max(8, len(l.view.Ports)/100) }
 
 // putBack writes the tables of those ports as the file has them, which is what the subnet manager believes that they are. The lock is held, file and subnet
-// manager are ours, and a port that shows what it shall is left alone.
+// manager are ours, and a port that shows what it shall is left alone. One that refuses keeps no other from being written.
 func (d *Driver) putBack(ctx context.Context, l *look, ports []string) error {
+	var errs []error
 	for _, e := range l.sweep.Ends {
 		want, known := l.want[e.GUID]
 		if !known || e.Err != nil || Carries(e).Equal(want) || !slices.Contains(ports, string(e.GUID)) || l.has(findTwice) || l.has(findSM) {
 			continue
 		}
 		if err := d.sweeper.SetTable(ctx, e, arranged(e.Table, want)); err != nil {
-			return fleet.Errorf(fleet.Unavailable, findDrift, "put the table of %s back: %w", e.GUID, err).WithHint("a management key that the server does not have keeps it from writing")
+			errs = append(errs, fleet.Errorf(fleet.Unavailable, findDrift, "put the table of %s back: %w", e.GUID, err).WithHint("a management key that the server does not have keeps it from writing"))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // arranged is a table with what c says: keys that are there stay at their places, others go, and what is missing takes the first free ones.
