@@ -29,10 +29,37 @@ func (s *soak) person(all map[string]api.Node) {
 			delete(s.broken, m)
 			disk = false
 		}
-		if disk || n.Operation != "" || len(n.Faults) == 0 {
+		if n.Operation != "" {
+			s.stuck(m, n)
+			continue
+		}
+		delete(s.still, m)
+		if disk || len(n.Faults) == 0 {
 			continue
 		}
 		s.faults += s.help(m, n)
+	}
+}
+
+// patient is how long a person watches a machine that stands still.
+const patient = time.Minute
+
+// stuck aborts what waits for a machine that is on and runs nothing: one whose server was killed while its firmware read the boot medium, or one that hung. The
+// engine waits for it for half an hour, or for hours where its disks are erased, and then refuses the abort.
+func (s *soak) stuck(m *herd.Machine, n api.Node) {
+	if m.Runs() != "" || n.Power != "on" {
+		delete(s.still, m)
+		return
+	}
+	since, known := s.still[m]
+	switch {
+	case !known:
+		s.still[m] = time.Now()
+	case time.Since(since) > patient:
+		s.still[m] = time.Now()
+		_, err := s.client.NodeVerb(s.t.Context(), n.Name, "abort", api.NodeVerb{})
+		s.expect("abort what waits for "+n.Name, err)
+		s.hurt["machine stood still and its plan was aborted"]++
 	}
 }
 

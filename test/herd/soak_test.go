@@ -40,6 +40,8 @@ type soak struct {
 	cycles int
 	faults int
 	broken map[*herd.Machine]time.Time // disks that fail, until they are replaced
+	// still is since when machines stand still on which a plan is at work.
+	still map[*herd.Machine]time.Time
 	// released is when each node's lease was last asked to end, while everything settles.
 	released map[string]time.Time
 }
@@ -61,7 +63,7 @@ func TestSoak(t *testing.T) {
 	speed := setting("METALCTL_SOAK_SPEED", 100)
 	fmt.Printf("soak: %d nodes, %d minutes, failures %d times as often as in life, METALCTL_SEED=%d\n", nodes, minutes, speed, seed)
 	s := &soak{farm: newFarm(t, nodes, herd.Options{SessionLife: 30 * time.Minute}, "log_level: error\npower_on_for: 10s\n"), rng: rand.New(rand.NewPCG(seed, 1)),
-		speed: float64(speed), began: time.Now(), hurt: map[string]int{}, broken: map[*herd.Machine]time.Time{}, released: map[string]time.Time{}}
+		speed: float64(speed), began: time.Now(), hurt: map[string]int{}, broken: map[*herd.Machine]time.Time{}, released: map[string]time.Time{}, still: map[*herd.Machine]time.Time{}}
 	if free := s.free(); free < needed {
 		t.Fatalf("%d MiB are free in %s, and a soak may take %d: set TMPDIR", free/mib, s.dir, needed/mib)
 	}
