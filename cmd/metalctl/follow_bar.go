@@ -64,6 +64,9 @@ const countsBelow = 64 << 10
 // estimable is how many bytes tell how long the rest takes, where they are less than a hundredth of all: a step begins slowly.
 const estimable = 1 << 30
 
+// estimableAfter is how long a step must run before its rate tells how long the rest takes: before that, caches answer and not disks.
+const estimableAfter = 5 * time.Second
+
 // rateText says how far a step is: "6 of 8" for counts; bytes, with the rate and the time that is left, else.
 func rateText(done, total int64, took time.Duration) string {
 	if total <= 0 || done <= 0 {
@@ -75,7 +78,7 @@ func rateText(done, total int64, took time.Duration) string {
 	text := fmt.Sprintf("%s of %s", bytesText(done), bytesText(total))
 	if took >= time.Second {
 		perSecond := float64(done) / took.Seconds()
-		if done < total/100 && done < estimable {
+		if took < estimableAfter || done < total/100 && done < estimable {
 			return text + fmt.Sprintf(", %s/s", bytesText(int64(perSecond)))
 		}
 		text += fmt.Sprintf(", %s/s", bytesText(int64(perSecond)))

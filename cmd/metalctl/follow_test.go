@@ -28,6 +28,8 @@ func TestRateText(t *testing.T) {
 		"the largest count":          {1, 65535, time.Minute, "1 of 65535"},
 		"bytes before a second":      {1 << 20, 1 << 30, 900 * time.Millisecond, "1.05 MB of 1.07 GB"},
 		"bytes":                      {500_000_000, 2_000_000_000, 10 * time.Second, "500 MB of 2 GB, 50 MB/s, 30s left"},
+		"no estimate in 5 seconds":   {400_000_000, 2_000_000_000, 4999 * time.Millisecond, "400 MB of 2 GB, 80 MB/s"},
+		"an estimate from then on":   {400_000_000, 2_000_000_000, 5 * time.Second, "400 MB of 2 GB, 80 MB/s, 20s left"},
 		"the first bytes":            {65_000, 15_000_000_000, time.Minute, "65 kB of 15 GB, 1.08 kB/s"},
 		"a hundredth":                {150_000_000, 15_000_000_000, 10 * time.Second, "150 MB of 15 GB, 15 MB/s, 16m30s left"},
 		"little of very much":        {2_000_000_000, 20_000_000_000_000, 10 * time.Second, "2 GB of 20 TB, 200 MB/s, 27h46m30s left"},
@@ -65,7 +67,7 @@ func TestFollowPiped(t *testing.T) {
 	f.draw([]api.Operation{op}, time.Time{})
 	want := `n1         clean    [....................]   0%  0s       inventory
 n1         clean    [....................]   0%  15s      inventory
-n1         clean    [###.................]  12%  20s      erase-disks (try 2) zeroes 1.07 GB of 4.29 GB, 537 MB/s, 6s left
+n1         clean    [###.................]  12%  20s      erase-disks (try 2) zeroes 1.07 GB of 4.29 GB, 537 MB/s
 n1         clean    [####################] 100%  23s      done
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
