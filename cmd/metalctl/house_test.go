@@ -65,6 +65,7 @@ var arrows = []struct {
 	{"provision/ethernet/nvue", "", "speaks to switches; what they shall do is the vocabulary's"},
 	{"provision/ethernet", "", "decides what is written on a switch; what speaks to it is handed in"},
 	{"provision/ethernet/ssh", "", "reaches a switch; what is said there is others' business"},
+	{"provision/ethernet/netconf", "provision/ethernet provision/ethernet/ssh", "speaks to switches in the order that all drivers keep, by one way to reach them"},
 	{"provision/ethernet/cli", "provision/ethernet provision/ethernet/ssh", "speaks to switches in the order that all drivers keep, by one way to reach them"},
 	{"provision/ethernet/ovs", "", "speaks to one switch; who may be where is decided by others"},
 	{"images", "", ""},

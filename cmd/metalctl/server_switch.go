@@ -29,6 +29,8 @@ type switchDriver struct {
 // switchDrivers are all that there are, in order of their names: this is the support matrix of Ethernet switches.
 func switchDrivers() []switchDriver {
 	return []switchDriver{
+		{driverCLI, checkCLI, driveCLI},
+		{driverNetconf, checkNetconf, driveNetconf},
 		{driverNVUE, checkNVUE, driveNVUE},
 		{driverOVS, checkOVS, driveOVS},
 		{driverSimulated, checkSimulated, driveSimulated},

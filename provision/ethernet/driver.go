@@ -160,7 +160,7 @@ func (d *Driver) may(r Reading, plan fleet.WirePlan, own string) error {
 	return nil
 }
 
-// Verify waits until the switch shows every port of the plan as meant, twice in a row, then has it keep that, and looks once more. What is not shown in time
+// Verify waits until the switch shows every port of the plan as meant, twice in a row, then has it keep that, and looks again. What is not shown in time
 // is an error of kind Timeout that names a port; then Rollback.
 func (d *Driver) Verify(ctx context.Context, plan fleet.WirePlan) (fleet.WireView, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.settle)
@@ -171,17 +171,15 @@ func (d *Driver) Verify(ctx context.Context, plan fleet.WirePlan) (fleet.WireVie
 	if err := d.device.Settle(ctx, name(plan)); err != nil {
 		return fleet.WireView{}, err
 	}
-	r, err := d.device.Read(ctx)
-	if err != nil {
-		return fleet.WireView{}, err
-	}
-	if why := plan.Unshown(d.view(r)); why != "" {
-		return d.view(r), unproven(d.sw.Name, why)
-	}
-	if r.Open != "" {
-		return d.view(r), conflict("another change of %s was begun meanwhile and is not settled", d.sw.Name)
-	}
-	return d.view(r), nil
+	var view fleet.WireView
+	err := d.await(ctx, func(r Reading) string {
+		view = d.view(r)
+		if r.Open != "" {
+			return "a change is open"
+		}
+		return plan.Unshown(view)
+	})
+	return view, err
 }
 
 // await reads until missing says nothing twice in a row.

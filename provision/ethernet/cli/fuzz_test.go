@@ -55,7 +55,7 @@ func FuzzSwitching(f *testing.F) {
 		`{"switchports":{"Ethernet1":{"enabled":true,"switchportInfo":{"mode":"access","accessVlanId":101,"trunkAllowedVlans":"ALL"}}}}`,
 		`{"TABLE_interface":{"ROW_interface":[{"interface":"Ethernet1/1","switchport":"Enabled","access_vlan":"1","native_vlan":"1","trunk_vlans":"1-4094"}]}}`,
 		`{"TABLE_interface":{"ROW_interface":{"interface":"Ethernet1/1","switchport":"Disabled"}}}`,
-		`{"sessions":{"a":{"state":"pendingCommitTimer"}}}`, `{} {}`, `[]`, `null`, "1) metalctl:\nDescription: 0123456789abcdef until 20261122T190500Z\n",
+		`{"sessions":{"a":{"state":"pendingCommitTimer"}}}`, `{} {}`, `[]`, `null`, "1) metalctl-change:\nDescription: 0123456789abcdef until 20261122T190500Z\n",
 	} {
 		f.Add(s)
 	}

@@ -41,7 +41,7 @@ func nxos() *Platform {
 		Save:    []string{"copy running-config startup-config"},
 		way: claim{
 			begin: []string{"configure terminal"}, end: []string{"end"},
-			take: "checkpoint metalctl description {name} until {until}", drop: "no checkpoint metalctl",
+			take: "checkpoint metalctl-change description {name} until {until}", drop: "no checkpoint metalctl-change",
 			show: "show checkpoint summary", parse: checkpointOf,
 		},
 	}
@@ -120,7 +120,7 @@ func checkpointOf(answer string) (string, bool) {
 	ours := false
 	for _, line := range screen([]byte(answer)) {
 		if m := checkpointHead.FindStringSubmatch(line); m != nil {
-			ours = m[1] == "metalctl"
+			ours = m[1] == "metalctl-change"
 		} else if m := checkpointText.FindStringSubmatch(line); m != nil && ours {
 			return m[1], true
 		}

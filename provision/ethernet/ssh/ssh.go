@@ -170,7 +170,7 @@ func (h Host) away(err error) error { return Lost(h.Address, err) }
 
 // Lost is the error of a connection that ended or never began. What was asked may have been done.
 func Lost(address string, err error) error {
-	return fleet.Errorf(fleet.Unavailable, "MC-SWITCH-SILENT", "the switch at %s does not answer: %w", address, err).WithHint("metalctl switch list; look whether the server's machine reaches %s", address)
+	return fleet.Errorf(fleet.Unavailable, "MC-SWITCH-SILENT", "the switch at %s does not answer: %w", address, err).WithHint("look whether the server's machine reaches %s", address)
 }
 
 // IsLost reports whether err is that a connection ended, so that it is worth another one.
