@@ -73,6 +73,14 @@ func FindStressor(name string) (Stressor, bool) {
 	return Stressors[i], true
 }
 
+// Reasons in BurnPart.Stopped begin with one of these: a judge takes no other as an excuse.
+const (
+	StoppedAborted = "aborted"
+	StoppedLimit   = "time limit"
+	StoppedWrong   = "wrong data"
+	StoppedKernel  = "kernel log"
+)
+
 // BurnPart is what one stage of one round measured.
 type BurnPart struct {
 	Version int    `json:"version"`
@@ -229,8 +237,10 @@ type BurnReport struct {
 	Headline string     `json:"headline"`
 	Machine  BurnedNode `json:"machine"`
 	Stages   []StageRun `json:"stages"`
-	Checks   []Check    `json:"checks"`
-	Series   []Series   `json:"series,omitempty"`
+	// Restarts are what no stage measured: how often the machine went down under load.
+	Restarts []BurnRestart `json:"restarts,omitempty"`
+	Checks   []Check       `json:"checks"`
+	Series   []Series      `json:"series,omitempty"`
 	// Kernel is what the kernel's log said in all stages.
 	Kernel []KernelFinding `json:"kernel,omitempty"`
 }
@@ -258,6 +268,15 @@ type BurnedPart struct {
 	PCIAddress string `json:"pci_address,omitempty"`
 	// NVLinks is how many a GPU has, up or not.
 	NVLinks int `json:"nvlinks,omitempty"`
+}
+
+// BurnRestart is a machine that went down, or whose agent fell silent, while a stage ran on it.
+type BurnRestart struct {
+	Stage string    `json:"stage"`
+	Round int       `json:"round"`
+	At    time.Time `json:"at,omitzero"`
+	// Why is what was seen of it.
+	Why string `json:"why"`
 }
 
 // StageRun is one stage as it ran.

@@ -76,6 +76,7 @@ func (o Operation) Keep() any {
 	for i := range o.Steps {
 		r := &o.Steps[i]
 		// Nobody changes the bytes of raw JSON: they are replaced as a whole.
+		r.Left = keepList(r.Left)
 		wall(&r.StartedAt, &r.FinishedAt, &r.NotBefore)
 		r.Error = r.Error.keep()
 	}

@@ -208,6 +208,8 @@ type Fault struct {
 	Blocks Blocks `json:"blocks"`
 	// Step is the step that found it, and clears it when it ends without finding it again; "" where only a person or a plan's success clears it.
 	Step string `json:"step,omitempty"`
+	// Check is the check of a burn-in's report that it comes from, "" for any other fault: only a run that looked there again clears it.
+	Check string `json:"check,omitempty"`
 	// Seen counts how often it was raised: the same fault twice needs a person.
 	Seen int `json:"seen"`
 }
@@ -294,7 +296,7 @@ func (n *Node) RaiseFault(f Fault) {
 		f.Evidence = f.Evidence[:297] + "..."
 	}
 	if old := n.Fault(f.Code, f.Component); old != nil {
-		old.Evidence, old.Hint, old.Severity, old.Blocks = f.Evidence, f.Hint, f.Severity, f.Blocks
+		old.Evidence, old.Hint, old.Severity, old.Blocks, old.Check = f.Evidence, f.Hint, f.Severity, f.Blocks, f.Check
 		old.Seen++
 		return
 	}

@@ -55,7 +55,9 @@ type StepRun struct {
 	NotBefore time.Time `json:"not_before,omitzero"`
 	// Evidence is what the step observed (digests, read-backs, measurements); at most 4 KiB, bigger goes to a blob.
 	Evidence json.RawMessage `json:"evidence,omitempty"`
-	Error    *Problem        `json:"error,omitempty"`
+	// Left are the blobs that tries before this one attached: what they had seen before they failed. At most 4.
+	Left  []string `json:"left,omitempty"`
+	Error *Problem `json:"error,omitempty"`
 }
 
 // Operation is the API's face of one plan run, and its journal.

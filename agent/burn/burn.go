@@ -76,13 +76,6 @@ const (
 	overtime = time.Minute
 )
 
-// Reasons in BurnPart.Stopped begin with one of these.
-const (
-	StoppedAborted = "aborted"
-	StoppedWrong   = "wrong data"
-	StoppedKernel  = "kernel log"
-)
-
 // Stage runs a stage of a profile: it reads the machine, starts the stage's stressors side by side, watches, and reads the machine again. It stops early where a
 // stressor found wrong data or the kernel told of something fatal. It returns within 5 s of ctx's end, whatever a stressor does, and then has an error beside what was
 // measured until then. progress may be nil; it is told seconds. The part's Profile is the caller's to fill.
@@ -111,7 +104,10 @@ func Stage(ctx context.Context, m Machine, s fleet.BurnStage, round int, progres
 	}
 	r.finish(loaded)
 	if err := ctx.Err(); err != nil {
-		r.part.Stopped = StoppedAborted
+		r.part.Stopped = fleet.StoppedAborted
+		if errors.Is(err, context.DeadlineExceeded) {
+			r.part.Stopped = fleet.StoppedLimit
+		}
 		return r.part, fmt.Errorf("burn %s: %w", s.Name, err)
 	}
 	return r.part, nil

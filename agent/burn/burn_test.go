@@ -65,7 +65,7 @@ func TestStage(t *testing.T) {
 			Planned: 24 * 3600, Untold: []fleet.Untold{{Check: "cpu", Component: "node", Cause: "other", Words: "no such thing"}},
 		}},
 		"nobody can do it": {nil, long(fleet.StressGPUCopy), fleet.BurnPart{
-			Planned: 24 * 3600, Untold: []fleet.Untold{{Check: "gpu-copy", Component: "node", Skipped: true, Cause: "no-tool", Words: "nothing here can do it"}},
+			Planned: 24 * 3600, Untold: []fleet.Untold{{Check: "gpu-copy", Component: "node", Cause: "no-tool", Words: "this agent has nothing that does it"}},
 		}},
 	} {
 		t.Run(situation, func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestAbortLeavesStuckStressorsBehind(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want the context's", err)
 	}
-	if part.Stopped != StoppedAborted || part.After != nil || part.Before == nil {
+	if part.Stopped != fleet.StoppedAborted || part.After != nil || part.Before == nil {
 		t.Errorf("stopped %q, before %v, after %v", part.Stopped, part.Before, part.After)
 	}
 	want := []fleet.Untold{

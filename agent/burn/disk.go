@@ -86,6 +86,9 @@ func (r *diskRun) run(ctx context.Context, open func() (Drive, error)) (err erro
 	if r.extent < pieceBytes {
 		return fmt.Errorf("a disk of %d bytes is too small", r.drive.Size())
 	}
+	if err := r.leftovers(ctx); err != nil {
+		return err
+	}
 	used := map[int64]bool{}
 	defer func() {
 		r.tell()
@@ -95,6 +98,7 @@ func (r *diskRun) run(ctx context.Context, open func() (Drive, error)) (err erro
 	for cycle := 0; ctx.Err() == nil && r.drive.Clock()-began < r.load.For && (r.load.Bytes == 0 || moved < r.load.Bytes); cycle++ {
 		at := r.place(cycle)
 		used[at] = true
+		r.note(cycle)
 		if err := r.cycle(ctx, at, passOf(r.load.Round, cycle)); err != nil {
 			return err
 		}
@@ -106,15 +110,19 @@ func (r *diskRun) run(ctx context.Context, open func() (Drive, error)) (err erro
 
 // place is where a cycle works: both ends first, then extent after extent, from another one in each round.
 func (r *diskRun) place(cycle int) int64 {
-	n := r.drive.Size() / r.extent
+	return extentOf((r.drive.Size()-blockBytes)/r.extent, r.extent, r.load.Round, cycle)
+}
+
+// extentOf is place on a disk of n extents.
+func extentOf(n, extent int64, round, cycle int) int64 {
 	switch cycle {
 	case 0:
 		return 0
 	case 1:
-		return (n - 1) * r.extent
+		return (n - 1) * extent
 	}
-	first := int64(mix(uint64(r.load.Round)) % uint64(n))
-	return (first + int64(cycle-2)) % n * r.extent
+	first := int64(mix(uint64(round)) % uint64(n))
+	return (first + int64(cycle-2)) % n * extent
 }
 
 // cycle writes an extent and reads it, then writes and reads some of its blocks again: a write of those that the drive forgets shows the first one.
@@ -318,5 +326,5 @@ func (r *diskRun) clean(ctx context.Context, used map[int64]bool) error {
 		}
 		r.beats.Add(1)
 	}
-	return nil
+	return r.forget(ctx)
 }

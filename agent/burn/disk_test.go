@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,6 +170,111 @@ func TestADriveThatRefusesAllIsLeftAlone(t *testing.T) {
 	if len(untold) != 1 || untold[0].Cause != "other" || !strings.Contains(untold[0].Words, "left alone") {
 		t.Errorf("untold %+v", untold)
 	}
+}
+
+// TestLeftoversOfARunCutShort: a run that loses its power in the middle leaves patterns, and the next one zeroes them, wherever they are, before its own.
+func TestLeftoversOfARunCutShort(t *testing.T) {
+	const size = 64 << 20
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, size)); err != nil {
+		t.Fatal(err)
+	}
+	before := &fleet.Inventory{Disks: []fleet.Disk{{Name: "nvme0n1", Path: path, Serial: "S1", SizeBytes: size}}}
+	cut, writes := atomic.Bool{}, atomic.Int64{}
+	run := func(bytes int64, dies bool) map[string]fleet.Measured {
+		t.Helper()
+		s := newSink()
+		s.stop = func(err error) {
+			if !cut.Load() {
+				t.Error(err)
+			}
+		}
+		stress := Disks([]fleet.AcceptedDevice{{Serial: "S1"}}, func(ctx context.Context, d fleet.Disk) (Drive, error) {
+			drive, err := ThisDrive(ctx, d)
+			return &mortalDrive{Drive: drive, cut: &cut, writes: &writes, last: map[bool]int64{true: 1200}[dies]}, err
+		})
+		if err := stress(t.Context(), Load{Stress: fleet.StressDisks, For: time.Hour, Bytes: bytes, Speed: 1, Round: 3, Before: before}, s); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]fleet.Measured{}
+		measured, _, _ := s.take()
+		for _, m := range measured {
+			got[m.Check] = m
+		}
+		return got
+	}
+	read := func() []byte {
+		t.Helper()
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	run(64<<20, true)
+	if bytes.Equal(read(), make([]byte, size)) {
+		t.Fatal("the run that was cut short left nothing, so that nothing is shown here")
+	}
+	cut.Store(false)
+	got := run(2<<20, false) // a shorter one, which does not come to all the places of the first
+	if !bytes.Equal(read(), make([]byte, size)) {
+		t.Error("patterns are left")
+	}
+	if m := got["disk-leftovers"]; m.Value < 3 || len(m.Details) != 1 {
+		t.Errorf("%+v", m)
+	}
+	if got := run(2<<20, false); got["disk-leftovers"].N != 0 || got["disk-mismatches"].N == 0 {
+		t.Errorf("after a run that ended well: %+v", got)
+	}
+}
+
+// mortalDrive loses its power after so many writes: what comes later does nothing and says so.
+type mortalDrive struct {
+	Drive
+	cut    *atomic.Bool
+	writes *atomic.Int64
+	last   int64 // 0: never
+}
+
+var errCut = errors.New("input/output error")
+
+func (d *mortalDrive) WriteAt(p []byte, off int64) (int, error) {
+	if d.last > 0 && d.writes.Add(1) > d.last {
+		d.cut.Store(true)
+	}
+	if d.cut.Load() {
+		return 0, errCut
+	}
+	return d.Drive.WriteAt(p, off)
+}
+
+func (d *mortalDrive) Zero(ctx context.Context, off, n int64) error {
+	if d.cut.Load() {
+		return errCut
+	}
+	return d.Drive.Zero(ctx, off, n)
+}
+
+// FuzzNote: whatever stands at the place of a note, a run works within the disk.
+func FuzzNote(f *testing.F) {
+	b := make([]byte, blockBytes)
+	putNote(b, 1, 7, 4<<20)
+	f.Add(b[:noteBytes], int64(64<<20))
+	putNote(b, 1, 7, extentBytes)
+	f.Add(b[:noteBytes], int64(1<<20))
+	f.Add([]byte("GPT"), int64(1<<20))
+	f.Fuzz(func(t *testing.T, b []byte, size int64) {
+		round, last, extent, ok := readNote(b, size)
+		if !ok {
+			return
+		}
+		n := (size - blockBytes) / extent
+		for _, cycle := range []int{0, 1, 2, last} {
+			if at := extentOf(n, extent, round, cycle); at < 0 || at+extent > size-blockBytes {
+				t.Errorf("cycle %d of round %d is at %d of %d", cycle, round, at, size)
+			}
+		}
+	})
 }
 
 func TestHistogram(t *testing.T) {

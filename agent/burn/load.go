@@ -22,7 +22,7 @@ func (r *run) load(ctx, loaded context.Context) {
 	for _, name := range r.stage.Stress {
 		f := r.m.Stressors[name]
 		if f == nil {
-			r.sink.Untold(fleet.Untold{Check: name, Component: "node", Skipped: true, Cause: "no-tool", Words: "nothing here can do it"})
+			r.sink.Untold(fleet.Untold{Check: name, Component: "node", Cause: "no-tool", Words: "this agent has nothing that does it"})
 			continue
 		}
 		out[name] = true

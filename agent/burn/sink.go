@@ -103,7 +103,7 @@ func (s *Sink) Progress(stress, words string) {
 // Wrong says that a component computed or kept wrong data: the load ends, as nothing else can be learned that matters more. It was told as Measured before.
 func (s *Sink) Wrong(component, words string) {
 	if s.stop != nil {
-		s.stop(&stopped{StoppedWrong + ": " + component + ": " + words})
+		s.stop(&stopped{fleet.StoppedWrong + ": " + component + ": " + words})
 	}
 }
 

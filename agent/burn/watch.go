@@ -143,7 +143,7 @@ func (r *run) watch(ctx context.Context) <-chan struct{} {
 		all.Go(func() {
 			r.each(ctx, "kernel-log", func() error {
 				if fatal := f.look(ctx); fatal != nil {
-					r.sink.stop(&stopped{fmt.Sprintf("%s: %s: %s", StoppedKernel, r.component(fatal.Component), fatal.Line)})
+					r.sink.stop(&stopped{fmt.Sprintf("%s: %s: %s", fleet.StoppedKernel, r.component(fatal.Component), fatal.Line)})
 				}
 				return nil
 			})

@@ -98,6 +98,12 @@ func (g *gpuLoad) burn(ctx context.Context, l burn.Load, say *burn.Sink) error {
 	return nil
 }
 
+// noGPUs loads the GPUs of a machine that has none.
+func noGPUs(ctx context.Context, l burn.Load, say *burn.Sink) error {
+	gpu.Burn(ctx, gpu.Options{}, gpu.Stress{Name: l.Stress}, say)
+	return nil
+}
+
 func (g *gpuLoad) end() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -50,6 +50,12 @@ func (b burnPlace) stage(ctx context.Context, t agent.BurnTask) (part fleet.Burn
 			return part, err
 		}
 		defer func() { err = errors.Join(err, end()) }()
+	} else {
+		for _, s := range fleet.Stressors {
+			if s.Part == "gpu" {
+				m.Stressors[s.Name] = noGPUs
+			}
+		}
 	}
 	part, err = burn.Stage(ctx, m, t.Stage, t.Round, t.Progress)
 	if part.Fixture == "" && part.Before != nil {

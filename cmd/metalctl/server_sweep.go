@@ -129,13 +129,14 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 	return removed, nil
 }
 
-// namedByJournals marks the blobs that the steps of any operation name in their evidence.
+// namedByJournals marks the blobs that the steps of any operation name in their evidence, and those that earlier tries left.
 func namedByJournals(s fleet.Snapshot, used map[string]bool) error {
 	var bad error
 	err := s.List(fleet.KindOperation, func(r fleet.Record) bool {
 		var op struct {
 			Steps []struct {
 				Evidence json.RawMessage `json:"evidence"`
+				Left     []string        `json:"left"`
 			} `json:"steps"`
 		}
 		if err := json.Unmarshal(r.Data, &op); err != nil {
@@ -145,6 +146,9 @@ func namedByJournals(s fleet.Snapshot, used map[string]bool) error {
 		for _, step := range op.Steps {
 			for _, digest := range blobDigest.FindAll(step.Evidence, -1) {
 				used[string(digest)] = true
+			}
+			for _, digest := range step.Left {
+				used[digest] = true
 			}
 		}
 		return true

@@ -32,10 +32,11 @@ func TestSweepOnce(t *testing.T) {
 	lease := func(id, data string, state fleet.LeaseState, members ...fleet.Member) fleet.Write {
 		return fleet.Write{Key: fleet.KeyOf(fleet.KindLease, fleet.LeaseID(id)), Value: fleet.Lease{ID: fleet.LeaseID(id), State: state, UserData: data, Members: members}}
 	}
+	left := put("evidence", "of a try that failed")
 	named, unnamed := put("evidence", "named"), put("evidence", "of a try that was overtaken")
 	_, err := db.Commit(ctx, fleet.Change{Writes: []fleet.Write{
 		{Key: "node/n1", Value: fleet.Node{ID: "n1", Name: "n1", State: fleet.Grace, Lease: "l2", Inventory: newest}},
-		{Key: "operation/o1", Value: fleet.Operation{ID: "o1", Node: "n1", State: fleet.OperationDone, Steps: []fleet.StepRun{{Name: "x"}, {Name: "y", Evidence: json.RawMessage(`{"blob":"` + named + `","evidence":[1]}`)}}}},
+		{Key: "operation/o1", Value: fleet.Operation{ID: "o1", Node: "n1", State: fleet.OperationDone, Steps: []fleet.StepRun{{Name: "x", Left: []string{left}}, {Name: "y", Evidence: json.RawMessage(`{"blob":"` + named + `","evidence":[1]}`)}}}},
 		lease("l1", living, fleet.LeaseActive), lease("l2", grace, fleet.LeaseReleased, fleet.Member{Node: "n1", State: fleet.MemberReleased}), lease("l3", released, fleet.LeaseReleased),
 	}})
 	if err != nil {
@@ -58,7 +59,7 @@ func TestSweepOnce(t *testing.T) {
 		if err != nil || n != c.removed {
 			t.Errorf("after %s: %d were removed, want %d, %v", c.after, n, c.removed, err)
 		}
-		if !there(named) || there(unnamed) != c.released {
+		if !there(named) || !there(left) || there(unnamed) != c.released {
 			t.Errorf("after %s: evidence that a journal names is there: %v; that none names: %v", c.after, there(named), there(unnamed))
 		}
 		if there(released) != c.released || there(older) != c.old || !there(living) || !there(grace) || !there(newest) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -22,6 +23,8 @@ type burnEvidence struct {
 	Fatal string `json:"fatal,omitempty"`
 	// Skipped is why the stage did not run.
 	Skipped string `json:"skipped,omitempty"`
+	// Lost is why nobody saw the stage end on a machine that is not booted again for it, "" where that is not so.
+	Lost string `json:"lost,omitempty"`
 }
 
 func burnEvidenceOf(r fleet.StepRun) (e burnEvidence) {
@@ -51,7 +54,7 @@ func burnJudged(op fleet.Operation) bool {
 // burned judges what a burn-in has measured, with the part that has just come, and keeps the report.
 func (l *Loop) burned(ctx context.Context, v *view, newest *fleet.BurnPart) (fleet.BurnReport, string, error) {
 	op := *v.op.v
-	in := verdict.BurnInput{Node: v.node.v.Name, Operation: op.ID, Program: l.Program, Profile: burnProfile(op), Class: v.class, Now: v.now}
+	in := verdict.BurnInput{Node: v.node.v.Name, Operation: op.ID, Program: l.Program, Profile: burnProfile(op), Class: v.class, Restarts: restarts(op), Now: v.now}
 	left := 0
 	for i, r := range op.Steps {
 		if r.Name != step.BurnStage {
@@ -64,14 +67,17 @@ func (l *Loop) burned(ctx context.Context, v *view, newest *fleet.BurnPart) (fle
 		case r.State != fleet.StepFinished && (newest == nil || i != op.Current()):
 			left++
 		}
-		if e.Part == "" || newest != nil && i == op.Current() {
-			continue
+		blobs := r.Left
+		if e.Part != "" && (newest == nil || i != op.Current()) {
+			blobs = append(slices.Clone(blobs), e.Part)
 		}
-		part, err := l.burnPart(ctx, e.Part)
-		if err != nil {
-			return fleet.BurnReport{}, "", fmt.Errorf("what stage %d measured: %w", i, err)
+		for _, digest := range blobs {
+			part, err := l.burnPart(ctx, digest)
+			if err != nil {
+				return fleet.BurnReport{}, "", fmt.Errorf("what stage %d measured: %w", i, err)
+			}
+			in.Parts = append(in.Parts, part)
 		}
-		in.Parts = append(in.Parts, part)
 	}
 	in.Earlier = l.earlierReports(ctx, v)
 	if newest != nil {
@@ -141,8 +147,11 @@ func (l *Loop) takePart(ctx context.Context, v *view, i int, r *step.Result) err
 		return err
 	}
 	add := map[string]any{"report": digest, "verdict": rep.Verdict}
-	if x := verdict.Fatal(&part, v.class); x != nil && r.Problem == nil {
+	if x := verdict.Fatal(&part, v.class); x != nil {
 		add["fatal"] = cut(x.Words, 300)
+		if r.Problem != nil { // that it did not end as it should says less than what it measured, and another try would only say that again
+			add["problem"], r.Problem = cut(r.Problem.Detail, 300), nil
+		}
 	}
 	r.Evidence, err = step.Merge(r.Evidence, add)
 	return err
@@ -183,6 +192,11 @@ func (l *Loop) judgeBurnIn(ctx context.Context, c step.Call) (step.Outcome, erro
 	}
 	n := v.node.v
 	out := step.Outcome{Evidence: map[string]any{"report": digest, "verdict": rep.Verdict, "headline": cut(rep.Headline, 300), "checks": len(rep.Checks)}, Faults: few(verdict.Faults(&rep), n.Name, "burn-in", mostFaults)}
+	for _, x := range n.Faults {
+		if x.Step == step.JudgeBurnIn && !(v.burnCounts(burnProfile(*v.op.v)) && verdict.Looked(&rep, x)) {
+			out.Kept = append(out.Kept, x)
+		}
+	}
 	switch {
 	case rep.Fixture != "" && !n.Simulated:
 		return step.Outcome{Evidence: out.Evidence}, fleet.Errorf(fleet.Refused, "MC-BURN-FIXTURE", "the report is of the machine %s, which is not there, and %s was not enrolled as simulated", rep.Fixture, n.Name).
@@ -195,50 +209,92 @@ func (l *Loop) judgeBurnIn(ctx context.Context, c step.Call) (step.Outcome, erro
 	return out, nil
 }
 
+// countsAs reports whether a burn-in by p loads all that the profile of that name does.
+func (v *view) countsAs(p fleet.BurnProfile, due string) bool {
+	d, ok := fleet.FindProfile(v.profiles, due)
+	if !ok {
+		return p.Name == due
+	}
+	return p.Covers(d)
+}
+
+// burnCounts reports whether a burn-in by p is the one that is due, or covers that.
+func (v *view) burnCounts(p fleet.BurnProfile) bool {
+	due := v.class.NextBurn(*v.node.v)
+	return due == "" || v.countsAs(p, due)
+}
+
 // burnPassed makes a burn-in count for a node: where it was the one that was due, or covers that.
 func (v *view) burnPassed(p fleet.BurnProfile) {
 	n := v.node.v
-	counts := func(due string) bool {
-		d, ok := fleet.FindProfile(v.profiles, due)
-		if !ok {
-			return p.Name == due
-		}
-		return p.Covers(d)
-	}
-	if due := v.class.NextBurn(*n); due != "" && !counts(due) {
+	if !v.burnCounts(p) {
 		return
 	}
 	n.BurnedAt, n.BurnNext = v.now, ""
-	if v.class.BurnIn != fleet.NoBurnIn && counts(v.class.BurnIn) {
+	if v.class.BurnIn != fleet.NoBurnIn && v.countsAs(p, v.class.BurnIn) {
 		n.ProvenAt, n.ProvenBy = v.now, v.class.BurnIn
 	}
 }
 
-// mostBoots is how often a burn-in may boot its machine: a machine that goes down under load once may have lost its power, one that does so again has a fault.
-const mostBoots = 3
+// restarts are the times that a burn-in's machine went down under it: boots that were put in after its parts had been read, and the one after which it was
+// not booted again.
+func restarts(op fleet.Operation) (out []fleet.BurnRestart) {
+	began, insert := false, -1
+	for k, r := range op.Steps {
+		switch r.Name {
+		case step.Inventory:
+			began = true
+		case step.MediaInsert:
+			insert = k
+		case step.BurnStage:
+			var p step.BurnParams
+			if json.Unmarshal(r.Params, &p) != nil {
+				continue
+			}
+			at := fleet.BurnRestart{Stage: p.Stage.Name, Round: p.Round}
+			if insert >= 0 {
+				at.At, at.Why = op.Steps[insert].StartedAt, wentDown
+				out, insert = append(out, at), -1
+			}
+			if why := burnEvidenceOf(r).Lost; why != "" {
+				at.At, at.Why = r.FinishedAt, why
+				out = append(out, at)
+			}
+		}
+		if !began {
+			insert = -1
+		}
+	}
+	return out
+}
 
-// bootAgain lets a burn-in whose agent is lost go on at the stage that had not ended, on a machine that is booted anew. It reports false where
-// that is no way out.
+const wentDown = "the agent was lost in the burn-in"
+
+// bootAgain lets a burn-in whose agent is lost go on at the stage that had not ended, on a machine that is booted anew. One that goes down for the second time
+// has a fault: it is judged by what was measured until then. It reports false where neither is a way out.
 func (l *Loop) bootAgain(v *view, i int, why string) (bool, error) {
 	op := v.op.v
 	run := op.Steps[i]
-	boots := 0
-	for _, r := range op.Steps {
-		if r.Name == step.MediaInsert {
-			boots++
-		}
-	}
-	if run.Name != step.BurnStage || run.State == fleet.StepFailed || op.Abort || v.node.v.Boot.Refused != "" || boots >= mostBoots {
+	if run.Name != step.BurnStage || run.State == fleet.StepFailed || op.Abort || v.node.v.Boot.Refused != "" {
 		return false, nil
+	}
+	v.node.v.BurnedAt = time.Time{}
+	if len(restarts(*op)) > 0 {
+		evidence, err := json.Marshal(burnEvidence{Lost: why, Fatal: "the machine went down under load again: " + why})
+		if err != nil {
+			return false, err
+		}
+		v.finished(i, evidence)
+		v.tookPart(i)
+		return true, nil
 	}
 	f := l.planFacts(v, "")
 	f.AgentUp = false
-	boot, err := step.BootPlan(f, "the agent was lost in the burn-in")
+	boot, err := step.BootPlan(f, wentDown)
 	if err != nil {
 		return false, err
 	}
 	*op = step.Inserted(*op, i, boot, v.now)
-	v.node.v.BurnedAt = time.Time{}
 	v.event("operation.step", "%s: the machine is booted again, and the burn-in goes on with what had not ended: %s", v.node.v.Name, why)
 	v.events[len(v.events)-1].Subject = v.op.key
 	return true, nil

@@ -250,7 +250,8 @@ var personClears = map[string]bool{"MC-PART-SWAPPED": true, "MC-PART-MOVED": tru
 func (v *view) judge(name string, r step.Result) {
 	n := v.node.v
 	for _, x := range slices.Clone(n.Faults) {
-		again := slices.ContainsFunc(r.Faults, func(y fleet.Fault) bool { return y.Code == x.Code && y.Component == x.Component })
+		same := func(y fleet.Fault) bool { return y.Code == x.Code && y.Component == x.Component }
+		again := slices.ContainsFunc(r.Faults, same) || slices.ContainsFunc(r.Kept, same)
 		if r.Problem == nil && x.Step == name && !again {
 			n.ClearFault(x.Code, x.Component)
 			v.event("node.fault", "%s: %s on %s is gone", n.Name, x.Code, x.Component)

@@ -98,6 +98,11 @@ func (f *faults) report(r *fleet.BurnReport) {
 		f.check(s.Round >= 1, field+".round", "rounds count from 1")
 		f.check(!s.EndedAt.Before(s.BeganAt), field+".ended_at", "is before began_at")
 	}
+	for i, x := range r.Restarts {
+		field := fmt.Sprintf("restarts[%d]", i)
+		f.check(x.Stage != "", field+".stage", "is missing")
+		f.check(x.Round >= 1, field+".round", "rounds count from 1")
+	}
 	for i, p := range r.Machine.Parts {
 		f.check(p.Component != "", fmt.Sprintf("machine.parts[%d].component", i), "is missing")
 	}

@@ -231,6 +231,11 @@ func stageSums(r *fleet.BurnReport) (out []stageSum) {
 			}
 		}
 	}
+	for _, x := range r.Restarts {
+		if i := slices.IndexFunc(out, func(s stageSum) bool { return s.Name == x.Stage }); i >= 0 {
+			out[i].Stopped = strings.TrimPrefix(fmt.Sprintf("%s; round %d: the machine went down", out[i].Stopped, x.Round), "; ")
+		}
+	}
 	for i := range out {
 		n := out[i].Name
 		out[i].Ran, out[i].Planned, out[i].Engines, out[i].Stress = span(ran[n]), span(planned[n]), strings.Join(engines[n], ", "), strings.Join(stress[n], ", ")

@@ -77,7 +77,7 @@ var Catalogue = []Step{
 	{Name: CleanGPUs, Uses: []Use{Clean}, Side: InBand, Agent: 2, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 2,
 		Doc: "Puts MIG, ECC, compute mode, persistence, clocks and power limit of every GPU back, reads them back, and fails where a process or memory in use is left; without a driver it says so."},
 	{Name: BurnStage, Uses: []Use{Burn}, Side: InBand, Agent: 2, OnCrash: Redo, Abort: AbortNow, Limit: fleet.MaxStageSeconds*time.Second + stageSlack, Tries: 2,
-		Doc: "Runs the stressors of one stage of the burn-in for its time and measures, each second, what they and the machine do; a stage with `disks` overwrites accepted devices. Its limit is the stage's time and 15 minutes."},
+		Doc: "Runs the stressors of one stage of the burn-in for its time and measures, each second, what they and the machine do; a stage with `disks` overwrites accepted devices. Its limit is the stage's time and 30 minutes."},
 	{Name: JudgeBurnIn, Uses: []Use{Burn}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 5 * time.Minute, Tries: 3, Observes: true,
 		Doc: "Judges all that the stages measured against limits, the node's own fellows and the fleet, raises a fault for each part that failed, and keeps the report."},
 	{Name: WriteImage, Uses: []Use{Deploy, Rebuild}, Side: InBand, Destroys: true, OnCrash: Redo, Abort: AbortNow, Limit: 2 * time.Hour, Tries: 3,
@@ -112,8 +112,9 @@ func Find(name string) (Step, bool) {
 	return Step{}, false
 }
 
-// stageSlack is what a stage of a burn-in may take beyond its time: reading the machine before and after, and stopping what runs.
-const stageSlack = 15 * time.Minute
+// stageSlack is what a stage of a burn-in may take beyond its time: reading the machine before and after, each of which the agent gives up after 10 minutes,
+// stopping what runs, and making drives as clean as they were.
+const stageSlack = 30 * time.Minute
 
 // LimitOf is how long one try of a run's step may take. A stage of a burn-in takes as long as its parameters say.
 func LimitOf(run fleet.StepRun) time.Duration {

@@ -177,6 +177,9 @@ func nextStarted(op fleet.Operation, i int, decl Step, now time.Time, s Signals)
 func Started(op fleet.Operation, i int, generation int64, now time.Time) fleet.Operation {
 	op = clone(op)
 	r := &op.Steps[i]
+	if blob := attachedTo(*r); blob != "" && !slices.Contains(r.Left, blob) {
+		r.Left = append(slices.Clone(r.Left[max(0, len(r.Left)-mostLeft+1):]), blob)
+	}
 	r.State, r.StartedAt, r.FinishedAt, r.NotBefore, r.Evidence = fleet.StepStarted, now, time.Time{}, time.Time{}, nil
 	r.Try++
 	if op.State == fleet.OperationPending {
@@ -184,6 +187,20 @@ func Started(op fleet.Operation, i int, generation int64, now time.Time) fleet.O
 	}
 	op.Generation = generation
 	return op
+}
+
+// mostLeft is how many attachments of earlier tries a step keeps.
+const mostLeft = 4
+
+// attachedTo is the blob that the newest try of a step attached, "" where there is none.
+func attachedTo(r fleet.StepRun) string {
+	var seen struct {
+		Blob string `json:"blob"`
+	}
+	if len(r.Evidence) == 0 || json.Unmarshal(r.Evidence, &seen) != nil {
+		return ""
+	}
+	return seen.Blob
 }
 
 // Finished journals the end of step i with its evidence.

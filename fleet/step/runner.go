@@ -20,6 +20,8 @@ type Result struct {
 	Attachment json.RawMessage
 	// Faults are what the step found wrong with the node, whether it failed or not.
 	Faults []fleet.Fault
+	// Kept are faults that the step found before and could not look for now.
+	Kept []fleet.Fault
 	// Problem is nil where the step ended as it should.
 	Problem *fleet.Problem
 	// Frozen: a freeze of the node refused one of its writes.
@@ -82,6 +84,9 @@ func (f Funcs) Run(ctx context.Context, c Call) Result {
 		r := failure(e.err)
 		r.Faults = e.out.Faults
 		r.Problem.Faults = e.out.Faults
+		if seen := success(c.Step, e.out); seen.Problem == nil { // what it saw before it failed
+			r.Evidence, r.Attachment = seen.Evidence, seen.Attachment
+		}
 		return r
 	}
 	return success(c.Step, e.out)
@@ -95,7 +100,7 @@ func overtime(ctx context.Context, decl Step) error {
 }
 
 func success(name string, out Outcome) Result {
-	r := Result{Faults: out.Faults}
+	r := Result{Faults: out.Faults, Kept: out.Kept}
 	var err error
 	if out.Evidence != nil {
 		if r.Evidence, err = json.Marshal(out.Evidence); err != nil {

@@ -101,6 +101,8 @@ type Outcome struct {
 	Attachment any
 	// Faults are what the step found wrong with the node although it could end. Those that it found before and does not repeat are cleared.
 	Faults []fleet.Fault
+	// Kept are faults that it found before and could not look for now: they are not cleared.
+	Kept []fleet.Fault
 }
 
 // Func does a step. It returns when ctx ends. An error of kind Unavailable or Timeout is retried within the step's budget.

@@ -22,6 +22,8 @@ type BurnInput struct {
 	// Finished says that all stages of all rounds have run; otherwise Stopped says why no more will, or is "" while they are still to come.
 	Finished bool
 	Stopped  string
+	// Restarts are the times that the machine went down while a stage ran.
+	Restarts []fleet.BurnRestart
 	// Earlier are reports of the same node: a fault that a retest or reset should have cured condemns the part when it is seen again.
 	Earlier []fleet.BurnReport
 	// Fleet is what nodes of the class measured; nil where there is no history.
@@ -37,6 +39,7 @@ func BurnIn(in BurnInput) fleet.BurnReport {
 	b.measured()
 	b.against()
 	b.untold()
+	b.restarted()
 	b.complete()
 	b.explain()
 	b.blame()
@@ -152,7 +155,7 @@ func severity(o fleet.Outcome) int {
 func (b *burner) report() fleet.BurnReport {
 	in := b.in
 	r := fleet.BurnReport{Version: fleet.BurnReportVersion, Node: in.Node, Operation: in.Operation, Profile: in.Profile.Name, Class: in.Class.Name, Program: in.Program,
-		Finished: in.Finished, Stopped: in.Stopped, Machine: b.machine(), Stages: []fleet.StageRun{}, Checks: []fleet.Check{}, Kernel: b.kernel, Series: mergeSeries(b.parts)}
+		Finished: in.Finished, Stopped: in.Stopped, Machine: b.machine(), Stages: []fleet.StageRun{}, Restarts: in.Restarts, Checks: []fleet.Check{}, Kernel: b.kernel, Series: mergeSeries(b.parts)}
 	for _, p := range b.parts {
 		r.Stages = append(r.Stages, fleet.StageRun{Stage: p.Stage, Round: p.Round, BeganAt: p.BeganAt, EndedAt: p.EndedAt, Planned: p.Planned, Stopped: p.Stopped, Ran: p.Ran})
 		if r.BeganAt.IsZero() {

@@ -209,6 +209,9 @@ func (b *burner) blame() {
 		}
 		if f.Do == "replace" && f.Replace == "" {
 			f.Replace = b.replacement(f.Component)
+			if f.Code == "MC-BURN-RESTART" {
+				f.Replace = "the power supply, board or processor that the BMC's event log names"
+			}
 		}
 	}
 }

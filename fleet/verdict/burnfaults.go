@@ -2,6 +2,7 @@ package verdict
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 )
@@ -40,7 +41,40 @@ func Faults(r *fleet.BurnReport) []fleet.Fault {
 			continue
 		}
 		hint := "metalctl burnin report " + r.Node
-		out = append(out, fleet.Fault{Code: c.Code, Component: c.Component, Severity: fleet.Critical, Since: r.EndedAt, Evidence: c.Words, Hint: hint, Blocks: fleet.BlocksAllocate, Step: StepJudgeBurnIn})
+		out = append(out, fleet.Fault{Code: c.Code, Component: c.Component, Severity: fleet.Critical, Since: r.EndedAt, Evidence: c.Words, Hint: hint, Blocks: fleet.BlocksAllocate, Step: StepJudgeBurnIn, Check: c.ID})
 	}
 	return out
+}
+
+// Looked reports whether a burn-in that passed has looked again for what a fault of an earlier one says, in that part: only then is it gone.
+func Looked(r *fleet.BurnReport, f fleet.Fault) bool {
+	passed := func(id string) bool {
+		return slices.ContainsFunc(r.Checks, func(c fleet.Check) bool {
+			at := c.Component == f.Component || strings.HasPrefix(f.Component, c.Component+"/") || f.Component == "node" || f.Component == fleet.MoreComponents
+			return c.ID == id && at && (c.Outcome == fleet.Pass || c.Outcome == fleet.Warn)
+		})
+	}
+	if f.Check == "nvswitch-links" {
+		return slices.ContainsFunc(r.Checks, func(c fleet.Check) bool { return strings.HasPrefix(c.ID, "nvlink-") && c.Outcome == fleet.Pass })
+	}
+	if s, ok := fleet.FindStressor(f.Check); ok { // it had measured nothing
+		return slices.ContainsFunc(r.Stages, func(x fleet.StageRun) bool {
+			return x.Stopped == "" && slices.ContainsFunc(x.Ran, func(ran fleet.StressRun) bool { return ran.Stress == s.Name })
+		}) && (proof[s.Name] == "" || passed(proof[s.Name]))
+	}
+	_, measured := fleet.FindMeasured(f.Check)
+	counted := slices.ContainsFunc(counterRules, func(c counterRule) bool { return c.id == f.Check })
+	switch {
+	case counted && strings.HasPrefix(f.Component, "pci/"): // which stands in a report where it moved, and is always read
+		return true
+	case measured, counted, f.Check == "restarts", f.Check == "gpu-throttled":
+		return passed(f.Check)
+	}
+	// What the inventory says: each run reads it whole. A part that is not there any more was not looked at.
+	kind, _, is := strings.Cut(f.Component, "/")
+	if !is || !slices.Contains([]string{"cpu", "dimm", "gpu", "nvswitch", "hca", "disk"}, kind) {
+		return true
+	}
+	_, there := partOf(r.Machine.Parts, f.Component)
+	return there
 }

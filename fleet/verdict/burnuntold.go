@@ -36,7 +36,7 @@ func (b *burner) untold() {
 			c := fleet.Check{ID: u.Check, Component: at, Outcome: fleet.CouldNotTell, Code: "MC-BURN-UNTOLD", Words: fmt.Sprintf("%s: %s could not be told: %s", b.name(at), u.Check, u.Words), Stage: p.Stage, Round: p.Round, Do: "retest",
 				Evidence: []string{"cause " + u.Cause}}
 			switch {
-			case u.Skipped:
+			case u.Skipped && !b.lacks(u) || b.spared(u):
 				c.Outcome, c.Code, c.Do, c.Words = fleet.Skip, "", "", u.Words
 			case platformCauses[u.Cause] != "" || strings.Contains(u.Words, "802"): // CUDA_ERROR_SYSTEM_NOT_READY: the fabric is not up
 				causes[u.Cause] = append(causes[u.Cause], u)
@@ -61,6 +61,20 @@ func (b *burner) untold() {
 		}
 		b.add(ofPlatform, c)
 	}
+}
+
+// lacks reports that an agent has nothing to load the parts with: older ones called that skipped, and a machine that nobody loaded has proven nothing.
+func (b *burner) lacks(u fleet.Untold) bool {
+	_, stress := fleet.FindStressor(u.Check)
+	return stress && u.Cause == "no-tool"
+}
+
+// spared reports that nobody asked for what an agent has no tool for: the network is loaded where profile or class say how fast it is to be.
+func (b *burner) spared(u fleet.Untold) bool {
+	return b.lacks(u) && u.Check == fleet.StressNetwork && !slices.ContainsFunc([]string{"hca-bandwidth", "hca-mismatches", "nic-bandwidth"}, func(check string) bool {
+		l, _ := b.limit(check)
+		return l != nil
+	})
 }
 
 // together: where one cause kept all GPUs of several from telling, it lies in what they share.
@@ -99,79 +113,4 @@ func (b *burner) together() {
 		b.add(ofPlatform, fleet.Check{ID: "platform-" + why, Component: "platform", Outcome: fleet.CouldNotTell, Code: "MC-BURN-PLATFORM", Do: "reboot",
 			Words: fmt.Sprintf("the platform: none of the %d GPUs could be measured; %s", len(gpus), words)})
 	}
-}
-
-// proof is what a stressor must have measured of each part of its kind, so that one that did nothing does not pass.
-var proof = map[string]string{
-	fleet.StressCPU: "cpu-mismatches", fleet.StressMemory: "memory-mismatches", fleet.StressDisks: "disk-mismatches", fleet.StressGPUMemory: "gpu-memory-mismatches", fleet.StressGPUCompute: "gpu-mismatches",
-	fleet.StressGPUTensor: "gpu-mismatches", fleet.StressGPUCopy: "gpu-copy-mismatches",
-}
-
-// complete enters that the burn-in did not finish, and which stressor of a stage that ran told nothing.
-func (b *burner) complete() {
-	in := b.in
-	if !in.Finished || len(b.parts) == 0 {
-		c := fleet.Check{ID: "finished", Component: "node", Outcome: fleet.CouldNotTell, Code: "MC-BURN-UNFINISHED", Do: "retest"}
-		stages := len(in.Profile.Stages) * max(1, in.Profile.Rounds)
-		c.Words = fmt.Sprintf("the burn-in is not over: %d of %s were run", len(b.parts), count(stages, "stage"))
-		if in.Stopped != "" {
-			c.Words = fmt.Sprintf("the burn-in was stopped after %d of %s: %s", len(b.parts), count(stages, "stage"), in.Stopped)
-		}
-		if slices.ContainsFunc(b.checks, func(x found) bool { return x.Outcome == fleet.Fail }) {
-			c.Do = "none" // what failed has its own
-		}
-		b.add(ofOther, c)
-	}
-	missing := map[[2]string]bool{}
-	for i := range b.parts {
-		p := &b.parts[i]
-		k := slices.IndexFunc(in.Profile.Stages, func(s fleet.BurnStage) bool { return s.Name == p.Stage })
-		if k < 0 || p.Stopped != "" {
-			continue
-		}
-		for _, stress := range in.Profile.Stages[k].Stress {
-			for _, at := range b.unproved(p, stress) {
-				if missing[[2]string{stress, at}] {
-					continue
-				}
-				missing[[2]string{stress, at}] = true
-				b.add(ofUntold, fleet.Check{ID: stress, Component: at, Outcome: fleet.CouldNotTell, Code: "MC-BURN-UNTOLD", Do: "retest", Stage: p.Stage, Round: p.Round,
-					Words: fmt.Sprintf("%s: stage %s was to load it with %s and measured nothing of it", b.name(at), p.Stage, stress)})
-			}
-		}
-	}
-}
-
-// unproved are the components that a stressor should have measured in a part and neither did nor said why not.
-func (b *burner) unproved(p *fleet.BurnPart, stress string) (out []string) {
-	check := proof[stress]
-	if check == "" {
-		return nil
-	}
-	s, _ := fleet.FindStressor(stress)
-	told := func(at string) bool {
-		return slices.ContainsFunc(p.Untold, func(u fleet.Untold) bool {
-			if u.Component != "" && u.Component != "node" && u.Component != at && u.Component != s.Part+"s" && u.Component != s.Part {
-				return false
-			}
-			return u.Check == stress || u.Check == check || strings.HasPrefix(u.Check, s.Part+"-")
-		})
-	}
-	any := slices.ContainsFunc(p.Measured, func(m fleet.Measured) bool { return m.Check == check })
-	if s.Part != "gpu" { // cores, NUMA nodes and accepted disks: who is loaded is the agent's choice
-		if !any && !told("") && !slices.ContainsFunc(p.Untold, func(u fleet.Untold) bool { return u.Check == stress || u.Check == check }) {
-			return []string{"node"}
-		}
-		return nil
-	}
-	for _, at := range b.names.gpu {
-		has := slices.ContainsFunc(p.Measured, func(m fleet.Measured) bool { return m.Check == check && m.Component == at })
-		if !has && !told(at) {
-			out = append(out, at)
-		}
-	}
-	if len(b.names.gpu) == 0 && !any && len(p.Untold) == 0 || len(out) > 1 && len(out) == len(b.names.gpu) {
-		return []string{"node"}
-	}
-	return out
 }
