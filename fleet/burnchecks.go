@@ -22,7 +22,7 @@ var MeasuredChecks = []MeasuredCheck{
 	{"disk-write", "MB/s", "disk", "more", "sequential writing"},
 	{"disk-read-latency", "us", "disk", "less", "99th percentile of random 4 KiB reads, one at a time"},
 	{"disk-write-latency", "us", "disk", "less", "99th percentile of random 4 KiB writes, one at a time"},
-	{"disk-leftovers", "extents", "disk", "none", "extents with our own patterns that a run cut short had left, and that were zeroed before this one"},
+	{"disk-leftovers", "extents", "disk", "less", "extents with our own patterns that a run cut short had left, and that were zeroed before this one"},
 	{"gpu-mismatches", "words", "gpu", "zero", "words of a result that differ from those of the other GPUs, or of an earlier pass"},
 	{"gpu-memory-mismatches", "words", "gpu", "zero", "words of HBM that were read other than they were written"},
 	{"gpu-copy-mismatches", "words", "gpu", "zero", "words that arrived other than they were sent between host and GPU"},

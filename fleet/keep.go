@@ -58,6 +58,10 @@ func (n Node) Keep() any {
 		wall(&n.Doubt.Since)
 	}
 	n.Destroyed = keepList(n.Destroyed)
+	n.Repairs = keepList(n.Repairs)
+	for i := range n.Repairs {
+		wall(&n.Repairs[i].At, &n.Repairs[i].SeenAt)
+	}
 	wall(&n.StateSince, &n.InventoryAt, &n.BurnedAt, &n.ProvenAt, &n.Boot.IssuedAt, &n.Boot.RegisteredAt, &n.CreatedAt)
 	return &n
 }

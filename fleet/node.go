@@ -83,6 +83,9 @@ type Node struct {
 	// BurnNext is the profile that the next burn-in has to run in place of the class's for after a tenancy; "" where nothing asked for another.
 	BurnNext string `json:"burn_next,omitempty"`
 
+	// Repairs are the newest parts that somebody said were replaced, oldest first.
+	Repairs []Repair `json:"repairs,omitempty"`
+
 	// Boot is what the node was last booted with; the agent's session belongs to it.
 	Boot BootRecord `json:"boot,omitzero"`
 	// Handovers counts how often the node was given into a tenant's hands; it only rises.

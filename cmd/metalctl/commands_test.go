@@ -194,7 +194,7 @@ func TestCommandsExist(t *testing.T) {
 // TestTakesCanBeTyped: whatever a node is said to take has a command.
 func TestTakesCanBeTyped(t *testing.T) {
 	node := child(treeForTest(), "node")
-	verbs := []fleet.Verb{api.VerbHold, api.VerbUnhold, api.VerbProtect, api.VerbUnprotect, api.VerbRetry, api.VerbClearFault}
+	verbs := []fleet.Verb{api.VerbHold, api.VerbUnhold, api.VerbProtect, api.VerbUnprotect, api.VerbRetry, api.VerbClearFault, api.VerbRepair}
 	for _, s := range fleet.States() {
 		verbs = append(verbs, fleet.Takes(s)...)
 	}

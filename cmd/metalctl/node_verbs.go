@@ -54,6 +54,13 @@ var verbDocs = []verbDoc{
 	{"unhold", "End the hold", "", false, nil},
 	{"protect", "Make the node refuse release, rebuild, erase and power-off", "", false, nil},
 	{"unprotect", "End the protection", "", false, nil},
+	{"repair", "Record that a part was replaced: the next inventory shows whether, and a burn-in follows", "", false, func(c *cobra.Command, v *api.NodeVerb) {
+		c.Flags().StringVar(&v.Replaced, "replaced", "", "the part, such as gpu/3, dimm/A1, hca/mlx5_4 or disk/nvme2n1")
+		c.Flags().StringVar(&v.OldSerial, "old", "", "serial of the part that was taken out")
+		c.Flags().StringVar(&v.NewSerial, "new", "", "serial of the part that was put in")
+		c.Flags().StringVar(&v.Note, "note", "", "what else is to be known: a ticket, a bay")
+		c.Example = "  metalctl node repair hgx-001 --replaced gpu/3 --old 1654922000123 --new 1654923000456"
+	}},
 	{"clear-fault", "Clear a fault that a person looked into", "", false, func(c *cobra.Command, v *api.NodeVerb) {
 		c.Flags().StringVar(&v.FaultCode, "code", "", "the fault's code")
 		c.Flags().StringVar(&v.FaultComponent, "component", "", "the fault's component")

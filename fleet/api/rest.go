@@ -91,6 +91,12 @@ type NodeVerb struct {
 	// FaultCode and FaultComponent name the fault that clear-fault clears.
 	FaultCode      string `json:"fault_code,omitempty"`
 	FaultComponent string `json:"fault_component,omitempty"`
+	// Replaced is the part that repair records as replaced, such as gpu/3; OldSerial and NewSerial are what was taken out and put in.
+	Replaced  string `json:"replaced,omitempty"`
+	OldSerial string `json:"old_serial,omitempty"`
+	NewSerial string `json:"new_serial,omitempty"`
+	// Note goes with a repair: a ticket, a bay.
+	Note string `json:"note,omitempty"`
 }
 
 // Verbs beyond the lifecycle table that POST nodes/{id}/{verb} takes: they change facts, not the state.
@@ -101,6 +107,7 @@ const (
 	VerbUnprotect  = "unprotect"
 	VerbRetry      = "retry"
 	VerbClearFault = "clear-fault"
+	VerbRepair     = "repair"
 )
 
 // Power is the body of POST nodes/{id}/power and the answer of GET.

@@ -19,6 +19,8 @@ func (l *Loop) Ask(ctx context.Context, id fleet.NodeID, verb string, p api.Node
 	switch verb {
 	case api.VerbHold, api.VerbUnhold, api.VerbProtect, api.VerbUnprotect, api.VerbClearFault:
 		err = l.update(ctx, id, func(v *view) error { return v.changeFact(verb, p, by) })
+	case api.VerbRepair:
+		err = l.repair(ctx, id, p, by)
 	case api.VerbRetry:
 		op, err = l.retry(ctx, id, p, by)
 	case string(fleet.VerbAbort):

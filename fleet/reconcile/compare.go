@@ -63,7 +63,8 @@ func Compare(n fleet.Node, class fleet.Class, inv fleet.Inventory, last *fleet.I
 	}
 	ds := verdict.Judge(inv, class)
 	if last != nil {
-		ds = append(ds, verdict.Last(inv, *last)...)
+		was, is := verdict.Parts(last), verdict.Parts(&inv)
+		ds = append(ds, slices.DeleteFunc(verdict.Last(inv, *last), func(d fleet.Difference) bool { return d.Code == "MC-PART-SWAPPED" && n.Repaired(d.Component, was, is) })...)
 	}
 	return few(append(out, faultsOf(withoutDisks(ds, n, inv), n.Name)...), n.Name, "inventory", mostFaults)
 }

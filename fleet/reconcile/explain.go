@@ -239,6 +239,7 @@ func (s Situation) beside(out []api.Reason) []api.Reason {
 	if n.Undo.Left() {
 		out = append(out, s.undo())
 	}
+	out = append(out, s.repairs()...)
 	out = append(out, s.approvals()...)
 	if s.Silent != nil && s.Breaker == "" && s.Trouble == nil {
 		r := s.silentBMC()

@@ -55,6 +55,21 @@ func (s Situation) undo() api.Reason {
 	return r
 }
 
+// repairs are about parts that somebody said were replaced, and that no inventory has shown.
+func (s Situation) repairs() (out []api.Reason) {
+	for _, r := range s.Node.Repairs {
+		if !r.SeenAt.IsZero() {
+			continue
+		}
+		command := s.command("node inspect NODE")
+		if !s.Facts.AgentUp {
+			command += " --allow-reboot"
+		}
+		out = append(out, api.Reason{Kind: "repair", On: api.OnPerson, Since: r.At, Text: fmt.Sprintf("%s was replaced, says %s: serial %s by %s; the next inventory shows whether", r.Component, r.By, r.Old, r.New), Command: command})
+	}
+	return out
+}
+
 // silentBMC is about a BMC that gave no answer when it was last asked.
 func (s Situation) silentBMC() api.Reason {
 	return api.Reason{Kind: "bmc", On: api.OnMachine, Since: s.SilentSince, Code: fleet.CodeOf(s.Silent), Text: "its BMC gives no answer: " + s.Silent.Error(),

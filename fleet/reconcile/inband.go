@@ -10,6 +10,7 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 	"github.com/metalctl/metalctl/fleet/step"
+	"github.com/metalctl/metalctl/fleet/verdict"
 )
 
 // TaskFor returns what the agent of that boot generation should do now, or nil. The same step is handed out until its result is here: the agent
@@ -119,8 +120,9 @@ func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, re
 			WithHint("send it as attachment")
 	}
 	var inventory string
+	var parts []fleet.BurnedPart
 	if res.Step == step.Inventory && r.Problem == nil {
-		if inventory, err = l.takeInventory(ctx, res.Attachment); err != nil {
+		if inventory, parts, err = l.takeInventory(ctx, res.Attachment); err != nil {
 			if fleet.KindOf(err) != fleet.Invalid {
 				return err
 			}
@@ -146,6 +148,7 @@ func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, re
 				v.node.v.LastInventory = v.node.v.Inventory
 			}
 			v.node.v.Inventory, v.node.v.InventoryAt = inventory, v.now
+			v.repairsSeen(parts, true)
 		}
 		if err := v.result(res.Index, r); err != nil {
 			return err
@@ -182,16 +185,17 @@ func awaited(v *view, generation int64, res api.Result) bool {
 // maxInventory bounds what an agent may send as its inventory.
 const maxInventory = 8 << 20
 
-// takeInventory checks and stores an inventory; Invalid where it is none.
-func (l *Loop) takeInventory(ctx context.Context, b []byte) (string, error) {
+// takeInventory checks and stores an inventory, and says what parts it has; Invalid where it is none.
+func (l *Loop) takeInventory(ctx context.Context, b []byte) (digest string, parts []fleet.BurnedPart, err error) {
 	inv, err := parseInventory(b)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if inv.System.UUID == "" && inv.System.Serial == "" {
-		return "", fleet.Errorf(fleet.Invalid, "MC-INVENTORY-IDENTITY", "the inventory names neither UUID nor serial number of the machine")
+		return "", nil, fleet.Errorf(fleet.Invalid, "MC-INVENTORY-IDENTITY", "the inventory names neither UUID nor serial number of the machine")
 	}
-	return l.Blobs.PutBlob(ctx, "inventory", bytes.NewReader(b))
+	digest, err = l.Blobs.PutBlob(ctx, "inventory", bytes.NewReader(b))
+	return digest, verdict.Parts(inv), err
 }
 
 func parseInventory(b []byte) (*fleet.Inventory, error) {

@@ -262,7 +262,7 @@ type nodeVerbIn struct {
 
 // peopleVerbs are all verbs that people may ask; done, deploy, allocate and resume are the engine's own.
 func peopleVerbs() []string {
-	out := []string{api.VerbHold, api.VerbUnhold, api.VerbProtect, api.VerbUnprotect, api.VerbRetry, api.VerbClearFault}
+	out := []string{api.VerbHold, api.VerbUnhold, api.VerbProtect, api.VerbUnprotect, api.VerbRetry, api.VerbClearFault, api.VerbRepair}
 	for _, t := range fleet.Lifecycle {
 		own := t.Verb == fleet.VerbDone || t.Verb == fleet.VerbDeploy || t.Verb == fleet.VerbAllocate || t.Verb == fleet.VerbResume
 		if !own && !slices.Contains(out, string(t.Verb)) {

@@ -74,6 +74,9 @@ func factVerbs(n *fleet.Node, last fleet.OperationState) []fleet.Verb {
 	if len(n.Faults) > 0 {
 		out = append(out, api.VerbClearFault)
 	}
+	if n.Lease == "" && n.Inventory != "" {
+		out = append(out, api.VerbRepair)
+	}
 	return out
 }
 

@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -41,6 +42,9 @@ func Faults(r *fleet.BurnReport) []fleet.Fault {
 			continue
 		}
 		hint := "metalctl burnin report " + r.Node
+		if p, ok := partOf(r.Machine.Parts, c.Component); c.Do == "replace" && ok && p.Serial != "" {
+			hint = fmt.Sprintf("replace it, then: metalctl node repair %s --replaced %s --old %s --new SERIAL", r.Node, p.Component, p.Serial)
+		}
 		out = append(out, fleet.Fault{Code: c.Code, Component: c.Component, Severity: fleet.Critical, Since: r.EndedAt, Evidence: c.Words, Hint: hint, Blocks: fleet.BlocksAllocate, Step: StepJudgeBurnIn, Check: c.ID})
 	}
 	return out

@@ -379,9 +379,9 @@ func underLoad() (out []burnFault) {
 
 // unmeasureGone: of what is not there any more nothing is measured.
 func (b *burned) unmeasureGone() {
-	before := burnedParts(b.parts[0].Before)
+	before := Parts(b.parts[0].Before)
 	for i := 1; i < len(b.parts); i++ {
-		after := burnedParts(b.parts[i].After)
+		after := Parts(b.parts[i].After)
 		for _, p := range before {
 			lost := !slices.ContainsFunc(after, func(o fleet.BurnedPart) bool { return o.Component == p.Component && o.Serial == p.Serial })
 			if lost && p.Serial != "" && !strings.Contains(p.Component, "dimm/") {

@@ -18,9 +18,9 @@ func (b *burner) machine() fleet.BurnedNode {
 	inv := b.last
 	m.Vendor, m.Model, m.Serial, m.UUID, m.BIOS, m.Kernel = inv.System.Vendor, inv.System.Model, inv.System.Serial, inv.System.UUID, inv.System.BIOS, inv.System.Kernel
 	m.Driver, m.Topology = deref(inv.GPUDriver).Version, inv.Rails
-	m.Parts = burnedParts(inv)
+	m.Parts = Parts(inv)
 	if b.first != nil && b.first != b.last { // what left while it ran was there, too
-		for _, p := range burnedParts(b.first) {
+		for _, p := range Parts(b.first) {
 			if !slices.ContainsFunc(m.Parts, func(o fleet.BurnedPart) bool { return o.Component == p.Component && o.Serial != "" }) {
 				m.Parts = slices.DeleteFunc(m.Parts, func(o fleet.BurnedPart) bool { return o.Component == p.Component })
 				m.Parts = append(m.Parts, p)
@@ -31,7 +31,8 @@ func (b *burner) machine() fleet.BurnedNode {
 	return m
 }
 
-func burnedParts(inv *fleet.Inventory) (out []fleet.BurnedPart) {
+// Parts are the parts of a machine by the names that verdicts give them, with the serials that tell one from another.
+func Parts(inv *fleet.Inventory) (out []fleet.BurnedPart) {
 	n := nameParts(inv)
 	for _, c := range inv.CPUs {
 		out = append(out, fleet.BurnedPart{Component: fmt.Sprintf("cpu/%d", c.Socket), Model: c.Model, Firmware: c.Microcode})
