@@ -11,9 +11,6 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// PartVersion is the version of the parts that Stage makes.
-const PartVersion = 1
-
 // Machine is what a stage runs on: this machine, or a stand-in for one that is not there.
 type Machine struct {
 	// Read reads the machine whole, before and after. It must return soon after its context's end; one that does not is left behind.
@@ -146,7 +143,7 @@ func newRun(m Machine, s fleet.BurnStage, round int, progress func(string, int64
 		progress = func(string, int64, int64) {}
 	}
 	r := &run{m: m, stage: s, round: round, began: m.Now(), tell: progress}
-	r.part = fleet.BurnPart{Version: PartVersion, Stage: s.Name, Round: round, BeganAt: r.began.UTC(), EndedAt: r.began.UTC(), Fixture: m.Fixture, Planned: s.Seconds}
+	r.part = fleet.BurnPart{Version: fleet.BurnPartVersion, Stage: s.Name, Round: round, BeganAt: r.began.UTC(), EndedAt: r.began.UTC(), Fixture: m.Fixture, Planned: s.Seconds}
 	if m.Speed > 1 {
 		r.part.Speed = m.Speed
 	}

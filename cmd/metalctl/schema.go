@@ -34,7 +34,7 @@ var schemaView = view[schemaRow]{
 func schemaVerb(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use: "schema [KIND]", Short: "Print the JSON Schema of a kind of file, for editors", Args: noneOr("KIND"),
-		Long: `Without an argument, schema lists the kinds of files that people write. With one it prints the JSON Schema of that kind: an editor that speaks YAML then completes
+		Long: `Without an argument, schema lists the kinds of files that people write, and the report that burn-ins make. With one it prints the JSON Schema of that kind: an editor that speaks YAML then completes
 and explains keys, and marks what is wrong while it is written. Files name their schema in a comment: # yaml-language-server: $schema=fleet.schema.json`,
 		Example: "  metalctl schema\n  metalctl schema fleet > fleet.schema.json",
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

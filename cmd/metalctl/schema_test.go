@@ -23,20 +23,25 @@ import (
 
 	"github.com/metalctl/metalctl/fixtures/profiles"
 	"github.com/metalctl/metalctl/fixtures/rack"
+	"github.com/metalctl/metalctl/fixtures/reports"
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// fileKinds are the kinds of files that people write, and what each document of them is read into.
-var fileKinds = []struct {
+// fileKind is one of fileKinds.
+type fileKind struct {
 	kind, title string
 	documents   []reflect.Type
-}{
+}
+
+// fileKinds are the kinds of files that people write, and reports, and what each document of them is read into.
+var fileKinds = []fileKind{
 	{"fault", "What is wrong with a machine that is not there (agent inspect --fault, fault: in lab.yaml)", []reflect.Type{reflect.TypeFor[profiles.Faults]()}},
 	{"fleet", "Nodes, classes, burn-in profiles, images, fabrics, partitions and the site of a fleet (node enroll -f, class apply -f, profile apply -f, site apply -f, fabric apply -f)",
 		[]reflect.Type{reflect.TypeFor[nodeFile](), reflect.TypeFor[classFile](), reflect.TypeFor[imageFile](), reflect.TypeFor[profileFile](), reflect.TypeFor[siteFile](),
 			reflect.TypeFor[fabricFile](), reflect.TypeFor[partitionFile]()}},
 	{"lab", "A simulated rack (sim up -f)", []reflect.Type{reflect.TypeFor[rack.Lab]()}},
 	{"machine", "A machine that is not there, in a folder of its own (agent inspect --fixture)", []reflect.Type{reflect.TypeFor[profiles.Machine]()}},
+	{"report", "The report of a burn-in (agent burn --json, burnin report --format json)", []reflect.Type{reflect.TypeFor[fleet.BurnReport]()}},
 	{"server", "The server's configuration (server --config)", []reflect.Type{reflect.TypeFor[serverConfig]()}},
 }
 
@@ -207,6 +212,14 @@ func (m *schemaMaker) schema(t *testing.T, title string, documents []reflect.Typ
 			s.Properties["stress"].Items.Enum = append(s.Properties["stress"].Items.Enum, name)
 		}
 	}
+	if s := reg.Map()["BurnReport"]; s != nil {
+		for _, at := range []*huma.Schema{s.Properties["verdict"], reg.Map()["Check"].Properties["outcome"]} {
+			at.Enum = []any{"pass", "warn", "fail", "error", "skip"}
+		}
+		for _, curve := range []string{"mean", "min", "max"} { // null: nothing was sampled then
+			reg.Map()["Series"].Properties[curve].Items.Nullable = true
+		}
+	}
 	for _, s := range reg.Map() {
 		s.PrecomputeMessages()
 		for _, one := range s.OneOf {
@@ -296,6 +309,81 @@ func TestDocsSchemas(t *testing.T) {
 	}
 }
 
+// writtenReport is a report as it is written.
+func writtenReport(t testing.TB, sick string) []byte {
+	t.Helper()
+	b, err := json.Marshal(reports.Of(reports.Options{Hours: 1, Sick: sick, Buckets: 2}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// spoiled makes of a document all that it becomes by one wrong thing somewhere: a key too many, one too few that must be there, a value of another type. Of a
+// list the first entry is spoiled.
+func spoiled(v any, required func(path string, key string) bool, path string, yield func(what string)) {
+	switch x := v.(type) {
+	case map[string]any:
+		x["no_such_key"] = 1.0
+		yield(path + ": a key too many")
+		delete(x, "no_such_key")
+		for _, k := range slices.Sorted(maps.Keys(x)) {
+			was := x[k]
+			if required(path, k) {
+				delete(x, k)
+				yield(path + "." + k + ": is missing")
+			}
+			x[k] = map[string]any{"no_such_key": 1.0}
+			yield(path + "." + k + ": is another object")
+			x[k] = was
+			spoiled(was, required, path+"."+k, yield)
+		}
+	case []any:
+		if len(x) == 0 {
+			return
+		}
+		was := x[0]
+		x[0] = []any{[]any{}}
+		yield(path + "[0]: is a list")
+		x[0] = was
+		spoiled(was, required, path+"[]", yield)
+	}
+}
+
+// TestReportSchemaRefuses spoils a report in every place that the schema knows, and nothing of that is taken.
+func TestReportSchemaRefuses(t *testing.T) {
+	i := slices.IndexFunc(fileKinds, func(k fileKind) bool { return k.kind == "report" })
+	reg, schema, _ := newSchemaMaker(t).schema(t, fileKinds[i].title, fileKinds[i].documents)
+	var v any
+	if err := json.Unmarshal(writtenReport(t, reports.Hot), &v); err != nil {
+		t.Fatal(err)
+	}
+	taken := func() bool {
+		res := &huma.ValidateResult{}
+		huma.Validate(reg, schema, huma.NewPathBuffer(nil, 0), huma.ModeWriteToServer, v, res)
+		return len(res.Errors) == 0
+	}
+	if !taken() {
+		t.Fatal("the report itself is not taken")
+	}
+	n := 0
+	must := func(path, key string) bool {
+		return path == "" && slices.Contains([]string{"version", "profile", "verdict", "checks", "machine", "stages"}, key) ||
+			path == ".checks[]" && slices.Contains([]string{"id", "component", "outcome"}, key) || path == ".series[]" && key != ""
+	}
+	spoiled(v, must, "", func(what string) {
+		if n++; taken() {
+			t.Errorf("taken: %s", what)
+		}
+	})
+	if n < 100 {
+		t.Errorf("only %d places were spoiled", n)
+	}
+	if !taken() {
+		t.Error("the report was not put right again, so that less was shown than it seems")
+	}
+}
+
 func schemaSamples(t *testing.T) (good map[string]map[string]string, bad map[string][]string) {
 	t.Helper()
 	good = map[string]map[string]string{
@@ -303,7 +391,11 @@ func schemaSamples(t *testing.T) (good map[string]map[string]string, bad map[str
 		"lab":     {"profile": "machines:\n  - {name: h1, class: eight, profile: hgx-h200, fault: gpu-lost, disks: [{size_bytes: 268435456}], bmc: {pace: -1, no_media: true}, faults: [{path: /x, status: 503}]}"},
 		"fault":   {},
 		"machine": {},
+		"report":  {},
 		"server":  {"nothing": "{}"},
+	}
+	for _, sick := range []string{reports.Healthy, reports.Silent, reports.Hot, reports.Platform} {
+		good["report"]["sick: "+sick] = string(writtenReport(t, sick))
 	}
 	bad = map[string][]string{
 		"fleet": {"kind: Class\nname: x", "kind: Toaster\nname: x", "kind: Class\nname: x\nburnin: none\nerase: {level: purge}\nexpect: {gpus: {cuont: 8}}",
@@ -311,6 +403,7 @@ func schemaSamples(t *testing.T) (good map[string]map[string]string, bad map[str
 		"lab":     {"machines: [{nmae: x}]", "machines: [{name: x, cpus: many}]"},
 		"fault":   {"version: 1\nfaults: [{name: x, words: y, absnet: true}]"},
 		"machine": {"version: 1\nname: x\npci: [{bus: '0000:10', functions: [{at: '10:01.0', below: [{prat: root}]}]}]"},
+		"report":  {"{}", "[]"},
 		"server":  {"lisetn: 127.0.0.1:1", "backup_keep: many"},
 	}
 	for kind, files := range map[string]string{"machine": "../../fixtures/profiles/data/*.yaml", "fault": "../../fixtures/profiles/faults/*.yaml", "fleet": "classes/*.yaml"} {

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -52,7 +53,7 @@ func burnJudged(op fleet.Operation) bool {
 }
 
 // burned judges what a burn-in has measured, with the part that has just come, and keeps the report.
-func (l *Loop) burned(ctx context.Context, v *view, newest *fleet.BurnPart) (fleet.BurnReport, string, error) {
+func (l *Loop) burned(ctx context.Context, v *view, newest *fleet.BurnPart) (_ fleet.BurnReport, _ string, err error) {
 	op := *v.op.v
 	in := verdict.BurnInput{Node: v.node.v.Name, Operation: op.ID, Program: l.Program, Profile: burnProfile(op), Class: v.class, Restarts: restarts(op), Now: v.now}
 	left := 0
@@ -84,6 +85,15 @@ func (l *Loop) burned(ctx context.Context, v *view, newest *fleet.BurnPart) (fle
 		in.Parts = append(in.Parts, *newest)
 	}
 	in.Finished = left == 0 && in.Stopped == ""
+	if newest == nil {
+		fixture := ""
+		for _, part := range in.Parts {
+			fixture = cmp.Or(fixture, part.Fixture)
+		}
+		if in.Fleet, err = l.fleetHistory(ctx, *v.node.v, in.Profile.Name, fixture); err != nil {
+			return fleet.BurnReport{}, "", err
+		}
+	}
 	rep := verdict.BurnIn(in)
 	b, err := json.Marshal(rep)
 	if err != nil {
@@ -131,6 +141,14 @@ func (l *Loop) takePart(ctx context.Context, v *view, i int, r *step.Result) err
 	}
 	if err == nil && (part.Stage != want.Stage.Name || part.Round != want.Round || part.Profile != want.Profile) {
 		err = fmt.Errorf("it is of stage %q, round %d of profile %q", part.Stage, part.Round, part.Profile)
+	}
+	if f := part.Validate(); err == nil && len(f) > 0 {
+		err = fmt.Errorf("%s %s (and %d more)", f[0].Field, f[0].Message, len(f)-1)
+	}
+	if err == nil && part.Fixture != "" && !v.node.v.Simulated {
+		r.Attachment = nil
+		r.Problem = fleet.ProblemOf(ofFixture(v.node.v, part.Fixture))
+		return nil
 	}
 	if err != nil {
 		if r.Problem == nil {
@@ -199,14 +217,46 @@ func (l *Loop) judgeBurnIn(ctx context.Context, c step.Call) (step.Outcome, erro
 	}
 	switch {
 	case rep.Fixture != "" && !n.Simulated:
-		return step.Outcome{Evidence: out.Evidence}, fleet.Errorf(fleet.Refused, "MC-BURN-FIXTURE", "the report is of the machine %s, which is not there, and %s was not enrolled as simulated", rep.Fixture, n.Name).
-			WithHint("metalctl node timeline %s", n.Name)
+		return step.Outcome{Evidence: out.Evidence}, ofFixture(n, rep.Fixture)
 	case rep.Verdict == fleet.Fail:
 		return out, fleet.Errorf(fleet.Refused, "MC-BURN-FAILED", "%s", rep.Headline).WithHint("metalctl burnin report %s", n.Name)
 	case rep.Verdict != fleet.Pass && rep.Verdict != fleet.Warn || !rep.Finished:
 		return out, fleet.Errorf(fleet.Refused, "MC-BURN-UNTOLD", "%s", rep.Headline).WithHint("metalctl burnin report %s, mend what it names, then: metalctl node retry %s", n.Name, n.Name)
 	}
-	return out, nil
+	return out, l.remember(ctx, *n, &rep)
+}
+
+// remember keeps what a burn-in that passed has measured, in place of what the one before had.
+func (l *Loop) remember(ctx context.Context, n fleet.Node, rep *fleet.BurnReport) error {
+	x := verdict.ValuesOf(rep)
+	x.Node, x.Class = n.ID, n.Class
+	if _, err := l.Store.Commit(ctx, fleet.Change{Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindBurned, n.ID), Value: x}}}); err != nil {
+		return fmt.Errorf("keep what was measured: %w", err)
+	}
+	return nil
+}
+
+// fleetHistory is what the other nodes of a node's class measured in theirs.
+func (l *Loop) fleetHistory(ctx context.Context, n fleet.Node, profile, fixture string) (*verdict.BurnFleet, error) {
+	if n.Class == "" {
+		return nil, nil
+	}
+	var others []fleet.BurnValues
+	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
+		all, err := fleet.List[fleet.BurnValues](s, fleet.KindBurned)
+		others = slices.DeleteFunc(all, func(x fleet.BurnValues) bool { return x.Node == n.ID || x.Class != n.Class || x.Fixture != fixture })
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what others measured: %w", err)
+	}
+	return verdict.FleetOf(others, profile), nil
+}
+
+// ofFixture refuses what was measured on a machine that is not there.
+func ofFixture(n *fleet.Node, fixture string) error {
+	return fleet.Errorf(fleet.Refused, "MC-BURN-FIXTURE", "the report is of the machine %s, which is not there, and %s was not enrolled as simulated", fixture, n.Name).
+		WithHint("metalctl node timeline %s", n.Name)
 }
 
 // countsAs reports whether a burn-in by p loads all that the profile of that name does.

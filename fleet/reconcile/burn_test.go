@@ -178,3 +178,83 @@ func TestPassClearsWhatItLookedAt(t *testing.T) {
 		t.Error("a node with a fault that nobody looked at again was leased")
 	}
 }
+
+// TestPartsThatAreNone: what is no record of the stage, and what comes from a machine that is not there, never gets into a report.
+func TestPartsThatAreNone(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(p *fleet.BurnPart)
+		code   string
+	}{
+		"of another stage":     {func(p *fleet.BurnPart) { p.Stage = "other" }, "MC-BURN-PART"},
+		"ends before it began": {func(p *fleet.BurnPart) { p.EndedAt = p.BeganAt.Add(-time.Hour) }, "MC-BURN-PART"},
+		"a value of nothing":   {func(p *fleet.BurnPart) { p.Measured[0].Check = "" }, "MC-BURN-PART"},
+		"a series that limps": {func(p *fleet.BurnPart) {
+			p.Series = []fleet.Series{{Name: "x", Component: "y", Bucket: 1, Mean: make([]*float64, 2)}}
+		}, "MC-BURN-PART"},
+		"of a newer program":          {func(p *fleet.BurnPart) { p.Version = 99 }, "MC-BURN-PART"},
+		"of a machine that is not":    {func(p *fleet.BurnPart) { p.Fixture = "hgx-h200" }, "MC-BURN-FIXTURE"},
+		"time that was never passed":  {func(p *fleet.BurnPart) { p.Speed = 100 }, "MC-BURN-PART"},
+		"more than an agent measures": {func(p *fleet.BurnPart) { p.Untold = make([]fleet.Untold, 9000) }, "MC-BURN-PART"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := burnable(t)
+			healthy := w.Machine.Burns
+			w.Machine.Burns = func(p step.BurnParams, inv fleet.Inventory) fleet.BurnPart {
+				part := healthy(p, inv)
+				c.change(&part)
+				return part
+			}
+			ask(t, w, "burn", api.NodeVerb{Profile: contract.Brief.Name})
+			n := wantState(t, w, fleet.Managed)
+			if n.BurnIn != "" {
+				t.Errorf("there is a report: %+v", burnReport(t, w))
+			}
+			if f := n.Fault("MC-FAULT-BURN", "plan/burn"); f == nil || !strings.HasPrefix(f.Evidence, c.code+": ") {
+				t.Errorf("faults %+v", n.Faults)
+			}
+		})
+	}
+}
+
+// TestFleetHistory: what a node measured is kept when it passed, and the next of its class is held against what the others had: a warning, and no more.
+func TestFleetHistory(t *testing.T) {
+	w := burnable(t)
+	healthy := w.Machine.Burns
+	w.Machine.Burns = func(p step.BurnParams, inv fleet.Inventory) fleet.BurnPart {
+		part := healthy(p, inv)
+		for _, core := range []string{"core/0", "core/1", "core/2", "core/3", "core/4", "core/5"} {
+			part.Measured = append(part.Measured, fleet.Measured{Check: "cpu-rate", Component: core, Unit: "passes/s", Value: 50, N: 1})
+		}
+		return part
+	}
+	others := func(n int, class string) {
+		for i := range n {
+			id := fleet.NodeID(class + string(rune('a'+i)))
+			write(t, w, fleet.KeyOf(fleet.KindBurned, id), fleet.BurnValues{Node: id, Class: class, Machine: string(id), Profile: contract.Brief.Name, At: w.Clock,
+				Values: map[string]map[string]float64{"cpu-rate": {"core": 100 + float64(i)}}})
+		}
+	}
+	rate := func() fleet.Check {
+		t.Helper()
+		ask(t, w, "burn", api.NodeVerb{Profile: contract.Brief.Name})
+		wantState(t, w, fleet.Available)
+		return findCheck(burnReport(t, w), "cpu-rate")
+	}
+	others(7, "plain")
+	others(20, "another")
+	if c := rate(); c.Outcome != fleet.Pass {
+		t.Errorf("beside seven of its class: %+v", c)
+	}
+	others(8, "plain")
+	if c := rate(); c.Outcome != fleet.Warn || c.Limit == nil || c.Limit.Against != "fleet" || !strings.Contains(c.Words, "the median of 8 nodes") {
+		t.Errorf("beside eight of its class: %+v", c)
+	}
+	var mine fleet.BurnValues
+	err := w.Store.View(t.Context(), func(s fleet.Snapshot) (err error) {
+		mine, _, err = fleet.Get[fleet.BurnValues](s, fleet.KeyOf(fleet.KindBurned, w.Node))
+		return err
+	})
+	if err != nil || mine.Values["cpu-rate"]["core"] != 50 || mine.Class != "plain" || mine.Profile != contract.Brief.Name {
+		t.Errorf("kept: %+v, %v", mine, err)
+	}
+}

@@ -116,7 +116,7 @@ func (s *Server) metricsHandler() http.Handler {
 		ConstLabels: prometheus.Labels{"version": s.cfg.Version, "commit": s.cfg.Commit}})
 	build.Set(1)
 	// Registered once per server: a registry that was handed in holds others' metrics and maybe the Go runtime's already.
-	all := []prometheus.Collector{newFleetCollector(s), s.durations, s.redfish, s.leaseWait, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
+	all := []prometheus.Collector{newFleetCollector(s), s.durations, s.burnChecks, s.redfish, s.leaseWait, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
 	if s.Backups != nil {
 		all = append(all, newBackupCollector(s))
 	}

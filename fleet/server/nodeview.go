@@ -74,7 +74,7 @@ func factVerbs(n *fleet.Node, last fleet.OperationState) []fleet.Verb {
 	if len(n.Faults) > 0 {
 		out = append(out, api.VerbClearFault)
 	}
-	if n.Lease == "" && n.Inventory != "" {
+	if len(n.Faults) > 0 && n.Lease == "" && n.Inventory != "" { // a part that nobody complains of may be swapped, too
 		out = append(out, api.VerbRepair)
 	}
 	return out

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/metalctl/metalctl/fleet"
+	"github.com/metalctl/metalctl/fleet/step"
 )
 
 // newDurations is how long steps took. Buckets reach from a BMC's answer to the erasing of a large disk.
@@ -17,6 +19,27 @@ func newDurations() *prometheus.HistogramVec {
 		Name: "metalctl_operation_duration_seconds", Help: "How long the steps of operations that are over took, by what for, step and result.",
 		Buckets: []float64{0.1, 1, 5, 15, 60, 300, 900, 3600, 14400},
 	}, []string{"kind", "step", "result"})
+}
+
+// newBurnChecks counts what burn-ins came to.
+func newBurnChecks() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "metalctl_burnin_checks_total", Help: "Checks of burn-ins that were judged, by what was looked at and what it came to."}, []string{"check", "outcome"})
+}
+
+// judged counts the checks of a burn-in that has come to its judgement.
+func (s *Server) judged(ctx context.Context, op fleet.Operation) {
+	i := slices.IndexFunc(op.Steps, func(r fleet.StepRun) bool { return r.Name == step.JudgeBurnIn && !r.FinishedAt.IsZero() })
+	if i < 0 {
+		return
+	}
+	rep, err := s.report(ctx, op)
+	if err != nil {
+		s.Log.Warn("a report cannot be counted", fleet.LogOperation, op.ID, "err", err)
+		return
+	}
+	for _, c := range rep.Checks {
+		s.burnChecks.WithLabelValues(c.ID, string(c.Outcome)).Inc()
+	}
 }
 
 // newRedfishDurations is how long calls to BMCs took. What a BMC does in the background is not in it.
@@ -95,6 +118,7 @@ func (s *Server) measure(ctx context.Context, id fleet.NodeID, measured map[flee
 		return // pruned meanwhile
 	}
 	measured[id] = op.ID
+	s.judged(ctx, op)
 	for _, st := range op.Steps {
 		if !st.StartedAt.IsZero() && !st.FinishedAt.Before(st.StartedAt) {
 			s.durations.WithLabelValues(op.Use, st.Name, string(st.State)).Observe(st.FinishedAt.Sub(st.StartedAt).Seconds())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 
@@ -70,7 +71,11 @@ func (s *Server) report(ctx context.Context, op fleet.Operation) (rep fleet.Burn
 		return rep, fmt.Errorf("open the report: %w", err)
 	}
 	defer b.Close()
-	if err := json.NewDecoder(b).Decode(&rep); err != nil {
+	text, err := io.ReadAll(b)
+	if err != nil {
+		return rep, fmt.Errorf("read the report: %w", err)
+	}
+	if rep, err = report.Read(text); err != nil {
 		return rep, fleet.Errorf(fleet.Broken, "MC-STORE-BLOB", "the report %s cannot be read: %w", digest, err).WithHint("metalctl server check")
 	}
 	return rep, nil

@@ -106,10 +106,12 @@ type Server struct {
 	agents   int             // the newest version of the agent's protocol that is spoken
 	// durations is filled by observe.
 	durations *prometheus.HistogramVec
-	redfish   *prometheus.HistogramVec
-	leaseWait prometheus.Histogram // filled by observe
-	powering  sync.Map             // node ids whose power is being set by hand
-	uploads   sync.Mutex           // one upload or removal of image files at a time changes the folder's names
+	// burnChecks is filled by observe.
+	burnChecks *prometheus.CounterVec
+	redfish    *prometheus.HistogramVec
+	leaseWait  prometheus.Histogram // filled by observe
+	powering   sync.Map             // node ids whose power is being set by hand
+	uploads    sync.Mutex           // one upload or removal of image files at a time changes the folder's names
 
 	listener, bootListener                   net.Listener
 	advertise, advertiseNodes, advertiseBoot *url.URL
@@ -140,7 +142,7 @@ func Open(ctx context.Context, cfg Config, d Deps) (s *Server, err error) {
 		d.Stored = func(string) {}
 	}
 	s = &Server{cfg: cfg, Deps: d, ctx: context.Background(), process: newToken(), progress: newProgressHub(), media: newMediaIndex(), agents: cmp.Or(cfg.agentVersion, api.AgentVersion)}
-	s.presence, s.durations = newPresence(d.Now), newDurations()
+	s.presence, s.durations, s.burnChecks = newPresence(d.Now), newDurations(), newBurnChecks()
 	s.redfish, s.leaseWait = newRedfishDurations(), newLeaseWait()
 	defer func() {
 		if err != nil {

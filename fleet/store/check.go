@@ -216,6 +216,10 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 		if w, ok := decodeInto[fleet.NodeWires](c, key, r.Data); ok {
 			c.sameID(key, id, string(w.Node))
 		}
+	case fleet.KindBurned:
+		if x, ok := decodeInto[fleet.BurnValues](c, key, r.Data); ok {
+			c.sameID(key, id, string(x.Node))
+		}
 	case fleet.KindHarm:
 		decodeInto[fleet.HarmRecord](c, key, r.Data)
 	case fleet.KindApproval:

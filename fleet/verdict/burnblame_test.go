@@ -179,19 +179,24 @@ func TestReset(t *testing.T) {
 
 // TestFleet: where all parts of a node are alike and slow only other nodes tell, and where one part is unlike its place on other nodes they do, too.
 func TestFleet(t *testing.T) {
-	var reports []fleet.BurnReport
+	var all []fleet.BurnValues
 	for i := range 24 {
 		b := newNature(uint64(100 + i)).healthy(kinds[2])
 		for _, p := range b.parts {
 			p.Before.System.Serial, p.After.System.Serial = fmt.Sprint("SYS", i), fmt.Sprint("SYS", i)
 		}
 		r := BurnIn(b.input())
-		reports = append(reports, r)
-		r.EndedAt, r.Verdict = r.EndedAt.Add(time.Hour), fleet.Fail // a failed one counts for nothing
-		r.Checks = nil
-		reports = append(reports, r)
+		x := ValuesOf(&r)
+		old := fleet.BurnValues{Machine: x.Machine, At: x.At.Add(-time.Hour), Values: map[string]map[string]float64{"gpu-bf16": {"gpu/3": 1}}} // an older one counts for nothing
+		all = append(all, x, old)
 	}
-	history := FleetOf(reports)
+	history := FleetOf(all, burnProfile.Name)
+	if n := FleetOf(all, "smoke").norm("gpu-temperature-max", "gpu/3"); n != nil {
+		t.Errorf("heat of another profile counts: %+v", n)
+	}
+	if n := history.norm("gpu-temperature-max", "gpu/3"); n == nil || n.N != 24 {
+		t.Errorf("heat of this profile: %+v", n)
+	}
 	if n := history.norm("gpu-bf16", "gpu/3"); n == nil || n.N != 24 || n.Median < 500 || n.Median > 580 || n.MAD <= 0 {
 		t.Fatalf("%+v", n)
 	}
@@ -208,13 +213,13 @@ func TestFleet(t *testing.T) {
 	if r := slow(0.8, nil); severity(r.Verdict) > severity(fleet.Warn) {
 		t.Errorf("without a history nothing tells: %s", r.Headline)
 	}
-	if r := slow(0.8, history); strings.Join(alarms(r, fleet.Fail), " ") != "MC-BURN-SLOW node configure" {
-		t.Errorf("a slow node: %q: %s", alarms(r, fleet.Fail), r.Headline)
+	if r := slow(0.8, history); r.Verdict != fleet.Warn || !slices.Contains(alarms(r, fleet.Warn), "MC-BURN-SLOW node configure") {
+		t.Errorf("a slow node: %q: %s", alarms(r, fleet.Warn), r.Headline)
 	}
-	if r := slow(0.8, FleetOf(reports[:24])); r.Verdict != fleet.Warn { // of twelve nodes
+	if r := slow(0.8, FleetOf(all[:24], burnProfile.Name)); r.Verdict != fleet.Warn { // of twelve nodes
 		t.Errorf("a slow node beside few others: %s: %s", r.Verdict, r.Headline)
 	}
-	if r := slow(0.8, FleetOf(reports[:8])); strings.Contains(r.Headline, "other nodes") {
+	if r := slow(0.8, FleetOf(all[:8], burnProfile.Name)); strings.Contains(r.Headline, "other nodes") {
 		t.Errorf("a slow node beside four others: %s", r.Headline)
 	}
 }

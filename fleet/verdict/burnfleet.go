@@ -23,32 +23,45 @@ type Norm struct {
 	MAD       float64 `json:"mad"`
 }
 
-const (
-	// warnNodes and failNodes are how many nodes must have been measured before one that is unlike them is warned of, or fails.
-	warnNodes = 8
-	failNodes = 20
-)
+// warnNodes is how many nodes must have been measured before one that is unlike them is warned of. It fails by limits alone: rooms and firmware differ.
+const warnNodes = 8
 
-// FleetOf builds the history of a class from reports of burn-ins of it: the newest of each machine that finished with pass or warn on real hardware, or on
-// the same fixture.
-func FleetOf(reports []fleet.BurnReport) *BurnFleet {
-	newest := map[string]*fleet.BurnReport{}
-	for i := range reports {
-		r := &reports[i]
-		if !r.Finished || r.Verdict != fleet.Pass && r.Verdict != fleet.Warn {
+// ValuesOf are a report's values that other nodes can be held against. Node and class are the caller's to fill.
+func ValuesOf(r *fleet.BurnReport) fleet.BurnValues {
+	x := fleet.BurnValues{Machine: cmp.Or(r.Machine.Serial, r.Machine.UUID, r.Node), Profile: r.Profile, At: r.EndedAt, Fixture: r.Fixture, Values: map[string]map[string]float64{}}
+	n := 0
+	for _, c := range r.Checks {
+		if c.Value == nil || n == fleet.MostBurnValues || !slices.ContainsFunc(oddnesses, func(o oddness) bool { return o.check == c.ID }) {
 			continue
 		}
-		k := cmp.Or(r.Machine.Serial, r.Machine.UUID, r.Node)
-		if old := newest[k]; old == nil || r.EndedAt.After(old.EndedAt) {
-			newest[k] = r
+		if x.Values[c.ID] == nil {
+			x.Values[c.ID] = map[string]float64{}
+		}
+		x.Values[c.ID][c.Component] = *c.Value
+		n++
+	}
+	return x
+}
+
+// FleetOf builds the history of a class from what its nodes measured, the newest of each machine. How hot a part gets depends on for how long it is loaded, so
+// that heat is held against runs of the same profile only.
+func FleetOf(all []fleet.BurnValues, profile string) *BurnFleet {
+	newest := map[string]*fleet.BurnValues{}
+	for i := range all {
+		x := &all[i]
+		if old := newest[x.Machine]; old == nil || x.At.After(old.At) {
+			newest[x.Machine] = x
 		}
 	}
 	values := map[tallyKey][]float64{}
 	for _, k := range sortedKeys(newest) {
-		for _, c := range newest[k].Checks {
-			if c.Value != nil && slices.ContainsFunc(oddnesses, func(o oddness) bool { return o.check == c.ID }) {
-				at := tallyKey{c.ID, c.Component}
-				values[at] = append(values[at], *c.Value)
+		for _, o := range oddnesses {
+			if o.kelvin && newest[k].Profile != profile {
+				continue
+			}
+			for component, v := range newest[k].Values[o.check] {
+				at := tallyKey{o.check, component}
+				values[at] = append(values[at], v)
 			}
 		}
 	}
@@ -94,9 +107,6 @@ func (b *burner) against() {
 		for _, i := range odd {
 			f := &b.checks[i]
 			vs = append(vs, fmt.Sprintf("%s %.4g", f.Component, *f.Value))
-			if severity(f.Outcome) > severity(node.Outcome) {
-				node.Outcome = f.Outcome
-			}
 			f.Outcome, f.Code, f.Do = fleet.Pass, "", "none"
 		}
 		check, _ := fleet.FindMeasured(o.check)
@@ -117,20 +127,12 @@ func (f *BurnFleet) norm(check, component string) *Norm {
 
 // asNode judges one value by the history of its place, and reports whether it is odd.
 func (b *burner) asNode(f *found, o oddness, n *Norm) bool {
-	out := o.outcome(*f.Value, n.Median, n.MAD)
-	if out == fleet.Pass {
+	if o.outcome(*f.Value, n.Median, n.MAD) == fleet.Pass {
 		return false
 	}
-	if n.N < failNodes || o.kelvin { // rooms differ in the air that they are given
-		out = fleet.Warn
-	}
 	check, _ := fleet.FindMeasured(f.ID)
-	d := o.warn
-	if out == fleet.Fail {
-		d = o.fail
-	}
-	f.Outcome, f.Code, f.Do = out, codeOf(check), "retest"
-	f.Limit = &fleet.CheckLimit{Value: o.bound(d, n.Median), Least: !o.high, Unit: f.Unit, Against: "fleet", Source: fmt.Sprintf("the median of %d nodes is %.4g %s", n.N, n.Median, f.Unit)}
+	f.Outcome, f.Code, f.Do = fleet.Warn, codeOf(check), "retest"
+	f.Limit = &fleet.CheckLimit{Value: o.bound(o.warn, n.Median), Least: !o.high, Unit: f.Unit, Against: "fleet", Source: fmt.Sprintf("the median of %d nodes is %.4g %s", n.N, n.Median, f.Unit)}
 	f.Words = fmt.Sprintf("%s: %s is %.4g %s, %s the median of %d nodes of the class", b.name(f.Component), f.ID, *f.Value, f.Unit, o.off(*f.Value, n.Median), n.N)
 	return true
 }

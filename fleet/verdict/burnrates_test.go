@@ -196,7 +196,7 @@ A burn-in ends with a report: a verdict, a headline that names part, slot and se
 - Counters are judged by what they grew by under load. Where one event is too many it fails; where it is the rate that counts, a part fails when the rate is above the limit with 99.9 % confidence (the
   exact bound of a Poisson process), is warned of when it is likely above, and the report says in any case what the rate is below at 95 %.
 - Measurements are held against the limits of profile and class, then against the fellows in the node (more than 4 robust deviations *and* more than the share below), then against the other nodes of
-  the class: with 8 of them a part is warned of, with 20 it fails.
+  the class: with 8 of them a part is warned of, and never fails by that alone.
 - A fault that a retest, reset or reseat may cure asks for that first. The same fault in the same part, by serial, in a later burn-in condemns it: the report says what to replace.
 
 ## Faults and what follows
