@@ -278,6 +278,9 @@ var burnFaults = []burnFault{
 		b.unmeasure(2, b.gpu(), "crashed", "the child ended: signal: aborted")
 	}, fleet.Fail, "MC-GPU-XID $G reset", ""},
 	{"lost parts", "a load hangs, and nobody says why", func(_ nature, b *burned) { b.unmeasure(1, b.gpu(), "hung", "no answer in 60 s") }, fleet.CouldNotTell, "MC-BURN-UNTOLD $G retest", ""},
+	{"lost parts", "a load does not say in time what it found", func(_ nature, b *burned) {
+		b.unmeasure(1, b.gpu(), "aborted", "it was stopped, and did not say in time what it had found")
+	}, fleet.CouldNotTell, "MC-BURN-UNTOLD $G retest", ""},
 	{"lost parts", "a rail's HCA is gone after the load", func(_ nature, b *burned) {
 		b.from(0, func(inv *fleet.Inventory) {
 			a := inv.HCAs[3].PCIAddress

@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -169,5 +170,16 @@ func TestLooked(t *testing.T) {
 		if got := Looked(&short, f); got != c.short {
 			t.Errorf("short: %s on %s: %v", c.check, c.component, got)
 		}
+	}
+}
+
+// TestSilenceIsNoPass: a stage whose time was over before any GPU had said what it found has proven nothing of them.
+func TestSilenceIsNoPass(t *testing.T) {
+	b := newNature(7).healthy(kinds[2])
+	for _, g := range b.parts[0].Before.GPUs {
+		b.unmeasure(1, fmt.Sprintf("gpu/%d", g.Index), "aborted", "it was stopped, and did not say in time what it had found")
+	}
+	if r := BurnIn(b.input()); r.Verdict != fleet.CouldNotTell {
+		t.Errorf("verdict %s: %s", r.Verdict, r.Headline)
 	}
 }

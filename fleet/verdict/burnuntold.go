@@ -21,7 +21,7 @@ func (b *burner) untold() {
 	for i := range b.parts {
 		p := &b.parts[i]
 		for _, u := range p.Untold {
-			if u.Cause == "aborted" { // that it did not finish is said once
+			if u.Cause == "aborted" && (p.Stopped != "" || toldBeside(p, u)) { // that is said once
 				continue
 			}
 			k := key{u.Check, u.Component, u.Cause}
@@ -61,6 +61,13 @@ func (b *burner) untold() {
 		}
 		b.add(ofPlatform, c)
 	}
+}
+
+// toldBeside reports that a part says of another component why the check ended: what loads several at once ends for all of them.
+func toldBeside(p *fleet.BurnPart, u fleet.Untold) bool {
+	return slices.ContainsFunc(p.Untold, func(o fleet.Untold) bool {
+		return o.Check == u.Check && o.Component != u.Component && o.Cause != "aborted" && !o.Skipped
+	})
 }
 
 // lacks reports that an agent has nothing to load the parts with: older ones called that skipped, and a machine that nobody loaded has proven nothing.

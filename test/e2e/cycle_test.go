@@ -23,7 +23,7 @@ const lab = `machines:
 
 const site = `kind: Site
 isolation: none
----
+` + shortBurnIn + `---
 kind: Class
 name: demo
 expect:
@@ -34,7 +34,7 @@ expect:
   infiniband: {count: 8, rate_gbps: 400, link_layer: InfiniBand, pcie: {generation: 5, width: 16}}
   nvswitches: 4
   topology: {wiring: hgx-hopper, rail: PIX, gpu_numa_nodes: [0, 0, 0, 0, 1, 1, 1, 1]}
-burnin: none
+burnin: {profile: short, after_tenant: short}
 erase: {level: clear}
 `
 
@@ -94,9 +94,11 @@ func TestCycle(t *testing.T) {
 	}
 
 	w.must("node", "accept", "demo-1", "--yes")
+	w.must("wait", "node/demo-1", "--for", "state=available", "--timeout", "20m")
 	if n = get[node](w, "node", "show", "demo-1"); n.State != "available" || n.Dirty != "" || len(n.Accepted) != 2 {
-		t.Fatalf("after cleaning: %+v", n)
+		t.Fatalf("after cleaning and burn-in: %+v", n)
 	}
+	w.passes(1)
 	w.noDirt(dirt)
 
 	image := w.script("image-debian.sh")
@@ -125,10 +127,25 @@ func TestCycle(t *testing.T) {
 		t.Fatalf("after release: %+v", n)
 	}
 	w.noDirt([]byte("OpenSSH"))
+	w.passes(2)
 	timeline := w.must("node", "timeline", "demo-1")
 	for _, want := range []string{"redfish", "bytes 0-", "registered", "write-image"} {
 		if !strings.Contains(timeline, want) {
 			t.Errorf("the timeline does not tell of %q", want)
+		}
+	}
+}
+
+// passes asks for the burn-ins that were judged: the newest ones count, and each passed.
+func (w *world) passes(want int) {
+	w.t.Helper()
+	list := get[[]struct{ Profile, Verdict string }](w, "burnin", "list", "demo-1")
+	if len(list) != want {
+		w.t.Errorf("%d burn-ins, want %d: %+v", len(list), want, list)
+	}
+	for _, b := range list {
+		if b.Profile != "short" || b.Verdict != "pass" {
+			w.t.Errorf("burn-in: %+v", b)
 		}
 	}
 }
