@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"net/http"
 	"os"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/metalctl/metalctl/fixtures/reports"
 	"github.com/metalctl/metalctl/fleet"
 )
 
@@ -26,6 +28,9 @@ func TestMetricNames(t *testing.T) {
 		n.RaiseFault(fleet.Fault{Code: "MC-FAULT-IDENTITY", Component: "system", Severity: fleet.Critical})
 		return nil
 	}))
+	report, err := json.Marshal(reports.Of(reports.Options{Hours: 1, Buckets: 2}))
+	must(t, err)
+	w.burnedIn(w.enrol("n2"), report)
 	id := fleet.LeaseID("01940000-0000-7000-8000-00000000001e")
 	_, err = w.Store.Commit(t.Context(), fleet.Change{
 		Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindLease, id), Value: fleet.Lease{ID: id, State: fleet.LeaseActive, CreatedAt: began, Since: began.Add(90 * time.Second)}}},
