@@ -148,7 +148,7 @@ var machineCodes = map[string]Page{
 	"MC-FABRIC-USED":    {"the fabric is still used", "Partitions have keys of it, or keys rest, or nodes have ports in it. metalctl partition list and metalctl node list show them."},
 	"MC-UFM-ANSWER":     {"UFM's answer is not understood", "It is not what its REST guide says, or a write ended with an error. The message names the request and shows what came. Nothing is believed of such an answer, and nothing is handed out in the fabric. A newer version may answer in another way: report it with the output of GET /ufmRest/app/ufm_version."},
 	"MC-UFM-DENIED":     {"UFM refuses the credential, or is not the one that is trusted", "The server's configuration names a file with a password or a token, and a pin or an authority. A page for people to log in counts as a refusal, too. Correct the file; the next reading uses it."},
-	"MC-UFM-SILENT":     {"UFM does not answer", "Partitions are neither read nor changed until it does, so nothing is handed out in its fabric, and releases wait. metalctl fabric show NAME says since when."},
+	"MC-UFM-SILENT":     {"UFM does not answer", "Partitions are neither read nor changed until it does, so nothing is handed out in its fabric, and releases wait. metalctl fabric show FABRIC says since when."},
 
 	"MC-NET-BUSY":      {"another change of the same device goes on", "Changes of one switch or fabric are made one after the other. Nothing was written. Try again when it has ended."},
 	"MC-NET-CONFLICT":  {"a device is not as the plan expects", "Somebody else changed a port, the configuration or the subnet manager after the plan was made. Nothing was written. Make a new plan from what is there now."},

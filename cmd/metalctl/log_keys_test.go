@@ -111,6 +111,10 @@ func logPairs(c *ast.CallExpr) (pairs []ast.Expr, is bool) {
 		logger = x.Name
 	case *ast.SelectorExpr:
 		logger = x.Sel.Name
+	case *ast.CallExpr: // a logger that is made when there is something to say
+		if f, ok := x.Fun.(*ast.SelectorExpr); ok {
+			logger = f.Sel.Name
+		}
 	}
 	if logger != "log" && logger != "Log" && logger != "anonymous" {
 		return nil, false
