@@ -91,7 +91,9 @@ type LeaseRequest struct {
 	NetworkData      json.RawMessage   `json:"network_data,omitempty"`
 	// Partition is the InfiniBand partition that the nodes' fabric ports are put into; "" gives the lease one of its own.
 	Partition string `json:"partition,omitempty"`
-	Ready     Ready  `json:"ready,omitempty"`
+	// Network is the one that the nodes' Ethernet ports for tenants are put into; "" gives the lease one of its own.
+	Network string `json:"network,omitempty"`
+	Ready   Ready  `json:"ready,omitempty"`
 	// ConfigDrive is the layout of the config drive; "" means ConfigDriveOpenStack.
 	ConfigDrive ConfigDriveForm `json:"config_drive,omitempty"`
 	// MinReady members suffice; 0 means all.

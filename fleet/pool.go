@@ -56,7 +56,7 @@ func (p *TagPool) Take(owner string, now time.Time) (uint16, error) {
 	}
 	if len(rested) == 0 {
 		return 0, Errorf(Unavailable, "MC-NET-POOL", "none of the %d tags of the pool %d to %d is free: %d are in use and %d rest",
-			int(p.Last)-int(p.First)+1, p.First, p.Last, len(p.Used), len(p.Resting)).WithHint("metalctl partition list shows who has them, metalctl fabric list how many rest")
+			int(p.Last)-int(p.First)+1, p.First, p.Last, len(p.Used), len(p.Resting)).WithHint("metalctl partition list and metalctl network list show who has them, metalctl fabric list and metalctl switch list how many rest")
 	}
 	oldest := slices.MinFunc(rested, func(a, b RestingTag) int { return cmp.Or(a.Clean.Compare(b.Clean), cmp.Compare(a.Tag, b.Tag)) })
 	p.Resting = slices.DeleteFunc(p.Resting, func(r RestingTag) bool { return r.Tag == oldest.Tag })
@@ -106,6 +106,17 @@ func (p *TagPool) Read(device string, seen []uint16, began time.Time) {
 	}
 }
 
+// Forget takes a device out of what tags wait for: it is no device of the pool any more.
+func (p *TagPool) Forget(device string, now time.Time) {
+	for i := range p.Resting {
+		r := &p.Resting[i]
+		r.Unread = slices.DeleteFunc(r.Unread, func(d string) bool { return d == device })
+		if len(r.Unread) == 0 && r.Clean.IsZero() {
+			r.Clean = now
+		}
+	}
+}
+
 // Check lists what is wrong with the pool's books: a tag out of range, or one that is in use and rests.
 func (p *TagPool) Check() []FieldError {
 	var f faults
@@ -134,15 +145,15 @@ func (p *TagPool) Claim(tag uint16, owner string, now time.Time) error {
 		return Errorf(Conflict, "MC-NET-TAG", format, args...).WithHint("leave it out, and a free one is taken")
 	}
 	if tag < p.First || tag > p.Last {
-		return refuse("0x%04x is not between 0x%04x and 0x%04x", tag, p.First, p.Last)
+		return refuse("%d (0x%04x) is not between %d (0x%04x) and %d (0x%04x)", tag, tag, p.First, p.First, p.Last, p.Last)
 	}
 	if by, used := p.Used[tag]; used {
-		return refuse("0x%04x is that of %s", tag, by)
+		return refuse("%d (0x%04x) is that of %s", tag, tag, by)
 	}
 	i := slices.IndexFunc(p.Resting, func(r RestingTag) bool { return r.Tag == tag })
 	if i >= 0 {
 		if r := p.Resting[i]; len(r.Unread) > 0 || now.Sub(r.Clean) < p.Rest {
-			return refuse("0x%04x was given back at %s and rests still", tag, r.Freed.UTC().Format(time.TimeOnly))
+			return refuse("%d (0x%04x) was given back at %s and rests still", tag, tag, r.Freed.UTC().Format(time.TimeOnly))
 		}
 		p.Resting = slices.Delete(p.Resting, i, i+1)
 	}

@@ -64,48 +64,6 @@ func (p TenantPartition) Validate() []FieldError {
 	return f
 }
 
-// NodeWires is what a node's fabric ports shall carry, and what was proven of them.
-type NodeWires struct {
-	Node NodeID `json:"node"`
-	// Partition is the one that the ports are members of for Lease, from the moment on that they may be; "" is quarantine.
-	Partition string  `json:"partition,omitempty"`
-	Lease     LeaseID `json:"lease,omitempty"`
-	// Leaving: the ports are being put into quarantine, and that is not proven yet.
-	Leaving bool `json:"leaving,omitempty"`
-	// Since is when that was decided.
-	Since time.Time   `json:"since"`
-	Ports []WireProof `json:"ports,omitempty"`
-}
-
-// WireProof is what was read back of one port.
-type WireProof struct {
-	Fabric string `json:"fabric"`
-	Port   string `json:"port"`
-	Rail   *int   `json:"rail,omitempty"`
-	// Peer is where its cable ends.
-	Peer    string  `json:"peer,omitempty"`
-	Carries Carries `json:"carries"`
-	// Absent is that of the view.
-	Absent bool `json:"absent,omitempty"`
-	// Since is when it was first read as it shall be, and has been at every reading after that; zero where it is not.
-	Since time.Time `json:"since,omitzero"`
-	// Doubt says why it is not proven.
-	Doubt string `json:"doubt,omitempty"`
-}
-
-// Proven reports whether every port is as it shall be. Of a node without ports nothing is.
-func (w NodeWires) Proven() bool {
-	return len(w.Ports) > 0 && !slices.ContainsFunc(w.Ports, func(p WireProof) bool { return p.Since.IsZero() })
-}
-
-// Want is what a port of the fabric shall carry while the node is in the partition, quarantine where that is nil.
-func Want(p *TenantPartition, fabric string) Carries {
-	if p == nil || p.Key(fabric) == 0 {
-		return InPartitions()
-	}
-	return InPartitions(Membership{PKey: p.Key(fabric), Full: true})
-}
-
 // FabricPorts are the node's InfiniBand ports by their fabric.
 func (n Node) FabricPorts() map[string][]Port {
 	out := map[string][]Port{}
@@ -117,8 +75,5 @@ func (n Node) FabricPorts() map[string][]Port {
 	return out
 }
 
-// PortFabric is the role of a port in an InfiniBand fabric.
-const PortFabric = "fabric"
-
-// LeasePartition is the name of the partition that a lease gets where it names none.
+// LeasePartition is the name of the partition and of the network that a lease gets where it names none.
 func LeasePartition(id LeaseID) string { return fmt.Sprintf("lease-%s", id) }

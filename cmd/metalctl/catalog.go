@@ -16,7 +16,7 @@ import (
 func applyVerb(p *program, what string) *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "apply -f FILE", Short: "Apply a fleet file: its site, fabrics, partitions, burn-in profiles, classes and images", Args: exactly(), Example: "  metalctl " + what + " apply -f fleet.yaml",
+		Use: "apply -f FILE", Short: "Apply a fleet file: its site, fabrics, partitions, switches, networks, burn-in profiles, classes and images", Args: exactly(), Example: "  metalctl " + what + " apply -f fleet.yaml",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file == "" {
 				return usageError("%s apply: -f FILE is needed", what)
@@ -57,6 +57,18 @@ func applyCatalog(ctx context.Context, p *program, cl *api.Client, ff fleetFile)
 			return fmt.Errorf("create partition %s: %w", x.Name, err)
 		}
 		fmt.Fprintf(p.stderr, "partition/%s: created\n", x.Name)
+	}
+	for _, x := range ff.switches {
+		if _, err := cl.PutSwitch(ctx, x); err != nil {
+			return fmt.Errorf("apply switch %s: %w", x.Name, err)
+		}
+		fmt.Fprintf(p.stderr, "switch/%s: applied\n", x.Name)
+	}
+	for _, x := range ff.networks {
+		if _, err := cl.PutNetwork(ctx, x); err != nil {
+			return fmt.Errorf("apply network %s: %w", x.Name, err)
+		}
+		fmt.Fprintf(p.stderr, "network/%s: applied\n", x.Name)
 	}
 	for _, x := range ff.profiles { // a class may name one
 		if _, err := cl.PutProfile(ctx, x); err != nil {

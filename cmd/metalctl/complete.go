@@ -75,6 +75,16 @@ func partitionNames(ctx context.Context, cl *api.Client) ([]string, error) {
 	return namesOf(l, func(x api.Partition) string { return x.Name }), err
 }
 
+func switchNames(ctx context.Context, cl *api.Client) ([]string, error) {
+	l, err := cl.Switches(ctx)
+	return namesOf(l, func(x api.Switch) string { return x.Name }), err
+}
+
+func networkNames(ctx context.Context, cl *api.Client) ([]string, error) {
+	l, err := cl.Networks(ctx)
+	return namesOf(l, func(x api.Network) string { return x.Name }), err
+}
+
 func namesOf[T any](items []T, name func(T) string) []string {
 	out := make([]string, 0, len(items))
 	for _, it := range items {
@@ -109,8 +119,8 @@ func waitObjects(ctx context.Context, cl *api.Client) ([]string, error) {
 
 // addCompletion lets every verb complete the arguments and flags that name things on the server, by the placeholders that its usage shows.
 func addCompletion(root *cobra.Command, p *program) {
-	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PROFILE": profileNames, "PACK": packNames, "RAMDISK": ramdiskNames, "OPERATION": operationNames, "FABRIC": fabricNames, "PARTITION": partitionNames, "(node/N": waitObjects}
-	flags := map[string]lister{"node": nodeNames, "with": nodeNames, "from": nodeNames, "image": imageNames, "class": classNames, "fabric": fabricNames, "partition": partitionNames}
+	args := map[string]lister{"NODE": nodeNames, "LEASE": leaseNames, "IMAGE": imageNames, "CLASS": classNames, "PROFILE": profileNames, "PACK": packNames, "RAMDISK": ramdiskNames, "OPERATION": operationNames, "FABRIC": fabricNames, "PARTITION": partitionNames, "SWITCH": switchNames, "NETWORK": networkNames, "(node/N": waitObjects}
+	flags := map[string]lister{"node": nodeNames, "with": nodeNames, "from": nodeNames, "image": imageNames, "class": classNames, "fabric": fabricNames, "partition": partitionNames, "network": networkNames}
 	words := map[string][]string{
 		"output":       {"table", "wide", "json", "jsonl", "yaml", "name", "csv"},
 		"config-drive": {string(fleet.ConfigDriveOpenStack), string(fleet.ConfigDriveNoCloud)},

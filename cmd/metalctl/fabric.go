@@ -4,8 +4,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -97,18 +95,9 @@ func showFabric(p *program, f api.Fabric) error {
 	if !p.readable() {
 		return fabricView.print(p, []api.Fabric{f}, true)
 	}
-	rows := [][]string{{"fabric:", f.Name, ""}, {"state:", strings.TrimSpace(f.State + " " + printable(f.Why)), ""}}
-	if !f.ReadAt.IsZero() {
-		rows = append(rows, []string{"read:", f.ReadAt.UTC().Format(time.RFC3339), ""})
-	}
+	rows := append([][]string{{"fabric:", f.Name, ""}}, readingRows(f.Reading)...)
 	rows = append(rows, []string{"keys:", fmt.Sprintf("%s to %s, %d used, %d resting", f.First, f.Last, f.Keys, len(f.Resting)), ""})
-	for _, x := range f.Findings {
-		rows = append(rows, []string{"finding:", x.Code, printable(x.Text)})
-	}
-	for _, x := range f.Ports {
-		rows = append(rows, []string{"port:", x.Port, strings.TrimSpace(printable(x.Carries.String() + " " + peerText(x.Peer) + " " + x.Doubt))})
-	}
-	return printTable(p.stdout, rows)
+	return printTable(p.stdout, append(rows, portRows(f.Reading)...))
 }
 
 // peerText says where a cable ends, "" where nobody knows.

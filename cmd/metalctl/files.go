@@ -31,6 +31,8 @@ type fleetFile struct {
 
 	fabrics    []fleet.Fabric
 	partitions []fleet.TenantPartition
+	switches   []fleet.Switch
+	networks   []fleet.Network
 }
 
 // nodeFile is kind Node of a fleet file.
@@ -121,7 +123,7 @@ type siteFile struct {
 }
 
 // fleetKinds are what a document of a fleet file may be.
-const fleetKinds = "Node, Class, Image, Profile, Site, Fabric or Partition"
+const fleetKinds = "Node, Class, Image, Profile, Site, Fabric, Partition, Switch or Network"
 
 // readFleetFile reads a YAML file of one or more documents, strictly: an unknown key or a wrong type is an error with file, line and column.
 func readFleetFile(path string, stdin io.Reader) (fleetFile, error) {
@@ -243,6 +245,24 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 			return err
 		}
 		f.partitions = append(f.partitions, part)
+	case "Switch":
+		var x switchFile
+		if err := into(&x); err != nil {
+			return err
+		}
+		if err := valueFaults(name, body, "switch "+x.Name, x.ethernet().Validate()); err != nil {
+			return err
+		}
+		f.switches = append(f.switches, x.ethernet())
+	case "Network":
+		var x networkFile
+		if err := into(&x); err != nil {
+			return err
+		}
+		if err := valueFaults(name, body, "network "+x.Name, x.network().Validate()); err != nil {
+			return err
+		}
+		f.networks = append(f.networks, x.network())
 	case "":
 		return at("the document has no `kind`; want %s", fleetKinds)
 	default:

@@ -52,14 +52,14 @@ func membersText(ms []fleet.Member) string {
 }
 
 type leaseOptions struct {
-	name, image, partition, userData, hostname, networkData, configDrive, ready, until string
-	class, topology, selector                                                          string
-	count                                                                              int
-	nodes, sshKeys                                                                     []string
-	meta                                                                               map[string]string
-	grace, deadline                                                                    time.Duration
-	minReady                                                                           int
-	wipeData, noWait                                                                   bool
+	name, image, partition, network, userData, hostname, networkData, configDrive, ready, until string
+	class, topology, selector                                                                   string
+	count                                                                                       int
+	nodes, sshKeys                                                                              []string
+	meta                                                                                        map[string]string
+	grace, deadline                                                                             time.Duration
+	minReady                                                                                    int
+	wipeData, noWait                                                                            bool
 }
 
 func leaseCreate(p *program) *cobra.Command {
@@ -84,6 +84,7 @@ func (o *leaseOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.name, "name", "", "a name for the lease")
 	f.StringVar(&o.image, "image", "", "image to write")
 	f.StringVar(&o.partition, "partition", "", "InfiniBand partition that the nodes' fabric ports are put into; default: one of the lease's own")
+	f.StringVar(&o.network, "network", "", "network that the nodes' Ethernet ports for tenants are put into; default: one of the lease's own")
 	f.StringVar(&o.userData, "user-data", "", "file that cloud-init reads")
 	f.StringArrayVar(&o.sshKeys, "ssh-key", nil, "file with SSH public keys; may be given again")
 	f.StringVar(&o.hostname, "hostname-template", "", "host names, such as gpu-{index}.{lease}; default: the node's name")
@@ -140,7 +141,7 @@ func (o *leaseOptions) request() (api.LeaseCreate, error) {
 	}
 	req.Name = o.name
 	req.LeaseRequest = fleet.LeaseRequest{
-		Nodes: nodes, Count: o.count, Class: o.class, Topology: fleet.Topology(o.topology), Selector: o.selector, Image: o.image, HostnameTemplate: o.hostname, Meta: o.meta, Partition: o.partition, ConfigDrive: fleet.ConfigDriveForm(o.configDrive), Ready: fleet.Ready(o.ready), MinReady: o.minReady,
+		Nodes: nodes, Count: o.count, Class: o.class, Topology: fleet.Topology(o.topology), Selector: o.selector, Image: o.image, HostnameTemplate: o.hostname, Meta: o.meta, Partition: o.partition, Network: o.network, ConfigDrive: fleet.ConfigDriveForm(o.configDrive), Ready: fleet.Ready(o.ready), MinReady: o.minReady,
 		Until: until, GraceSeconds: int64(o.grace.Seconds()), WipeData: o.wipeData, DeadlineSeconds: int64(o.deadline.Seconds()),
 	}
 	for _, path := range o.sshKeys {

@@ -45,7 +45,7 @@ func showLease(p *program, l api.Lease) error {
 	if l.Isolation == "none" {
 		rows = append(rows, []string{"isolation:", "none: nothing separates this lease's nodes from others"})
 	} else if l.Isolation == fleet.IsolationInfiniBand {
-		rows = append(rows, []string{"isolation:", "infiniband: Ethernet ports are as their switches have them"})
+		rows = append(rows, []string{"isolation:", "infiniband: Ethernet ports that are not listed here are as their switches have them"})
 	}
 	if l.Fault != "" {
 		rows = append(rows, []string{"fault:", printable(l.Fault)})
@@ -64,6 +64,9 @@ func showLease(p *program, l api.Lease) error {
 	}
 	if l.Request.Partition != "" {
 		rows = append(rows, []string{"partition:", l.Request.Partition})
+	}
+	if l.Request.Network != "" {
+		rows = append(rows, []string{"network:", l.Request.Network})
 	}
 	for _, w := range l.Wires {
 		rows = append(rows, wireRows(w)...)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,14 +14,14 @@ import (
 )
 
 func networkNoun(p *program) *cobra.Command {
-	return noun("network", "What all wires carry, and what they shall", networkPlan(p), networkApply(p), networkVerify(p))
+	return noun("network", "Networks of VLANs; what all wires carry, and what they shall", networkList(p), networkShow(p), networkCreate(p), networkRemove(p), networkPlan(p), networkApply(p), networkVerify(p))
 }
 
 var networkPlanView = view[api.NetworkPlan]{name: func(x api.NetworkPlan) string { return x.Digest }}
 
 func networkPlan(p *program) *cobra.Command {
 	return &cobra.Command{
-		Use: "plan", Short: "Read every fabric and print what would be written, and who reaches whom by it; exit code 9 where anything differs", Args: exactly(), Example: "  metalctl network plan",
+		Use: "plan", Short: "Read every fabric and switch and print what would be written, and who reaches whom by it; exit code 9 where anything differs", Args: exactly(), Example: "  metalctl network plan",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := p.client()
 			if err != nil {
@@ -77,9 +78,17 @@ func showNetworkPlan(p *program, plan api.NetworkPlan) error {
 var verdictView = view[api.NetworkVerdict]{name: func(api.NetworkVerdict) string { return "network" }}
 
 func networkApply(p *program) *cobra.Command {
-	return &cobra.Command{
-		Use: "apply DIGEST", Short: "Do exactly the plan with that digest, or nothing, and read everything back", Args: exactly("DIGEST"), Example: "  metalctl network apply sha256:…",
+	files := applyVerb(p, "network")
+	c := &cobra.Command{
+		Use: "apply [DIGEST]", Short: "Do exactly the plan with that digest, or nothing, and read everything back; with -f, apply a fleet file", Args: cobra.MaximumNArgs(1),
+		Example: "  metalctl network apply sha256:…\n  metalctl network apply -f networks.yaml",
 		RunE: func(c *cobra.Command, args []string) error {
+			if (len(args) == 1) == c.Flags().Changed("file") {
+				return usageError("network apply: either a digest, which metalctl network plan prints, or -f FILE")
+			}
+			if len(args) == 0 {
+				return files.RunE(c, args)
+			}
 			cl, err := p.client()
 			if err != nil {
 				return err
@@ -91,11 +100,13 @@ func networkApply(p *program) *cobra.Command {
 			return showVerdict(p, v)
 		},
 	}
+	c.Flags().AddFlagSet(files.Flags())
+	return c
 }
 
 func networkVerify(p *program) *cobra.Command {
 	return &cobra.Command{
-		Use: "verify", Short: "Read every fabric and say who is where; exit code 9 where anything is not proven", Args: exactly(), Example: "  metalctl network verify",
+		Use: "verify", Short: "Read every fabric and switch and say who is where; exit code 9 where anything is not proven", Args: exactly(), Example: "  metalctl network verify",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := p.client()
 			if err != nil {
@@ -130,39 +141,57 @@ func showVerdict(p *program, v api.NetworkVerdict) error {
 	return err
 }
 
-// wireRows say for each fabric port of a node where it is, and since when that is proven.
+// wireRows say for each port of a node where it is, and since when that is proven.
 func wireRows(w fleet.NodeWires) [][]string {
-	where := "quarantine"
-	switch {
-	case w.Leaving && w.Partition != "":
-		where = "leaving partition " + w.Partition
-	case w.Partition != "":
-		where = "partition " + w.Partition
-	}
 	var rows [][]string
 	for _, x := range w.Ports {
-		text := fmt.Sprintf("%s of %s in %s, not proven: %s", x.Port, x.Fabric, where, x.Doubt)
-		if x.Doubt == "" {
-			text = fmt.Sprintf("%s of %s in %s, proven since %s: %s", x.Port, x.Fabric, where, x.Since.UTC().Format(time.RFC3339), x.Carries)
-			if x.Absent {
-				text = fmt.Sprintf("%s of %s in %s since %s: its link is down", x.Port, x.Fabric, where, x.Since.UTC().Format(time.RFC3339))
-			}
+		at := x.Port
+		if x.Device() != "" {
+			at += " of " + x.Device()
+		}
+		at += " in " + whereText(w, x)
+		var text string
+		switch {
+		case x.Doubt != "":
+			text = fmt.Sprintf("%s, not proven: %s", at, x.Doubt)
+		case x.Absent:
+			text = fmt.Sprintf("%s since %s: its link is down", at, x.Since.UTC().Format(time.RFC3339))
+		default:
+			text = fmt.Sprintf("%s, proven since %s: %s", at, x.Since.UTC().Format(time.RFC3339), x.Carries)
 		}
 		rows = append(rows, []string{"wire:", printable(text)})
 	}
 	return rows
 }
 
+// whereText says which partition or network a port is in, or leaves.
+func whereText(w fleet.NodeWires, x fleet.WireProof) string {
+	switch {
+	case x.Fabric != "" && w.Leaving && w.Partition != "":
+		return "leaving partition " + w.Partition
+	case x.Fabric != "" && x.Where != "":
+		return "partition " + x.Where
+	case x.Was != "" && x.Was != x.Where && x.Where == "":
+		return "leaving network " + x.Was
+	case x.Where != "":
+		return "network " + x.Where
+	}
+	return "quarantine"
+}
+
 // unmanagedText says which of a node's ports nobody moves.
 func unmanagedText(n api.Node) string {
-	ethernet := 0
+	moved, others := 0, 0
+	if n.Wires != nil {
+		moved = len(n.Wires.Ports)
+	}
 	for _, x := range n.Ports {
-		if x.MAC != "" {
-			ethernet++
+		if x.MAC != "" && (n.Wires == nil || !slices.ContainsFunc(n.Wires.Ports, func(p fleet.WireProof) bool { return p.Switch != "" && p.Switch == x.Switch && p.Port == x.Port })) {
+			others++
 		}
 	}
-	if n.Wires == nil || len(n.Wires.Ports) == 0 || ethernet == 0 {
+	if moved == 0 || others == 0 {
 		return ""
 	}
-	return fmt.Sprintf(" for its %d fabric ports; its %d Ethernet ports are as its switches have them, as no driver moves those", len(n.Wires.Ports), ethernet)
+	return fmt.Sprintf(" for its %d ports with a driver; its %d other Ethernet ports are as their switches have them", moved, others)
 }

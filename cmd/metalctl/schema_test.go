@@ -36,9 +36,9 @@ type fileKind struct {
 // fileKinds are the kinds of files that people write, and reports, and what each document of them is read into.
 var fileKinds = []fileKind{
 	{"fault", "What is wrong with a machine that is not there (agent inspect --fault, fault: in lab.yaml)", []reflect.Type{reflect.TypeFor[profiles.Faults]()}},
-	{"fleet", "Nodes, classes, burn-in profiles, images, fabrics, partitions and the site of a fleet (node enroll -f, class apply -f, profile apply -f, site apply -f, fabric apply -f)",
+	{"fleet", "Nodes, classes, burn-in profiles, images, fabrics, partitions, switches, networks and the site of a fleet (node enroll -f, class apply -f, profile apply -f, site apply -f, fabric apply -f, switch apply -f, network apply -f)",
 		[]reflect.Type{reflect.TypeFor[nodeFile](), reflect.TypeFor[classFile](), reflect.TypeFor[imageFile](), reflect.TypeFor[profileFile](), reflect.TypeFor[siteFile](),
-			reflect.TypeFor[fabricFile](), reflect.TypeFor[partitionFile]()}},
+			reflect.TypeFor[fabricFile](), reflect.TypeFor[partitionFile](), reflect.TypeFor[switchFile](), reflect.TypeFor[networkFile]()}},
 	{"lab", "A simulated rack (sim up -f)", []reflect.Type{reflect.TypeFor[rack.Lab]()}},
 	{"machine", "A machine that is not there, in a folder of its own (agent inspect --fixture)", []reflect.Type{reflect.TypeFor[profiles.Machine]()}},
 	{"report", "The report of a burn-in (agent burn --json, burnin report --format json)", []reflect.Type{reflect.TypeFor[fleet.BurnReport]()}},

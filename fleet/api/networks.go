@@ -12,6 +12,14 @@ import (
 type Fabric struct {
 	fleet.Fabric
 	Revision fleet.Revision `json:"revision"`
+	Reading
+	// Keys is how many of its partition keys are used, Resting how many wait until they may be used again.
+	Keys    int                `json:"keys"`
+	Resting []fleet.RestingTag `json:"resting,omitempty"`
+}
+
+// Reading is what was read of a fabric or switch last.
+type Reading struct {
 	// State is "trusted", or what keeps nodes from being handed out: "unread", "stopped", or "unbound" where this server has no driver for it.
 	State string `json:"state"`
 	// Why says in words why it is not trusted.
@@ -19,12 +27,27 @@ type Fabric struct {
 	ReadAt   time.Time           `json:"read_at,omitzero"`
 	Ports    []fleet.PortView    `json:"ports,omitempty"`
 	Findings []fleet.WireFinding `json:"findings,omitempty"`
-	// Keys is how many of its partition keys are used, Resting how many wait until they may be used again.
-	Keys    int                `json:"keys"`
+}
+
+// Switch is an Ethernet switch, with what was read of it last.
+type Switch struct {
+	fleet.Switch
+	Revision fleet.Revision `json:"revision"`
+	Reading
+	// VLANs is how many of its domain's are used, Resting how many wait until they may be used again.
+	VLANs   int                `json:"vlans"`
 	Resting []fleet.RestingTag `json:"resting,omitempty"`
 }
 
-// States of a fabric.
+// Network is a network with the nodes that are in it.
+type Network struct {
+	fleet.Network
+	Revision fleet.Revision `json:"revision"`
+	// Nodes are the names of those whose ports are in it, or may still be.
+	Nodes []string `json:"nodes"`
+}
+
+// States of a fabric or switch.
 const (
 	FabricTrusted = "trusted"
 	FabricStopped = "stopped"

@@ -13,7 +13,7 @@ type Pair struct {
 	Segment Segment
 }
 
-// Change says which pairs of a fabric's ports can exchange a packet only with what changes, and which only without. name is how a port is called in the
+// Change says which pairs of a device's ports can exchange a packet only with what changes, and which only without. name is how a port is called in the
 // answer; ports of one name make no pair, and pairs of equal names are told once.
 func Change(v fleet.WireView, changes []fleet.WireChange, name func(port string) string) (gained, lost []Pair) {
 	before, after := map[string]fleet.Carries{}, map[string]fleet.Carries{}
@@ -32,16 +32,16 @@ func Change(v fleet.WireView, changes []fleet.WireChange, name func(port string)
 			if a == b {
 				continue
 			}
-			was, will := meetIn(before[c.Port], before[other]), meetIn(after[c.Port], after[other])
+			was, will := meetIn(v.Device, before[c.Port], before[other]), meetIn(v.Device, after[c.Port], after[other])
 			a, b = min(a, b), max(a, b)
 			for _, k := range will {
-				if x := (Pair{a, b, Segment{Domain: v.Device, PKey: k}}); !slices.Contains(was, k) && !seen[x] {
+				if x := (Pair{a, b, k}); !slices.Contains(was, k) && !seen[x] {
 					seen[x] = true
 					gained = append(gained, x)
 				}
 			}
 			for _, k := range was {
-				if x := (Pair{a, b, Segment{Domain: v.Device, PKey: k}}); !slices.Contains(will, k) && !seen[x] {
+				if x := (Pair{a, b, k}); !slices.Contains(will, k) && !seen[x] {
 					seen[x] = true
 					lost = append(lost, x)
 				}
@@ -53,12 +53,13 @@ func Change(v fleet.WireView, changes []fleet.WireChange, name func(port string)
 	return gained, lost
 }
 
-// meetIn are the keys by which two ports can exchange a packet: one of the two is a full member.
-func meetIn(a, b fleet.Carries) []fleet.PKey {
-	var out []fleet.PKey
-	for _, m := range a.Partitions {
-		if slices.ContainsFunc(b.Partitions, func(x fleet.Membership) bool { return x.PKey == m.PKey && (x.Full || m.Full) }) {
-			out = append(out, m.PKey)
+// meetIn are the segments in which two ports can exchange a packet: one of the two is a full member.
+func meetIn(device string, a, b fleet.Carries) []Segment {
+	var out []Segment
+	theirs := sidesOf(device, Port{}, b)
+	for _, m := range sidesOf(device, Port{}, a) {
+		if !(a.Protected && b.Protected) && slices.ContainsFunc(theirs, func(x placed) bool { return x.segment == m.segment && (x.side.full || m.side.full) }) {
+			out = append(out, m.segment)
 		}
 	}
 	return out

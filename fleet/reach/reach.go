@@ -66,6 +66,8 @@ type Observed struct {
 type side struct {
 	port Port
 	full bool
+	// protected ports of one device exchange nothing with each other.
+	protected bool
 }
 
 // Check returns the meetings that must not be, one for each pair of owners and segment, in order. None is the proof, as far as what was read is true, that
@@ -126,15 +128,15 @@ func sidesOf(domain string, p Port, c fleet.Carries) []placed {
 	}
 	var out []placed
 	if c.Untagged != 0 {
-		out = append(out, placed{Segment{Domain: domain, VLAN: c.Untagged}, side{p, true}})
+		out = append(out, placed{Segment{Domain: domain, VLAN: c.Untagged}, side{p, true, c.Protected}})
 	}
 	for _, v := range c.Tagged {
 		if v != c.Untagged {
-			out = append(out, placed{Segment{Domain: domain, VLAN: v}, side{p, true}})
+			out = append(out, placed{Segment{Domain: domain, VLAN: v}, side{p, true, c.Protected}})
 		}
 	}
 	for _, m := range c.Partitions {
-		out = append(out, placed{Segment{Domain: domain, PKey: m.PKey}, side{p, m.Full}})
+		out = append(out, placed{Segment{Domain: domain, PKey: m.PKey}, side{p, m.Full, false}})
 	}
 	return out
 }
@@ -142,7 +144,11 @@ func sidesOf(domain string, p Port, c fleet.Carries) []placed {
 // meet finds the owners that can speak to each other in one segment: two full members, or a full and a limited one. One pair of ports stands for all of two
 // owners, the first in order.
 func meet(s Segment, sides []side) []Meeting {
-	type membersOf struct{ full, limited *Port }
+	type membersOf struct {
+		full, limited *Port
+		// shut is the device whose protected ports are all that the owner has here; "" where it has any other.
+		shut string
+	}
 	by := map[Owner]*membersOf{}
 	var owners []Owner
 	var quarantined []side
@@ -153,9 +159,12 @@ func meet(s Segment, sides []side) []Meeting {
 		}
 		m := by[x.port.Owner]
 		if m == nil {
-			m = &membersOf{}
+			m = &membersOf{shut: x.port.Device}
 			by[x.port.Owner] = m
 			owners = append(owners, x.port.Owner)
+		}
+		if !x.protected || m.shut != x.port.Device {
+			m.shut = ""
 		}
 		if p := &x.port; x.full && m.full == nil {
 			m.full = p
@@ -171,6 +180,7 @@ func meet(s Segment, sides []side) []Meeting {
 			}
 			x, y := by[a], by[b]
 			switch {
+			case x.shut != "" && x.shut == y.shut:
 			case x.full != nil && y.full != nil:
 				out = append(out, Meeting{*x.full, *y.full, s})
 			case x.full != nil && y.limited != nil:

@@ -250,7 +250,7 @@ func (l *Loop) draftMembers(s fleet.Snapshot, d *draft, picks []fleet.Pick, refu
 			*refusal = fleet.Errorf(fleet.Conflict, "MC-LEASE-TAKEN", "%s belongs to lease %s", n.Name, other).WithHint("metalctl node list --state available")
 		} else if err := v.allocatable(f); err != nil && *refusal == nil {
 			*refusal = err
-		} else if err := l.wiresFit(s, v, d.lease.Request.Partition); err != nil && *refusal == nil {
+		} else if err := l.wiresFit(s, v, d.lease.Request); err != nil && *refusal == nil {
 			*refusal = err
 		}
 		d.nodes = append(d.nodes, v.node)

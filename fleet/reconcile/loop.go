@@ -197,7 +197,7 @@ func New(l *Loop) *Loop {
 	}
 	l.began = l.Now().UTC()
 	funcs := step.Funcs{step.CompareClass: l.compareClass, step.CompareAccepted: l.compareAccepted, step.ReadBoard: l.readBoard, step.JudgeBurnIn: l.judgeBurnIn, step.AwaitAgent: l.awaitAgent, step.AttachTenant: l.attachTenant,
-		step.Isolate: l.isolate, step.AwaitReady: l.awaitReady}
+		step.Isolate: l.isolate, step.OpenProvisioning: l.openProvisioning, step.CloseProvisioning: l.closeProvisioning, step.AwaitReady: l.awaitReady}
 	for name, f := range l.Funcs {
 		funcs[name] = f
 	}

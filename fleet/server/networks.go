@@ -17,7 +17,21 @@ type Fabrics interface {
 	State(api.Fabric) api.Fabric
 }
 
-// FabricKeeper takes fabrics over and reads them.
+// Switches declares Ethernet switches.
+type Switches interface {
+	DeclareSwitch(ctx context.Context, x fleet.Switch, by string) error
+	DropSwitch(ctx context.Context, name, by string) error
+	// SwitchState adds what was read last.
+	SwitchState(context.Context, api.Switch) api.Switch
+}
+
+// TenantNetworks makes and drops networks.
+type TenantNetworks interface {
+	PutNetwork(ctx context.Context, n fleet.Network, by string) error
+	RemoveNetwork(ctx context.Context, name, by string) error
+}
+
+// FabricKeeper takes fabrics and switches over and reads them.
 type FabricKeeper interface {
 	Adopt(ctx context.Context, name, by string) error
 	Verify(ctx context.Context, name string) error
@@ -39,8 +53,10 @@ type Networks interface {
 // Wires is all that has to do with switches and fabrics.
 type Wires interface {
 	Fabrics
+	Switches
 	FabricKeeper
 	Partitions
+	TenantNetworks
 	Networks
 }
 
@@ -56,9 +72,10 @@ func (r *routes) networks() {
 	route(r, http.MethodPost, "/partitions", "create-partition", "Make a partition that leases can name", http.StatusCreated, s.createPartition)
 	route(r, http.MethodGet, "/partitions/{id}", "get-partition", "Read a partition, with the nodes that are in it", http.StatusOK, s.getPartition)
 	route(r, http.MethodDelete, "/partitions/{id}", "delete-partition", "Drop a partition that no node is in; its keys rest", http.StatusNoContent, s.deletePartition)
-	route(r, http.MethodGet, "/network/plan", "plan-network", "Read every fabric and say what would be written so that each port carries what it shall", http.StatusOK, s.planNetwork)
+	s.switchRoutes(r)
+	route(r, http.MethodGet, "/network/plan", "plan-network", "Read every fabric and switch and say what would be written so that each port carries what it shall", http.StatusOK, s.planNetwork)
 	route(r, http.MethodPost, "/network/apply", "apply-network", "Do the plan with that digest, or nothing", http.StatusOK, s.applyNetwork)
-	route(r, http.MethodPost, "/network/verify", "verify-network", "Read every fabric and say who is where, and who reaches whom and must not", http.StatusOK, s.verifyNetwork)
+	route(r, http.MethodPost, "/network/verify", "verify-network", "Read every fabric and switch and say who is where, and who reaches whom and must not", http.StatusOK, s.verifyNetwork)
 }
 
 func (s *Server) fabricView(sn fleet.Snapshot, f fleet.Fabric, rev fleet.Revision) (api.Fabric, error) {
@@ -171,17 +188,23 @@ func partitionViews(sn fleet.Snapshot) ([]api.Partition, error) {
 		if i < 0 {
 			continue
 		}
-		name := string(w.Node)
-		n, _, err := fleet.Get[fleet.Node](sn, fleet.KeyOf(fleet.KindNode, w.Node))
-		if err == nil {
-			name = n.Name
-		} else if fleet.KindOf(err) != fleet.NotFound {
+		name, err := nodeName(sn, w.Node)
+		if err != nil {
 			return nil, err
 		}
 		all[i].Nodes = append(all[i].Nodes, name)
 		slices.Sort(all[i].Nodes)
 	}
 	return all, nil
+}
+
+// nodeName is the node's name, or its id where it was forgotten.
+func nodeName(sn fleet.Snapshot, id fleet.NodeID) (string, error) {
+	n, _, err := fleet.Get[fleet.Node](sn, fleet.KeyOf(fleet.KindNode, id))
+	if fleet.KindOf(err) == fleet.NotFound {
+		return string(id), nil
+	}
+	return n.Name, err
 }
 
 func (s *Server) partitions(ctx context.Context) (all []api.Partition, rev fleet.Revision, err error) {
@@ -251,7 +274,7 @@ func (s *Server) verifyNetwork(ctx context.Context, _ *nothing) (*plain[api.Netw
 	return &plain[api.NetworkVerdict]{v}, err
 }
 
-// nodeWires is what the node's fabric ports carry, nil where it was never noted.
+// nodeWires is what the node's ports carry, nil where it was never noted.
 func nodeWires(sn fleet.Snapshot, id fleet.NodeID) (*fleet.NodeWires, error) {
 	w, _, err := fleet.Get[fleet.NodeWires](sn, fleet.KeyOf(fleet.KindWires, id))
 	if err != nil {
@@ -263,7 +286,7 @@ func nodeWires(sn fleet.Snapshot, id fleet.NodeID) (*fleet.NodeWires, error) {
 	return &w, nil
 }
 
-// leaseWires is what the fabric ports of the lease's nodes carry, of those that are in its partition or leaving it.
+// leaseWires is what the ports of the lease's nodes carry, of those that are its own or leaving it.
 func leaseWires(sn fleet.Snapshot, l fleet.Lease) ([]fleet.NodeWires, error) {
 	var out []fleet.NodeWires
 	for _, m := range l.Members {
@@ -278,11 +301,11 @@ func leaseWires(sn fleet.Snapshot, l fleet.Lease) ([]fleet.NodeWires, error) {
 	return out, nil
 }
 
-// unwired is a server without fabrics.
+// unwired is a server without fabrics and switches.
 type unwired struct{}
 
 func noWires() error {
-	return fleet.Errorf(fleet.Refused, "MC-NET-NO-DRIVER", "this server has no driver for switches or fabrics").WithHint("add it to the server's configuration, under fabrics")
+	return fleet.Errorf(fleet.Refused, "MC-NET-NO-DRIVER", "this server has no driver for switches or fabrics").WithHint("add it to the server's configuration, under fabrics or switches")
 }
 
 func (unwired) Declare(context.Context, fleet.Fabric, string) error         { return noWires() }
@@ -295,6 +318,16 @@ func (unwired) Apply(context.Context, string, string) error                 { re
 func (unwired) Plan(context.Context) (api.NetworkPlan, error)               { return api.NetworkPlan{}, noWires() }
 func (unwired) Verdict(context.Context) (api.NetworkVerdict, error) {
 	return api.NetworkVerdict{}, noWires()
+}
+
+func (unwired) DeclareSwitch(context.Context, fleet.Switch, string) error { return noWires() }
+func (unwired) DropSwitch(context.Context, string, string) error          { return noWires() }
+func (unwired) PutNetwork(context.Context, fleet.Network, string) error   { return noWires() }
+func (unwired) RemoveNetwork(context.Context, string, string) error       { return noWires() }
+
+func (unwired) SwitchState(_ context.Context, x api.Switch) api.Switch {
+	x.State, x.Why = api.FabricUnbound, noWires().Error()
+	return x
 }
 
 func (unwired) State(f api.Fabric) api.Fabric {

@@ -90,6 +90,10 @@ func schemaName(t reflect.Type, hint string) string {
 		return "StoredProblem"
 	case reflect.TypeFor[fleet.Fabric]():
 		return "FabricSettings" // the API's own Fabric has what was read of it, too
+	case reflect.TypeFor[fleet.Switch]():
+		return "SwitchSettings"
+	case reflect.TypeFor[fleet.Network]():
+		return "NetworkSettings"
 	case reflect.TypeFor[fleet.Partition]():
 		return "FixedPartition" // the API's own Partition is a tenants'
 	case reflect.TypeFor[fleet.Difference]():

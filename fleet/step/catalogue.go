@@ -39,7 +39,10 @@ const (
 	BootFromDisk    = "boot-from-disk"
 	AwaitReady      = "await-ready"
 	Isolate         = "isolate"
-	AgentPowerOff   = "agent-shutdown"
+	// OpenProvisioning and CloseProvisioning let the agent be spoken to, and nobody after it.
+	OpenProvisioning  = "open-provisioning"
+	CloseProvisioning = "close-provisioning"
+	AgentPowerOff     = "agent-shutdown"
 )
 
 // Catalogue lists every step there is. Compose selects from it; the order within a plan is Compose's.
@@ -89,7 +92,7 @@ var Catalogue = []Step{
 	{Name: BootEntry, Uses: []Use{Deploy, Rebuild}, Side: InBand, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 3,
 		Doc: "Writes the firmware's boot entry for the new system with BootNext, removing old ones of ours."},
 	{Name: AttachTenant, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4,
-		Doc: "Puts the node's fabric ports into the lease's partition and reads them back, or leaves all in quarantine; without a driver it records that nothing was done, where the site says isolation: none."},
+		Doc: "Puts the node's fabric ports into the lease's partition, then its Ethernet ports for tenants into the lease's network, and reads them back, or leaves all in quarantine; without a driver it records that nothing was done, where the site says isolation: none."},
 	{Name: MediaEject, Uses: []Use{Deploy, Rebuild, Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
 		Doc: "Ejects the boot medium, waits until it is gone, and ends its address."},
 	{Name: AgentPowerOff, Uses: []Use{Clean, Burn, Deploy, Rebuild}, Side: InBand, Unseen: true, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 1,
@@ -99,7 +102,11 @@ var Catalogue = []Step{
 	{Name: AwaitReady, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 45 * time.Minute, Tries: 1, Observes: true,
 		Doc: "Waits until the tenant's system is what the lease calls ready, and records what showed it."},
 	{Name: Isolate, Uses: []Use{Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNever, Limit: 10 * time.Minute, Tries: 10, EvenHeld: true,
-		Doc: "Puts the node's fabric ports into quarantine and reads them back; without a driver it records that nothing was done, where the site says isolation: none."},
+		Doc: "Puts the node's Ethernet ports, then its fabric ports into quarantine and reads them back; without a driver it records that nothing was done, where the site says isolation: none."},
+	{Name: OpenProvisioning, Uses: []Use{Inspect, Clean, Burn, Deploy, Rebuild}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4,
+		Doc: "Puts the node's ports for provisioning into the provisioning network, so that its agent reaches the server, and reads them back."},
+	{Name: CloseProvisioning, Uses: []Use{Clean, Burn, Deploy, Rebuild, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4,
+		Doc: "Puts the node's ports for provisioning into quarantine, or into the tenant's network where the wire is shared, and reads them back while the machine is off."},
 }
 
 // Find returns the declaration of a step.

@@ -180,6 +180,9 @@ func (c *composer) boot(f PlanFacts, why string) {
 	if cold := f.Class.Clean; c.plan.Use == Clean && cold.Memory == fleet.CleanColdCycle {
 		c.step(StayOff, "the class wants memory cleared by a cold start", StayOffParams{Seconds: cold.OffSeconds()})
 	}
+	if n.Opens() {
+		c.step(OpenProvisioning, "the agent reaches the server by the provisioning network", nil)
+	}
 	c.step(MediaInsert, why, nil)
 	c.step(BootFromMedia, "for one boot only", nil)
 	c.step(PowerOn, "the agent boots from the medium", nil)
@@ -266,6 +269,9 @@ func (c *composer) rest(f PlanFacts) {
 	if f.Class.PowerOffAvailable {
 		c.step(AgentPowerOff, "the class wants available nodes off", nil)
 		c.step(PowerOff, "off is what the BMC reads back", PowerParams{WaitSeconds: 60})
+		if f.Node.Opens() {
+			c.step(CloseProvisioning, "nobody is spoken to while it is off", nil)
+		}
 	}
 }
 
@@ -309,6 +315,9 @@ func (c *composer) deploy(f PlanFacts) error {
 	c.step(MediaEject, "the next boot must not find the agent again", nil)
 	c.step(AgentPowerOff, "disks are synced and the machine goes down in order", nil)
 	c.step(PowerOff, "off is what the BMC reads back", PowerParams{WaitSeconds: 60})
+	if n.Opens() {
+		c.step(CloseProvisioning, "the tenant's system must not reach the provisioning network", nil)
+	}
 	c.start(f)
 	return nil
 }
@@ -350,6 +359,9 @@ func (c *composer) undo(f PlanFacts) error {
 	c.identify(n, "another machine at this address must not be touched")
 	if n.Undo.Power {
 		c.step(PowerOff, "it runs what a plan booted that was given up", PowerParams{})
+		if n.Opens() && !n.Undo.Wires {
+			c.step(CloseProvisioning, "nobody is spoken to while it is off", nil)
+		}
 	}
 	if n.Undo.Override {
 		c.step(BootFromDisk, "no override may lead to the medium again", nil)

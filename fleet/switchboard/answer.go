@@ -1,9 +1,11 @@
 package switchboard
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
@@ -15,14 +17,29 @@ func (b *Board) State(out api.Fabric) api.Fabric {
 		out.State, out.Why = api.FabricUnbound, err.Error()
 		return out
 	}
-	d := b.entry(out.Name)
+	out.Reading = b.reading(out.Name)
+	return out
+}
+
+// SwitchState is that of a switch.
+func (b *Board) SwitchState(ctx context.Context, out api.Switch) api.Switch {
+	if _, err := b.device(ctx, out.Name); err != nil {
+		out.State, out.Why = api.FabricUnbound, err.Error()
+		return out
+	}
+	out.Reading = b.reading(out.Name)
+	return out
+}
+
+func (b *Board) reading(name string) (out api.Reading) {
+	d := b.entry(name)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.seen != nil {
 		out.ReadAt, out.Ports, out.Findings = d.seen.At, d.seen.Ports, d.seen.Findings
 	}
 	out.State = api.FabricTrusted
-	if out.Why = d.whyNotLocked(); out.Why != "" {
+	if out.Why = b.whyNotLocked(d); out.Why != "" {
 		out.State = api.FabricStopped
 	}
 	if d.seen == nil {
@@ -31,7 +48,10 @@ func (b *Board) State(out api.Fabric) api.Fabric {
 	return out
 }
 
-func (d *device) whyNotLocked() string {
+// trustFor is how many periods a reading is trusted.
+const trustFor = 4
+
+func (b *Board) whyNotLocked(d *device) string {
 	switch {
 	case d.silent != nil:
 		return "it cannot be read: " + d.silent.Error()
@@ -39,6 +59,8 @@ func (d *device) whyNotLocked() string {
 		return d.alarm
 	case d.seen == nil:
 		return "it was not read yet"
+	case b.Now().Sub(d.seen.At) > trustFor*b.Every:
+		return "it was read last at " + d.seen.At.UTC().Format(time.RFC3339)
 	}
 	if f := d.seen.Stops(); f != nil {
 		return f.Code + ": " + f.Text
@@ -46,15 +68,15 @@ func (d *device) whyNotLocked() string {
 	return ""
 }
 
-// Trusted is an error while a node with ports in those fabrics is not to be handed out: it says which of them is in doubt, or who reaches whom.
-func (b *Board) Trusted(fabrics []string) error {
-	for _, name := range fabrics {
+// Trusted is an error while a node with ports at those devices is not to be handed out: it says which of them is in doubt, or who reaches whom.
+func (b *Board) Trusted(devices []string) error {
+	for _, name := range devices {
 		d := b.entry(name)
 		d.mu.Lock()
-		why := d.whyNotLocked()
+		why, what := b.whyNotLocked(d), cmp.Or(d.kind, fleet.KindFabric)
 		d.mu.Unlock()
 		if why != "" {
-			return fleet.Errorf(fleet.Conflict, "MC-NET-STOPPED", "nothing is handed out in the fabric %s: %s", name, why).WithHint("metalctl fabric show %s", name)
+			return fleet.Errorf(fleet.Conflict, "MC-NET-STOPPED", "nothing is handed out at the %s %s: %s", what, name, why).WithHint("metalctl %s show %s", what, name)
 		}
 	}
 	b.mu.Lock()
@@ -66,7 +88,7 @@ func (b *Board) Trusted(fabrics []string) error {
 	return nil
 }
 
-// Adopt takes a fabric over.
+// Adopt takes a fabric or switch over.
 func (b *Board) Adopt(ctx context.Context, name, by string) error {
 	return b.withTurn(ctx, name, func(d *device, driver Driver) error {
 		v, err := driver.Adopt(ctx)
@@ -74,13 +96,13 @@ func (b *Board) Adopt(ctx context.Context, name, by string) error {
 			return err
 		}
 		d.believe(v)
-		_, err = b.Store.Commit(ctx, fleet.Change{Events: []fleet.Event{{Type: "fabric.adopted", At: b.Now().UTC(), Subject: fleet.KeyOf(fleet.KindFabric, name),
-			Text: fmt.Sprintf("fabric %s: its partition file was taken over by %s", name, by)}}})
+		_, err = b.Store.Commit(ctx, fleet.Change{Events: []fleet.Event{{Type: d.what() + ".adopted", At: b.Now().UTC(), Subject: fleet.KeyOf(d.what(), name),
+			Text: fmt.Sprintf("%s %s was taken over by %s", d.what(), name, by)}}})
 		return err
 	})
 }
 
-// Verify reads a fabric now and keeps the books, as Run does each period.
+// Verify reads a fabric or switch now and keeps the books, as Run does each period.
 func (b *Board) Verify(ctx context.Context, name string) error {
 	if err := b.look(ctx, name); err != nil {
 		return err

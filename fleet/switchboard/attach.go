@@ -1,32 +1,43 @@
 package switchboard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// Attach puts a node's fabric ports into the partition of its lease, and reads them back. A lease that names none gets one of its own. Where one port of one
-// fabric is not proven, all of them go back into quarantine, and the error says why. A node without such ports is left alone, with no wires.
+// Attach puts a node's fabric ports into the partition of its lease, then its Ethernet ports for tenants into the lease's network, and reads them back. A lease
+// that names none gets one of its own. Where one port is not proven, all of them go back into quarantine, and the error says why. A node without ports that
+// anybody moves is left alone, with no wires.
 func (b *Board) Attach(ctx context.Context, node fleet.NodeID, lease fleet.LeaseID) (fleet.NodeWires, error) {
 	var n fleet.Node
-	var p fleet.TenantPartition
+	var moved []fleet.Wire
 	err := b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
-		if n, _, err = fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, node)); err != nil {
+		if n, moved, err = movable(s, node); err != nil {
 			return c, err
 		}
 		l, leaseRev, err := fleet.Get[fleet.Lease](s, fleet.KeyOf(fleet.KindLease, lease))
 		if err != nil {
 			return c, err
 		}
-		if len(n.FabricPorts()) == 0 {
+		if len(moved) == 0 {
 			return c, errNothing
 		}
-		if p, err = b.partitionOf(s, &c, l, n); err != nil {
+		next := fleet.NodeWires{Node: node, Lease: lease, Since: b.Now().UTC()}
+		if next.Partition, err = b.partitionOf(s, &c, l, n); err != nil {
 			return c, err
+		}
+		net, err := b.networkOf(s, &c, l, moved)
+		if err != nil {
+			return c, err
+		}
+		if net != nil {
+			next.Network = net.Name
 		}
 		// A lease that is over by now gets no wires.
 		c.If = append(c.If, fleet.Precondition{Key: fleet.KeyOf(fleet.KindLease, lease), Revision: leaseRev})
@@ -34,22 +45,30 @@ func (b *Board) Attach(ctx context.Context, node fleet.NodeID, lease fleet.Lease
 		if err != nil {
 			return c, err
 		}
-		if w != nil && w.Partition == p.Name && !w.Leaving && w.Lease == lease {
+		if w != nil && w.Partition == next.Partition && w.Network == next.Network && !w.Leaving && w.Lease == lease {
 			if len(c.Writes) == 0 {
 				return c, errNothing // taken up again
 			}
 			return c, nil
 		}
-		if w != nil && w.Partition != "" && w.Partition != p.Name {
-			return c, fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", "%s is still in the partition %s", n.Name, w.Partition).WithHint("metalctl node show %s", n.Name)
+		if w != nil && (w.Partition != "" && w.Partition != next.Partition || w.Network != "" && w.Network != next.Network) {
+			return c, fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", "%s is still in %s", n.Name, strings.Join(slices.DeleteFunc([]string{w.Partition, w.Network}, func(x string) bool { return x == "" }), " and ")).
+				WithHint("metalctl node show %s", n.Name)
 		}
-		put(&c, wiresKey(node), rev, fleet.NodeWires{Node: node, Partition: p.Name, Lease: lease, Since: b.Now().UTC(), Ports: unproven(n, "it is being moved")})
+		next.Open = w != nil && w.Open && !w.Leaving
+		r, err := rulesOf(s, next)
+		if err != nil {
+			return c, err
+		}
+		r.Network = net // it may be made only now
+		next.Ports = moving(r, w, next, moved, "it is being moved")
+		put(&c, wiresKey(node), rev, next)
 		return c, nil
 	})
-	if err != nil || len(n.FabricPorts()) == 0 {
+	if err != nil || len(moved) == 0 {
 		return fleet.NodeWires{}, err
 	}
-	views, err := b.moveAll(ctx, n, &p)
+	views, err := b.moveAll(ctx, node, moved, true)
 	if err != nil {
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), goBack)
 		defer cancel()
@@ -59,50 +78,166 @@ func (b *Board) Attach(ctx context.Context, node fleet.NodeID, lease fleet.Lease
 	return b.proven(ctx, n, views)
 }
 
-// Quarantine takes a node's fabric ports out of every partition and reads them back. All fabrics are tried, whatever one of them answers. The partition that was
-// made for its lease goes when the last node has left it.
+// Quarantine takes a node's Ethernet ports out of every network, then its fabric ports out of every partition, and reads them back. All devices are tried,
+// whatever one of them answers. The partition and the network that were made for its lease go when the last node has left them.
 func (b *Board) Quarantine(ctx context.Context, node fleet.NodeID) (fleet.NodeWires, error) {
 	var n fleet.Node
+	var moved []fleet.Wire
 	err := b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
-		if n, _, err = fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, node)); err != nil {
+		if n, moved, err = movable(s, node); err != nil {
 			return c, err
 		}
 		w, rev, err := maybe[fleet.NodeWires](s, wiresKey(node))
 		if err != nil {
 			return c, err
 		}
-		if w != nil && w.Leaving || w == nil && len(n.FabricPorts()) == 0 {
+		if w != nil && w.Leaving || w == nil && len(moved) == 0 {
 			return c, errNothing
 		}
-		next := fleet.NodeWires{Node: node, Since: b.Now().UTC(), Ports: unproven(n, "it is being put into quarantine")}
+		next := fleet.NodeWires{Node: node, Since: b.Now().UTC()}
 		if w != nil {
-			next.Partition, next.Lease, next.Leaving = w.Partition, w.Lease, true
+			next.Partition, next.Network, next.Lease, next.Leaving = w.Partition, w.Network, w.Lease, true
 		}
+		r, err := rulesOf(s, next)
+		if err != nil {
+			return c, err
+		}
+		next.Ports = moving(r, w, next, moved, "it is being put into quarantine")
 		put(&c, wiresKey(node), rev, next)
 		return c, nil
 	})
-	if err != nil || len(n.FabricPorts()) == 0 {
+	if err != nil || len(moved) == 0 {
 		return fleet.NodeWires{}, err
 	}
-	views, err := b.moveAll(ctx, n, nil)
+	slices.Reverse(moved) // Ethernet first
+	views, err := b.moveAll(ctx, node, moved, false)
 	w, proveErr := b.proven(ctx, n, views)
 	return w, errors.Join(err, proveErr)
 }
 
-// moveAll moves the node's ports in all of its fabrics and returns the readings of those that were proven.
-func (b *Board) moveAll(ctx context.Context, n fleet.Node, p *fleet.TenantPartition) (map[string]fleet.WireView, error) {
-	views := map[string]fleet.WireView{}
-	var errs []error
-	ports := n.FabricPorts()
-	for _, name := range slices.Sorted(maps.Keys(ports)) {
-		want := map[string]fleet.Carries{}
-		for _, port := range ports[name] {
-			want[string(port.GUID)] = fleet.Want(p, name)
+// Open puts a node's ports for provisioning into the provisioning network, and its other Ethernet ports into quarantine, and reads them back.
+func (b *Board) Open(ctx context.Context, node fleet.NodeID) (fleet.NodeWires, error) {
+	return b.turned(ctx, node, true)
+}
+
+// Close takes a node's ports for provisioning out of the provisioning network again: into quarantine, or, where the wire is shared and a tenant has the node,
+// into the tenant's network.
+func (b *Board) Close(ctx context.Context, node fleet.NodeID) (fleet.NodeWires, error) {
+	return b.turned(ctx, node, false)
+}
+
+func (b *Board) turned(ctx context.Context, node fleet.NodeID, open bool) (fleet.NodeWires, error) {
+	var n fleet.Node
+	var moved []fleet.Wire
+	err := b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
+		if n, moved, err = movable(s, node); err != nil {
+			return c, err
 		}
-		v, err := b.Move(ctx, name, want)
+		moved = slices.DeleteFunc(moved, func(x fleet.Wire) bool { return x.Fabric })
+		w, rev, err := maybe[fleet.NodeWires](s, wiresKey(node))
+		if err != nil {
+			return c, err
+		}
+		next := fleet.NodeWires{Node: node, Since: b.Now().UTC()}
+		if w != nil {
+			next = *w
+		}
+		switch {
+		case len(moved) == 0 || w != nil && w.Open == open:
+			return c, errNothing
+		case open && next.Leaving:
+			return c, fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", "the ports of %s are not proven to be in quarantine yet", n.Name).WithHint("metalctl node show %s", n.Name)
+		}
+		next.Open = open
+		r, err := rulesOf(s, next)
+		if err != nil {
+			return c, err
+		}
+		next.Ports = slices.DeleteFunc(slices.Clone(next.Ports), func(p fleet.WireProof) bool { return p.Fabric == "" })
+		next.Ports = append(next.Ports, moving(r, w, next, moved, "it is being moved")...)
+		put(&c, wiresKey(node), rev, next)
+		return c, nil
+	})
+	if err != nil || len(moved) == 0 {
+		return fleet.NodeWires{}, err
+	}
+	views, err := b.moveAll(ctx, node, moved, true)
+	if err != nil {
+		return fleet.NodeWires{}, err
+	}
+	return b.proven(ctx, n, views)
+}
+
+// movable is a node with the ports that are moved. A port at a switch that nobody declared is left to whoever keeps it apart, where the site says that somebody does.
+func movable(s fleet.Snapshot, id fleet.NodeID) (fleet.Node, []fleet.Wire, error) {
+	n, _, err := fleet.Get[fleet.Node](s, fleet.KeyOf(fleet.KindNode, id))
+	if err != nil {
+		return n, nil, err
+	}
+	required, err := ethernetRequired(s)
+	if err != nil {
+		return n, nil, err
+	}
+	var out []fleet.Wire
+	for _, x := range n.Wires() {
+		if !x.Fabric && !required {
+			known, _, err := maybe[fleet.Switch](s, switchKey(x.Device))
+			if err != nil {
+				return n, nil, err
+			}
+			if known == nil {
+				continue
+			}
+		}
+		out = append(out, x)
+	}
+	return n, out, nil
+}
+
+func ethernetRequired(s fleet.Snapshot) (bool, error) {
+	site, _, err := maybe[fleet.Site](s, fleet.SiteKey)
+	return site == nil || !site.EthernetWaived(), err
+}
+
+// moveAll moves ports of a node to where its record says, device after device in their order, and returns the readings of those that were proven. Where first is
+// set it ends with the first device that fails.
+func (b *Board) moveAll(ctx context.Context, node fleet.NodeID, moved []fleet.Wire, first bool) (map[string]fleet.WireView, error) {
+	views, wants := map[string]fleet.WireView{}, map[string]map[string]fleet.Carries{}
+	var devices []string
+	var errs []error
+	err := b.Store.View(ctx, func(s fleet.Snapshot) error {
+		devices, errs = nil, nil
+		clear(wants)
+		w, _, err := fleet.Get[fleet.NodeWires](s, wiresKey(node))
+		if err != nil {
+			return err
+		}
+		r, err := rulesOf(s, w)
+		if err != nil {
+			return err
+		}
+		for _, x := range moved {
+			c, _, err := w.Shall(x, r)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			if wants[x.Device] == nil {
+				wants[x.Device] = map[string]fleet.Carries{}
+				devices = append(devices, x.Device)
+			}
+			wants[x.Device][x.Port] = c
+		}
+		return nil
+	})
+	if err != nil || first && len(errs) > 0 {
+		return views, errors.Join(append(errs, err)...)
+	}
+	for _, name := range devices {
+		v, err := b.Move(ctx, name, wants[name])
 		if err != nil {
 			errs = append(errs, err)
-			if p != nil {
+			if first {
 				break
 			}
 			continue
@@ -112,18 +247,49 @@ func (b *Board) moveAll(ctx context.Context, n fleet.Node, p *fleet.TenantPartit
 	return views, errors.Join(errs...)
 }
 
-// partitionOf is the partition that the lease's nodes are put into, made or given more keys in c where it needs them.
-func (b *Board) partitionOf(s fleet.Snapshot, c *fleet.Change, l fleet.Lease, n fleet.Node) (fleet.TenantPartition, error) {
+// rulesOf reads what decides where a node's ports belong.
+func rulesOf(s fleet.Snapshot, w fleet.NodeWires) (r fleet.WireRules, err error) {
+	r.Provisioning, r.Switches = map[string]fleet.Network{}, map[string]fleet.Switch{}
+	switches, err := fleet.List[fleet.Switch](s, fleet.KindSwitch)
+	if err != nil {
+		return r, err
+	}
+	for _, x := range switches {
+		r.Switches[x.Name] = x
+	}
+	networks, err := fleet.List[fleet.Network](s, fleet.KindNetwork)
+	if err != nil {
+		return r, err
+	}
+	for _, n := range networks {
+		if n.Role == fleet.RoleProvisioning {
+			r.Provisioning[n.Domain] = n
+		}
+		if n.Name == w.Network && !w.Leaving {
+			r.Network = &n
+		}
+	}
+	if w.Partition != "" && !w.Leaving {
+		r.Partition, _, err = maybe[fleet.TenantPartition](s, partitionKey(w.Partition))
+	}
+	return r, err
+}
+
+// partitionOf names the partition that the lease's nodes are put into, made or given more keys in c where it needs them; "" where the node has no fabric ports.
+func (b *Board) partitionOf(s fleet.Snapshot, c *fleet.Change, l fleet.Lease, n fleet.Node) (string, error) {
+	if len(n.FabricPorts()) == 0 {
+		return "", nil
+	}
 	name, own := l.Request.Partition, false
 	if name == "" {
 		name, own = fleet.LeasePartition(l.ID), true
 	}
 	p, rev, err := maybe[fleet.TenantPartition](s, partitionKey(name))
 	if err != nil {
-		return fleet.TenantPartition{}, err
+		return "", err
 	}
 	if p == nil && !own {
-		return fleet.TenantPartition{}, fleet.Errorf(fleet.NotFound, "MC-NET-PARTITION", "there is no partition %q", name).WithHint("metalctl partition list")
+		return "", fleet.Errorf(fleet.NotFound, "MC-NET-PARTITION", "there is no partition %q", name).WithHint("metalctl partition list")
 	}
 	if p == nil {
 		p = &fleet.TenantPartition{Name: name, Lease: l.ID, CreatedBy: l.CreatedBy, CreatedAt: b.Now().UTC()}
@@ -134,11 +300,11 @@ func (b *Board) partitionOf(s fleet.Snapshot, c *fleet.Change, l fleet.Lease, n 
 			continue
 		}
 		if !own {
-			return *p, fleet.Errorf(fleet.Conflict, "MC-NET-PARTITION", "the partition %s has no key in the fabric %s, where %s has ports", name, f, n.Name).
+			return "", fleet.Errorf(fleet.Conflict, "MC-NET-PARTITION", "the partition %s has no key in the fabric %s, where %s has ports", name, f, n.Name).
 				WithHint("metalctl partition show %s", name)
 		}
 		if err := b.taken(s, c, p, f, 0); err != nil {
-			return *p, err
+			return "", err
 		}
 		changed = true
 	}
@@ -148,16 +314,23 @@ func (b *Board) partitionOf(s fleet.Snapshot, c *fleet.Change, l fleet.Lease, n 
 		// It must not be removed before the node is noted as being in it.
 		c.If = append(c.If, fleet.Precondition{Key: partitionKey(name), Revision: rev})
 	}
-	return *p, nil
+	return name, nil
 }
 
-// unproven is what is known of ports that are about to be moved.
-func unproven(n fleet.Node, why string) []fleet.WireProof {
+// moving is what is known of ports that are about to be moved to where next has them. Until that is proven they may still be where they were.
+func moving(r fleet.WireRules, old *fleet.NodeWires, next fleet.NodeWires, moved []fleet.Wire, why string) []fleet.WireProof {
 	var out []fleet.WireProof
-	for _, p := range n.Ports {
-		if p.Role == fleet.PortFabric {
-			out = append(out, fleet.WireProof{Fabric: p.Fabric, Port: string(p.GUID), Rail: p.Rail, Doubt: why})
+	for _, x := range moved {
+		p := proofOf(x, why)
+		if _, where, err := next.Shall(x, r); err == nil {
+			p.Where = where
 		}
+		if old != nil {
+			if i := slices.IndexFunc(old.Ports, func(o fleet.WireProof) bool { return o.Device() == x.Device && o.Port == x.Port }); i >= 0 {
+				p.Was = cmp.Or(old.Ports[i].Was, old.Ports[i].Where)
+			}
+		}
+		out = append(out, p)
 	}
 	return out
 }

@@ -2,6 +2,7 @@
 package switchboard
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -60,16 +61,20 @@ type Board struct {
 	meet []string
 }
 
-// device is one fabric.
+// device is one fabric or switch.
 type device struct {
 	name string
+	// kind is fleet.KindFabric or fleet.KindSwitch, "" before its record was read.
+	kind string
 	// turn has room for one: who reads for the books, or writes.
 	turn chan struct{}
 
-	mu      sync.Mutex // guards all below
-	driver  Driver
-	rev     fleet.Revision
-	waiting []*request
+	mu     sync.Mutex // guards all below
+	driver Driver
+	rev    fleet.Revision
+	// ethernet is the switch that it is, nil for a fabric.
+	ethernet *fleet.Switch
+	waiting  []*request
 	// seen is the newest reading that is believed, odd one that differs from it too much to be, until the next reading says the same.
 	seen, odd *fleet.WireView
 	// alarm says why nothing is handed out although the newest reading finds nothing.
@@ -79,24 +84,39 @@ type device struct {
 	told   map[string]bool // the findings that an event told of
 }
 
-// device returns the fabric of that name with its driver, made anew where the fabric's record has changed.
+// device returns the fabric or switch of that name with its driver, made anew where its record has changed.
 func (b *Board) device(ctx context.Context, name string) (*device, error) {
-	f, rev, err := b.fabric(ctx, name)
+	r, err := b.record(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	d := b.entry(name)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.driver != nil && d.rev == rev {
+	if d.driver != nil && d.rev == r.rev {
 		return d, nil
 	}
-	driver, err := b.Drive(f)
+	var driver Driver
+	d.kind, d.ethernet = fleet.KindFabric, nil
+	if r.fabric != nil {
+		driver, err = b.Drive(*r.fabric)
+	} else {
+		d.kind, d.ethernet = fleet.KindSwitch, r.ethernet
+		driver, err = b.DriveSwitch(*r.ethernet)
+	}
 	if err != nil {
+		d.driver, d.silent = nil, err
 		return nil, err
 	}
-	d.driver, d.rev = driver, rev
+	d.driver, d.rev = driver, r.rev
 	return d, nil
+}
+
+// record is what is declared under a device's name, of which there is one fabric or one switch.
+type record struct {
+	fabric   *fleet.Fabric
+	ethernet *fleet.Switch
+	rev      fleet.Revision
 }
 
 func (b *Board) entry(name string) *device {
@@ -113,15 +133,18 @@ func (b *Board) entry(name string) *device {
 	return d
 }
 
-func (b *Board) fabric(ctx context.Context, name string) (f fleet.Fabric, rev fleet.Revision, err error) {
+func (b *Board) record(ctx context.Context, name string) (r record, err error) {
 	err = b.Store.View(ctx, func(s fleet.Snapshot) (err error) {
-		f, rev, err = fleet.Get[fleet.Fabric](s, fleet.KeyOf(fleet.KindFabric, name))
+		if r.fabric, r.rev, err = maybe[fleet.Fabric](s, fleet.KeyOf(fleet.KindFabric, name)); err != nil || r.fabric != nil {
+			return err
+		}
+		r.ethernet, r.rev, err = maybe[fleet.Switch](s, switchKey(name))
 		return err
 	})
-	if fleet.KindOf(err) == fleet.NotFound {
-		err = fleet.Errorf(fleet.NotFound, "MC-FABRIC-UNKNOWN", "there is no fabric %q", name).WithHint("metalctl fabric list")
+	if err == nil && r.fabric == nil && r.ethernet == nil {
+		err = fleet.Errorf(fleet.NotFound, "MC-FABRIC-UNKNOWN", "there is no fabric and no switch %q", name).WithHint("metalctl fabric list; metalctl switch list")
 	}
-	return f, rev, err
+	return r, err
 }
 
 // take waits for the device's turn and returns what gives it back.
@@ -139,6 +162,20 @@ func (d *device) bound() Driver {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.driver
+}
+
+// what is the kind of the device.
+func (d *device) what() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return cmp.Or(d.kind, fleet.KindFabric)
+}
+
+// asSwitch is the switch that the device is, nil for a fabric.
+func (d *device) asSwitch() *fleet.Switch {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ethernet
 }
 
 // believe makes a view the newest reading. Who calls has the turn.

@@ -53,6 +53,12 @@ func wiresKey(id fleet.NodeID) fleet.Key { return fleet.KeyOf(fleet.KindWires, i
 
 func partitionKey(name string) fleet.Key { return fleet.KeyOf(fleet.KindPartition, name) }
 
+func switchKey(name string) fleet.Key { return fleet.KeyOf(fleet.KindSwitch, name) }
+
+func networkKey(name string) fleet.Key { return fleet.KeyOf(fleet.KindNetwork, name) }
+
+func vlansKey(domain string) fleet.Key { return fleet.KeyOf(fleet.KindVLANs, domain) }
+
 func poolKey(fabric string) fleet.Key { return fleet.KeyOf(fleet.KindPKeys, fabric) }
 
 // taken gives the partition a key in the fabric and notes that in the fabric's pool. A key that is asked for is given where it is free.
@@ -99,12 +105,12 @@ func (b *Board) dropped(s fleet.Snapshot, c *fleet.Change, name string) error {
 	return nil
 }
 
-// users are the nodes whose ports are in the partition, or may still be.
-func users(s fleet.Snapshot, name string) ([]fleet.NodeID, error) {
+// users are the nodes whose ports are in something, or may still be.
+func users(s fleet.Snapshot, in func(fleet.NodeWires) bool) ([]fleet.NodeID, error) {
 	all, err := fleet.List[fleet.NodeWires](s, fleet.KindWires)
 	var out []fleet.NodeID
 	for _, w := range all {
-		if w.Partition == name {
+		if in(w) {
 			out = append(out, w.Node)
 		}
 	}

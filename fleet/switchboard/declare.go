@@ -24,6 +24,12 @@ func (b *Board) Declare(ctx context.Context, f fleet.Fabric, by string) error {
 	}
 	key := fleet.KeyOf(fleet.KindFabric, f.Name)
 	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
+		if err := unlike(s, switchKey(f.Name), "switch"); err != nil {
+			return c, err
+		}
+		if err := keptPorts(s, f.Name, func(port string) bool { return slices.Contains(f.Managed, fleet.GUID(port)) }); err != nil {
+			return c, err
+		}
 		_, rev, err := maybe[fleet.Fabric](s, key)
 		if err != nil {
 			return c, err
@@ -122,7 +128,7 @@ func (b *Board) Remove(ctx context.Context, name, by string) error {
 		if p == nil {
 			return c, fleet.Errorf(fleet.NotFound, "MC-NET-PARTITION", "there is no partition %q", name).WithHint("metalctl partition list")
 		}
-		in, err := users(s, name)
+		in, err := users(s, func(w fleet.NodeWires) bool { return w.Partition == name })
 		if err != nil {
 			return c, err
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/metalctl/metalctl/fleet/reach"
 )
 
-// intent is what the ports of one fabric shall carry, as the books have it, and the node of each.
+// intent is what the ports of one device shall carry, as the books have it, and the node of each.
 type intent struct {
 	want map[string]fleet.Carries
 	node map[string]string
@@ -29,7 +29,7 @@ func (b *Board) intents(ctx context.Context) (out map[string]*intent, wires []fl
 			return err
 		}
 		for _, n := range nodes {
-			if len(n.FabricPorts()) == 0 {
+			if len(n.Wires()) == 0 {
 				continue
 			}
 			w, _, err := maybe[fleet.NodeWires](s, wiresKey(n.ID))
@@ -52,29 +52,31 @@ func (b *Board) intents(ctx context.Context) (out map[string]*intent, wires []fl
 var untouched = []fleet.State{fleet.Enrolled, fleet.Inspecting, fleet.Managed}
 
 func intend(s fleet.Snapshot, out map[string]*intent, n fleet.Node, w *fleet.NodeWires) error {
-	var p *fleet.TenantPartition
-	keep := w == nil || w.Partition == "" && (slices.Contains(untouched, n.State) || !slices.Contains(atRest, n.State))
-	if w != nil && w.Partition != "" && !w.Leaving {
-		var err error
-		if p, _, err = maybe[fleet.TenantPartition](s, partitionKey(w.Partition)); err != nil {
-			return err
-		}
+	keep := w == nil || w.Lease == "" && (slices.Contains(untouched, n.State) || !slices.Contains(atRest, n.State))
+	set := fleet.NodeWires{Node: n.ID}
+	if w != nil {
+		set = *w
 	}
-	for name, ports := range n.FabricPorts() {
-		if out[name] == nil {
-			out[name] = &intent{map[string]fleet.Carries{}, map[string]string{}}
+	r, err := rulesOf(s, set)
+	if err != nil {
+		return err
+	}
+	for _, x := range n.Wires() {
+		if out[x.Device] == nil {
+			out[x.Device] = &intent{map[string]fleet.Carries{}, map[string]string{}}
 		}
-		for _, port := range ports {
-			out[name].node[string(port.GUID)] = n.Name
-			if !keep {
-				out[name].want[string(port.GUID)] = fleet.Want(p, name)
-			}
+		out[x.Device].node[x.Port] = n.Name
+		if keep && (x.Fabric || !set.Open) {
+			continue
+		}
+		if c, _, err := set.Shall(x, r); err == nil { // what has no place is a doubt of the node's
+			out[x.Device].want[x.Port] = c
 		}
 	}
 	return nil
 }
 
-// Plan reads every fabric and says what would be written so that each port carries what it shall.
+// Plan reads every fabric and switch and says what would be written so that each port carries what it shall.
 func (b *Board) Plan(ctx context.Context) (api.NetworkPlan, error) {
 	out := api.NetworkPlan{Devices: []api.DevicePlan{}, Gained: []string{}, Lost: []string{}}
 	wants, _, err := b.intents(ctx)
@@ -112,7 +114,7 @@ func (b *Board) Plan(ctx context.Context) (api.NetworkPlan, error) {
 	return out, nil
 }
 
-// planDevice plans one fabric and adds who reaches whom by it; its digest is "" where nothing would be written.
+// planDevice plans one device and adds who reaches whom by it; its digest is "" where nothing would be written.
 func (b *Board) planDevice(ctx context.Context, name string, in *intent, out *api.NetworkPlan) (api.DevicePlan, string, error) {
 	plan := api.DevicePlan{Device: name, Changes: []fleet.WireChange{}}
 	d, err := b.device(ctx, name)
@@ -137,7 +139,7 @@ func (b *Board) planDevice(ctx context.Context, name string, in *intent, out *ap
 	}
 	for port := range in.want {
 		if view.Port(port) == nil {
-			out.Notes = append(out.Notes, fmt.Sprintf("%s of %s (%s) is not among the fabric's managed ports", port, name, in.node[port]))
+			out.Notes = append(out.Notes, fmt.Sprintf("%s of %s (%s) is not among the device's managed ports", port, name, in.node[port]))
 		}
 	}
 	slices.Sort(out.Notes)
@@ -150,7 +152,7 @@ func (b *Board) planDevice(ctx context.Context, name string, in *intent, out *ap
 		return plan, "", nil
 	}
 	plan.Changes = wp.Changes
-	gained, lost := reach.Change(view, wp.Changes, func(port string) string {
+	gained, lost := reach.Change(filtered(d.asSwitch(), view), wp.Changes, func(port string) string {
 		if n := in.node[port]; n != "" {
 			return n
 		}
@@ -194,14 +196,14 @@ func (b *Board) Apply(ctx context.Context, digest, by string) error {
 			errs = append(errs, err)
 			continue
 		}
-		_, err := b.Store.Commit(ctx, fleet.Change{Events: []fleet.Event{{Type: "network.applied", At: b.Now().UTC(), Subject: fleet.KeyOf(fleet.KindFabric, d.Device),
-			Text: fmt.Sprintf("fabric %s: %s had %d ports put where they belong", d.Device, by, len(want))}}})
+		_, err := b.Store.Commit(ctx, fleet.Change{Events: []fleet.Event{{Type: "network.applied", At: b.Now().UTC(), Subject: fleet.KeyOf(b.entry(d.Device).what(), d.Device),
+			Text: fmt.Sprintf("%s %s: %s had %d ports put where they belong", b.entry(d.Device).what(), d.Device, by, len(want))}}})
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// Verdict reads every fabric and says who is where, and who reaches whom and must not.
+// Verdict reads every fabric and switch and says who is where, and who reaches whom and must not.
 func (b *Board) Verdict(ctx context.Context) (api.NetworkVerdict, error) {
 	out := api.NetworkVerdict{Meetings: []string{}, Doubts: []string{}, Nodes: []fleet.NodeWires{}}
 	names, err := b.names(ctx)
@@ -215,7 +217,7 @@ func (b *Board) Verdict(ctx context.Context) (api.NetworkVerdict, error) {
 		}
 		d := b.entry(name)
 		d.mu.Lock()
-		if why := d.whyNotLocked(); why != "" {
+		if why := b.whyNotLocked(d); why != "" {
 			out.Doubts = append(out.Doubts, name+": "+why)
 		}
 		d.mu.Unlock()
@@ -231,7 +233,7 @@ func (b *Board) Verdict(ctx context.Context) (api.NetworkVerdict, error) {
 		out.Nodes = append(out.Nodes, w)
 		for _, p := range w.Ports {
 			if p.Doubt != "" {
-				out.Doubts = append(out.Doubts, fmt.Sprintf("%s of %s: %s", p.Port, p.Fabric, p.Doubt))
+				out.Doubts = append(out.Doubts, fmt.Sprintf("%s of %s: %s", p.Port, p.Device(), p.Doubt))
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -27,14 +28,12 @@ func (b *Board) proven(ctx context.Context, n fleet.Node, views map[string]fleet
 		if out, err = b.judge(s, n, w, views); err != nil {
 			return c, err
 		}
-		if w != nil && w.Partition != "" && w.Leaving && out.Proven() {
-			left := w.Partition
-			out.Partition, out.Lease, out.Leaving = "", "", false
-			if err := b.orphaned(s, &c, left, n.ID); err != nil {
+		if out.Leaving && out.Proven() {
+			left := out
+			out.Partition, out.Network, out.Lease, out.Leaving = "", "", "", false
+			if err := errors.Join(b.orphaned(s, &c, left.Partition, n.ID), b.orphanedNetwork(s, &c, left.Network, n.ID)); err != nil {
 				return c, err
 			}
-		} else if out.Leaving && out.Partition == "" && out.Proven() {
-			out.Leaving = false
 		}
 		same, err := sameRecord(w, out)
 		if err != nil {
@@ -70,7 +69,7 @@ func (b *Board) orphaned(s fleet.Snapshot, c *fleet.Change, name string, node fl
 	if err != nil || p == nil || p.Lease == "" {
 		return err
 	}
-	in, err := users(s, name)
+	in, err := users(s, func(w fleet.NodeWires) bool { return w.Partition == name })
 	if err != nil || slices.ContainsFunc(in, func(id fleet.NodeID) bool { return id != node }) {
 		return err
 	}
@@ -83,40 +82,58 @@ func (b *Board) judge(s fleet.Snapshot, n fleet.Node, w *fleet.NodeWires, views 
 	if w != nil {
 		out = *w
 	}
+	r, err := rulesOf(s, out)
+	if err != nil {
+		return out, err
+	}
+	if out.Lease != "" && !out.Leaving && (out.Partition != "" && r.Partition == nil || out.Network != "" && r.Network == nil) {
+		return out, fleet.Errorf(fleet.Broken, "MC-NET-PARTITION", "%s is in the partition %q and the network %q, one of which does not exist", n.Name, out.Partition, out.Network).WithHint("metalctl node release %s", n.Name)
+	}
+	required, err := ethernetRequired(s)
+	if err != nil {
+		return out, err
+	}
 	old := out.Ports
 	out.Ports = nil
-	var p *fleet.TenantPartition
-	if out.Partition != "" && !out.Leaving {
-		var err error
-		if p, _, err = maybe[fleet.TenantPartition](s, partitionKey(out.Partition)); err != nil {
-			return out, err
-		}
-		if p == nil {
-			return out, fleet.Errorf(fleet.Broken, "MC-NET-PARTITION", "%s is in the partition %s, which does not exist", n.Name, out.Partition).WithHint("metalctl node release %s", n.Name)
-		}
-	}
-	for _, port := range n.Ports {
-		if port.Role != fleet.PortFabric {
-			continue
-		}
-		proof := fleet.WireProof{Fabric: port.Fabric, Port: string(port.GUID), Rail: port.Rail, Doubt: "it was not read yet"}
-		if i := slices.IndexFunc(old, func(x fleet.WireProof) bool { return x.Fabric == port.Fabric && x.Port == string(port.GUID) }); i >= 0 {
+	for _, x := range n.Wires() {
+		proof := proofOf(x, "it was not read yet")
+		if i := slices.IndexFunc(old, func(o fleet.WireProof) bool { return o.Device() == x.Device && o.Port == x.Port }); i >= 0 {
 			proof = old[i]
-			proof.Rail = port.Rail
+			proof.Rail = x.Rail
 		}
-		if v, read := views[port.Fabric]; read {
-			shown(&proof, v, fleet.Want(p, port.Fabric), p == nil)
+		want, where, err := out.Shall(x, r)
+		switch v, read := views[x.Device]; {
+		case err != nil && !required && fleet.CodeOf(err) == "MC-SWITCH-UNKNOWN":
+			continue // somebody else keeps it apart
+		case err != nil:
+			proof.Since, proof.Doubt = time.Time{}, err.Error()
+		case read:
+			shown(&proof, v, want, where == "")
+		}
+		if proof.Where = where; !proof.Since.IsZero() {
+			proof.Was = ""
 		}
 		out.Ports = append(out.Ports, proof)
 	}
+	if why := n.Unwired(); required && why != "" {
+		out.Ports = append(out.Ports, fleet.WireProof{Port: "ethernet", Doubt: why + ", so that nothing is proven of it"})
+	}
 	return out, nil
+}
+
+// proofOf is what is known of a port that was not read.
+func proofOf(x fleet.Wire, why string) fleet.WireProof {
+	if x.Fabric {
+		return fleet.WireProof{Fabric: x.Device, Port: x.Port, Rail: x.Rail, Doubt: why}
+	}
+	return fleet.WireProof{Switch: x.Device, Port: x.Port, Doubt: why}
 }
 
 // shown notes what a view says of a port that shall carry want.
 func shown(p *fleet.WireProof, v fleet.WireView, want fleet.Carries, quarantine bool) {
 	seen := v.Port(p.Port)
 	if seen == nil {
-		seen = &fleet.PortView{Port: p.Port, Doubt: "is not among the fabric's ports"}
+		seen = &fleet.PortView{Port: p.Port, Doubt: "is not among the ports that were read"}
 	}
 	p.Carries, p.Absent, p.Doubt = seen.Carries, seen.Absent, seen.Doubt
 	if seen.Peer != "" {
@@ -143,7 +160,7 @@ func (b *Board) settleNodes(ctx context.Context, name string, v fleet.WireView) 
 	var nodes []fleet.Node
 	err := b.Store.View(ctx, func(s fleet.Snapshot) error {
 		all, err := fleet.List[fleet.Node](s, fleet.KindNode)
-		nodes = slices.DeleteFunc(all, func(n fleet.Node) bool { return len(n.FabricPorts()[name]) == 0 })
+		nodes = slices.DeleteFunc(all, func(n fleet.Node) bool { return !slices.Contains(n.Devices(), name) })
 		return err
 	})
 	var errs []error
@@ -166,18 +183,14 @@ func (b *Board) isolated(ctx context.Context, id fleet.NodeID, w fleet.NodeWires
 		if err != nil {
 			return c, err
 		}
-		site, _, err := maybe[fleet.Site](s, fleet.SiteKey)
-		if err != nil {
-			return c, err
-		}
-		now := w.Proven() && w.Partition == "" && site != nil && site.EthernetWaived()
+		now := w.Isolated()
 		if n.Isolated == now || now && !slices.Contains(atRest, n.State) {
 			return c, errNothing
 		}
 		n.Isolated = now
-		text := n.Name + ": its fabric ports are read back in quarantine"
+		text := n.Name + ": its ports are read back, and no tenant's"
 		if !now {
-			text = n.Name + ": its ports are not proven to be in quarantine any more: " + doubts(w)
+			text = n.Name + ": its ports are not proven to be no tenant's any more: " + doubts(w)
 		}
 		put(&c, key, rev, n)
 		c.Events = []fleet.Event{{Type: "node.isolated", At: b.Now().UTC(), Subject: key, Node: n.ID, Lease: n.Lease, Text: text}}
@@ -188,11 +201,8 @@ func (b *Board) isolated(ctx context.Context, id fleet.NodeID, w fleet.NodeWires
 func doubts(w fleet.NodeWires) string {
 	for _, p := range w.Ports {
 		if p.Doubt != "" {
-			return p.Port + " of " + p.Fabric + " " + p.Doubt
+			return strings.TrimSpace(p.Port+" of "+p.Device()) + " " + p.Doubt
 		}
 	}
-	if w.Partition == "" {
-		return "the site requires a proof of Ethernet ports, too, and no driver gives it"
-	}
-	return "it is in the partition " + w.Partition
+	return "they are those of the lease " + string(w.Lease)
 }

@@ -1,6 +1,7 @@
 package switchboard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 // lookLimit is how long one look at a device may take, what it mends included.
 const lookLimit = 2 * time.Minute
 
-// Run reads every fabric each period until ctx ends: what others changed is found, told and, where it lets somebody into a partition, put back.
+// Run reads every fabric and switch each period until ctx ends: what others changed is found, told and, where it lets somebody into a partition, put back.
 func (b *Board) Run(ctx context.Context) error {
 	tick := time.NewTicker(b.Every)
 	defer tick.Stop()
@@ -31,11 +32,11 @@ func (b *Board) Run(ctx context.Context) error {
 	}
 }
 
-// Look reads every fabric once, side by side.
+// Look reads every fabric and switch once, side by side.
 func (b *Board) Look(ctx context.Context) {
 	names, err := b.names(ctx)
 	if err != nil && ctx.Err() == nil {
-		b.Log.Error("list fabrics", "err", err)
+		b.Log.Error("list fabrics and switches", "err", err)
 		return
 	}
 	var looks sync.WaitGroup
@@ -44,7 +45,7 @@ func (b *Board) Look(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, lookLimit)
 			defer cancel()
 			if err := b.look(ctx, name); err != nil && ctx.Err() == nil && fleet.KindOf(err) != fleet.Refused {
-				b.Log.Warn("read fabric", fleet.LogFabric, name, "err", err)
+				b.Log.Warn("read fabric or switch", fleet.LogFabric, name, "err", err)
 			}
 		})
 	}
@@ -54,19 +55,27 @@ func (b *Board) Look(ctx context.Context) {
 	}
 }
 
-// names are those of all fabrics.
+// names are those of all fabrics and switches.
 func (b *Board) names(ctx context.Context) (names []string, err error) {
 	err = b.Store.View(ctx, func(s fleet.Snapshot) error {
 		all, err := fleet.List[fleet.Fabric](s, fleet.KindFabric)
+		if err != nil {
+			return err
+		}
+		names = nil
 		for _, f := range all {
 			names = append(names, f.Name)
+		}
+		switches, err := fleet.List[fleet.Switch](s, fleet.KindSwitch)
+		for _, x := range switches {
+			names = append(names, x.Name)
 		}
 		return err
 	})
 	return names, err
 }
 
-// look reads one fabric, mends what may be mended, and keeps the books.
+// look reads one device, mends what may be mended, and keeps the books.
 func (b *Board) look(ctx context.Context, name string) error {
 	return b.withTurn(ctx, name, func(d *device, driver Driver) error { return b.read(ctx, d, driver) })
 }
@@ -89,10 +98,10 @@ func (b *Board) read(ctx context.Context, d *device, driver Driver) error {
 		d.silent = err
 		found := map[string]string{}
 		for code := range d.told { // whether it stands nobody knows
-			found[code] = "it was there when the fabric was read last"
+			found[code] = "it was there at the reading before"
 		}
 		d.mu.Unlock()
-		found["MC-FABRIC-UNREAD"] = err.Error()
+		found[d.code("UNREAD")] = err.Error()
 		return errors.Join(err, b.tell(ctx, d, found, false))
 	}
 	if mended {
@@ -103,14 +112,21 @@ func (b *Board) read(ctx context.Context, d *device, driver Driver) error {
 		found[f.Code] = f.Text
 	}
 	if why := d.weigh(view); why != "" {
-		found["MC-FABRIC-MASS"] = why
+		found[d.code("MASS")] = why
 		return b.tell(ctx, d, found, mended)
+	}
+	drift, err := b.mend(ctx, d, &view, frozen)
+	if drift != "" {
+		found[d.code("DRIFT")] = drift
+	}
+	if err != nil {
+		return errors.Join(err, b.tell(ctx, d, found, false))
 	}
 	err = errors.Join(b.tell(ctx, d, found, mended), b.settleNodes(ctx, d.name, view))
 	if mended {
 		return err // what was read before it was mended proves nothing of keys that rest
 	}
-	return errors.Join(err, b.rest(ctx, d.name, view, began))
+	return errors.Join(err, b.rest(ctx, d, view, began))
 }
 
 // weigh believes a reading, unless far too much of it differs from the one before without a change of ours: then it says so, and the reading is believed when
@@ -123,7 +139,7 @@ func (d *device) weigh(v fleet.WireView) string {
 	if last != nil {
 		n = differing(*last, v)
 	}
-	if last == nil || n <= max(8, len(last.Ports)/100) || d.odd != nil && differing(*d.odd, v) == 0 {
+	if last == nil || few(n, len(last.Ports)) || d.odd != nil && differing(*d.odd, v) == 0 {
 		d.seen, d.odd, d.alarm, d.silent = &v, nil, "", nil
 		return ""
 	}
@@ -137,7 +153,7 @@ func differing(a, b fleet.WireView) int {
 	n := 0
 	for _, p := range a.Ports {
 		q := b.Port(p.Port)
-		if q == nil || p.Doubt != q.Doubt || !slices.Equal(p.Carries.Partitions, q.Carries.Partitions) {
+		if q == nil || p.Doubt != q.Doubt || !p.Carries.Equal(loose(q.Carries)) {
 			n++
 		}
 	}
@@ -148,6 +164,15 @@ func differing(a, b fleet.WireView) int {
 	}
 	return n
 }
+
+// loose is what a port carries, at whatever index.
+func loose(c fleet.Carries) fleet.Carries {
+	c.Index0 = 0
+	return c
+}
+
+// code is that of a finding about the device: fabrics and switches have pages of their own.
+func (d *device) code(what string) string { return "MC-" + strings.ToUpper(d.what()) + "-" + what }
 
 // frozen reports whether everything is frozen, or this process may not act: then nothing is mended either.
 func (b *Board) frozen(ctx context.Context) (frozen bool, err error) {
@@ -171,26 +196,26 @@ func (b *Board) may() error {
 
 // tell writes an event for each finding that is new or gone, and for what was mended.
 func (b *Board) tell(ctx context.Context, d *device, found map[string]string, mended bool) error {
-	key := fleet.KeyOf(fleet.KindFabric, d.name)
+	key, what := fleet.KeyOf(d.what(), d.name), d.what()
 	var c fleet.Change
 	event := func(kind, format string, args ...any) {
-		c.Events = append(c.Events, fleet.Event{Type: kind, At: b.Now().UTC(), Subject: key, Text: "fabric " + d.name + ": " + fmt.Sprintf(format, args...)})
+		c.Events = append(c.Events, fleet.Event{Type: kind, At: b.Now().UTC(), Subject: key, Text: what + " " + d.name + ": " + fmt.Sprintf(format, args...)})
 	}
 	d.mu.Lock()
 	told := maps.Clone(d.told)
 	d.mu.Unlock()
 	if mended {
-		event("fabric.mended", "what others changed was put back")
+		event(what+".mended", "what others changed was put back")
 	}
 	for _, code := range slices.Sorted(maps.Keys(found)) {
 		if !told[code] {
-			event("fabric.finding", "%s: %s", code, found[code])
-			b.Log.Warn("fabric finding", fleet.LogFabric, d.name, "code", code, "text", found[code])
+			event(what+".finding", "%s: %s", code, found[code])
+			b.Log.Warn(what+" finding", fleet.LogFabric, d.name, "code", code, "text", found[code])
 		}
 	}
 	for _, code := range slices.Sorted(maps.Keys(told)) {
 		if _, still := found[code]; !still {
-			event("fabric.cleared", "%s is over", code)
+			event(what+".cleared", "%s is over", code)
 		}
 	}
 	if len(c.Events) == 0 {
@@ -208,21 +233,24 @@ func (b *Board) tell(ctx context.Context, d *device, found map[string]string, me
 	return nil
 }
 
-// rest notes in the fabric's pool which keys the reading shows, so that those that were given back and are gone may be used again.
-func (b *Board) rest(ctx context.Context, fabric string, v fleet.WireView, began time.Time) error {
+// rest notes in the device's pool which keys or VLANs the reading shows, so that those that were given back and are gone may be used again.
+func (b *Board) rest(ctx context.Context, d *device, v fleet.WireView, began time.Time) error {
+	key, sw := poolKey(d.name), d.asSwitch()
+	if sw != nil {
+		key = vlansKey(sw.Segment())
+		v.Ports = slices.DeleteFunc(slices.Clone(v.Ports), func(p fleet.PortView) bool { return slices.Contains(sw.Uplinks, p.Port) })
+	}
 	var seen []uint16
 	doubt := false
 	for _, p := range v.Ports {
 		doubt = doubt || p.Doubt != "" && !p.Absent
-		for _, m := range p.Carries.Partitions {
-			seen = append(seen, uint16(m.PKey))
-		}
+		seen = append(seen, tags(p.Carries)...)
 	}
 	if doubt {
 		return nil // a port that was not read may still carry any of them
 	}
 	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
-		pool, rev, err := maybe[fleet.TagPool](s, poolKey(fabric))
+		pool, rev, err := maybe[fleet.TagPool](s, key)
 		if err != nil {
 			return c, err
 		}
@@ -230,12 +258,27 @@ func (b *Board) rest(ctx context.Context, fabric string, v fleet.WireView, began
 			return c, errNothing
 		}
 		before := fmt.Sprint(pool.Resting)
-		if pool.Read(fabric, seen, began); fmt.Sprint(pool.Resting) == before {
+		if pool.Read(d.name, seen, began); fmt.Sprint(pool.Resting) == before {
 			return c, errNothing
 		}
-		put(&c, poolKey(fabric), rev, *pool)
+		put(&c, key, rev, *pool)
 		return c, nil
 	})
+}
+
+// tags are the VLANs and keys that a port carries.
+func tags(c fleet.Carries) []uint16 {
+	var out []uint16
+	for _, m := range c.Partitions {
+		out = append(out, uint16(m.PKey))
+	}
+	if c.Untagged != 0 {
+		out = append(out, uint16(c.Untagged))
+	}
+	for _, v := range c.Tagged {
+		out = append(out, uint16(v))
+	}
+	return out
 }
 
 // checkReach asks of everything that was read who can exchange a packet and must not.
@@ -286,12 +329,15 @@ func (b *Board) observed(ctx context.Context, names []string) (o reach.Observed,
 		return o, err
 	}
 	for {
-		o.Views = nil
+		o.Views, o.Domains = nil, map[string]string{}
 		for _, name := range names {
 			d := b.entry(name)
 			d.mu.Lock()
 			if d.seen != nil && !slices.ContainsFunc(d.seen.Findings, func(f fleet.WireFinding) bool { return f.Code == "MC-FABRIC-OPEN" }) {
-				o.Views = append(o.Views, *d.seen)
+				o.Views = append(o.Views, filtered(d.ethernet, *d.seen))
+			}
+			if d.ethernet != nil {
+				o.Domains[name] = d.ethernet.Segment()
 			}
 			d.mu.Unlock()
 		}
@@ -320,18 +366,34 @@ func owners(s fleet.Snapshot) ([]reach.Port, error) {
 			}
 		}
 	}
+	switches, err := fleet.List[fleet.Switch](s, fleet.KindSwitch)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range switches {
+		for _, p := range x.Uplinks {
+			out = append(out, reach.Port{Device: x.Name, Port: p, Owner: reach.Fabric})
+		}
+	}
 	wires, err := fleet.List[fleet.NodeWires](s, fleet.KindWires)
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range wires {
-		owner := reach.Quarantine
-		if w.Partition != "" {
-			owner = reach.Owner("partition " + w.Partition)
-		}
 		for _, p := range w.Ports {
-			out = append(out, reach.Port{Device: p.Fabric, Port: p.Port, Owner: owner})
+			out = append(out, reach.Port{Device: p.Device(), Port: p.Port, Owner: ownerOf(w, p)})
 		}
 	}
 	return out, nil
+}
+
+// ownerOf is whose a node's port is. Until it is proven to have left, that is whom it was given to.
+func ownerOf(w fleet.NodeWires, p fleet.WireProof) reach.Owner {
+	if p.Fabric != "" && w.Partition != "" {
+		return reach.Owner("partition " + w.Partition)
+	}
+	if at := cmp.Or(p.Was, p.Where); p.Switch != "" && at != "" {
+		return reach.Owner("network " + at)
+	}
+	return reach.Quarantine
 }
