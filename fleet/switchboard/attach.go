@@ -28,6 +28,9 @@ func (b *Board) Attach(ctx context.Context, node fleet.NodeID, lease fleet.Lease
 		if len(moved) == 0 {
 			return c, errNothing
 		}
+		if err := alone(s, n); err != nil {
+			return c, err
+		}
 		next := fleet.NodeWires{Node: node, Lease: lease, Since: b.Now().UTC()}
 		if next.Partition, err = b.partitionOf(s, &c, l, n); err != nil {
 			return c, err
@@ -148,6 +151,9 @@ func (b *Board) turned(ctx context.Context, node fleet.NodeID, open bool) (fleet
 		case open && next.Leaving:
 			return c, fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", "the ports of %s are not proven to be in quarantine yet", n.Name).WithHint("metalctl node show %s", n.Name)
 		}
+		if err := alone(s, n); err != nil {
+			return c, err
+		}
 		next.Open = open
 		r, err := rulesOf(s, next)
 		if err != nil {
@@ -192,6 +198,25 @@ func movable(s fleet.Snapshot, id fleet.NodeID) (fleet.Node, []fleet.Wire, error
 		out = append(out, x)
 	}
 	return n, out, nil
+}
+
+// alone is an error where another node names one of the node's ports as its own: what is moved for one would be moved for both.
+func alone(s fleet.Snapshot, n fleet.Node) error {
+	all, err := fleet.List[fleet.Node](s, fleet.KindNode)
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		if o.ID == n.ID {
+			continue
+		}
+		for _, x := range o.Wires() {
+			if slices.ContainsFunc(n.Wires(), func(y fleet.Wire) bool { return x.Device == y.Device && x.Port == y.Port }) {
+				return fleet.Errorf(fleet.Conflict, "MC-NET-PORT", "port %s of %s is named by %s and by %s", x.Port, x.Device, n.Name, o.Name).WithHint("metalctl node show %s", o.Name)
+			}
+		}
+	}
+	return nil
 }
 
 func ethernetRequired(s fleet.Snapshot) (bool, error) {

@@ -163,6 +163,15 @@ func TestEthernetSharedWire(t *testing.T) {
 	r.carries("leaf-1", "swp3", 0)
 }
 
+func TestEthernetPortOfTwo(t *testing.T) {
+	r := newEtherRig(t)
+	r.put(fleet.KeyOf(fleet.KindNode, "n9"), fleet.Node{ID: "n9", Name: "n9", Ports: []fleet.Port{{MAC: "c", Role: fleet.PortTenant, Switch: "leaf-2", Port: "swp1"}}})
+	if _, err := r.Attach(t.Context(), node(1), lease(1)); fleet.CodeOf(err) != "MC-NET-PORT" {
+		t.Errorf("attach a port of two nodes: %v", err)
+	}
+	r.carries("leaf-2", "swp1", 0)
+}
+
 func TestEthernetHalfIsQuarantine(t *testing.T) {
 	r := newEtherRig(t)
 	if err := r.files["leaf-2"].Begin(wires.SwitchGone); err != nil {
