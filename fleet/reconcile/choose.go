@@ -59,7 +59,7 @@ func (l *Loop) draftChoice(s fleet.Snapshot, d *draft, now time.Time) error {
 		d.wrong("class", "there is no class %q", r.Class)
 		return nil
 	}
-	all, err := l.candidates(s, *class, r.Partition)
+	all, err := l.candidates(s, *class, r)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (l *Loop) draftChoice(s fleet.Snapshot, d *draft, now time.Time) error {
 }
 
 // candidates are the nodes of a class, with what decides whether each can be handed out at this snapshot.
-func (l *Loop) candidates(s fleet.Snapshot, class fleet.Class, partition string) ([]allocate.Candidate, error) {
+func (l *Loop) candidates(s fleet.Snapshot, class fleet.Class, r fleet.LeaseRequest) ([]allocate.Candidate, error) {
 	site, err := seen[fleet.Site](s, fleet.SiteKey)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func (l *Loop) candidates(s fleet.Snapshot, class fleet.Class, partition string)
 		}
 		c.Place = allocate.PlaceOf(n, w)
 		if n.State == fleet.Available {
-			if unfit := l.wiresFit(s, v, partition); unfit != nil {
+			if unfit := l.wiresFit(s, v, r); unfit != nil {
 				c.Wires = unfit.Error()
 			}
 		} else if c.Free, c.After, err = expected(s, n); err != nil {

@@ -214,7 +214,7 @@ func (l *Loop) chooseFor(s fleet.Snapshot, w *swap, now time.Time) (fleet.NodeID
 	}
 	var all []allocate.Candidate
 	if class != nil {
-		if all, err = l.candidates(s, *class, x.Request.Partition); err != nil {
+		if all, err = l.candidates(s, *class, x.Request); err != nil {
 			return "", err
 		}
 	}
