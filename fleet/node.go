@@ -212,7 +212,7 @@ type Fault struct {
 	// Step is the step that found it, and clears it when it ends without finding it again; "" where only a person or a plan's success clears it.
 	Step string `json:"step,omitempty"`
 	// Check is the check of a burn-in's report that it comes from, "" for any other fault: only a run that looked there again clears it.
-	Check string `json:"check,omitempty"`
+	Check string `json:"check,omitempty" agent:"-"`
 	// Seen counts how often it was raised: the same fault twice needs a person.
 	Seen int `json:"seen"`
 }

@@ -73,8 +73,8 @@ func form(t reflect.Type, version int) any {
 		for i := range t.NumField() {
 			f := t.Field(i)
 			tag, opt, _ := strings.Cut(f.Tag.Get("json"), ",")
-			if !f.IsExported() || tag == "-" || step.SinceTag(f) > version {
-				continue
+			if !f.IsExported() || tag == "-" || f.Tag.Get("agent") == "-" || step.SinceTag(f) > version {
+				continue // agent:"-" is the server's own: no agent is sent it, or sends it
 			}
 			if opt != "" {
 				tag += "?"
