@@ -142,6 +142,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, media.close()) }()
 	powerOnFor, err := time.ParseDuration(cfg.PowerOnFor)
 	if err != nil {
 		return usageError("power_on_for: %v", err)

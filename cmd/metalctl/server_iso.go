@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -27,8 +28,11 @@ func (c serverConfig) iso(ctx context.Context, log *slog.Logger) (iso *ramdisk.I
 		if _, err := os.Stat(name); err != nil {
 			keep(dir, "file", iso, log)
 		}
+		defer func(given *ramdisk.ISO) { err = errors.Join(err, given.Close()) }(iso)
 		if kept, err := ramdisk.Open(name); err == nil && kept.SHA256 == iso.SHA256 {
 			return kept, false, nil
+		} else if err == nil {
+			log.Warn("the kept boot medium is not what it was", "err", kept.Close())
 		}
 		iso, err = iso.Load() // somebody may write over that file while nodes boot
 		return iso, false, err
@@ -73,7 +77,7 @@ func keptISO(dir, inputs string, log *slog.Logger) *ramdisk.ISO {
 	for _, name := range names {
 		iso, err := ramdisk.Open(name)
 		if err == nil && !strings.HasSuffix(name, "-"+iso.SHA256+".iso") {
-			err = fleet.Errorf(fleet.Broken, "MC-RAMDISK-ISO", "the kept boot medium %s has digest %s", name, iso.SHA256)
+			err = errors.Join(fleet.Errorf(fleet.Broken, "MC-RAMDISK-ISO", "the kept boot medium %s has digest %s", name, iso.SHA256), iso.Close())
 		}
 		if err == nil {
 			// The time says when it was last of use.

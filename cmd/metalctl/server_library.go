@@ -90,6 +90,9 @@ func (m *mediaLibrary) Ramdisks() ([]fleet.Ramdisk, error) {
 			continue
 		}
 		out = append(out, described(iso))
+		if err := iso.Close(); err != nil {
+			m.log.Warn("close a boot medium", "ramdisk", digest, "err", err)
+		}
 	}
 	return out, nil
 }
@@ -127,7 +130,11 @@ func (m *mediaLibrary) read(paths []string, digest string) (*ramdisk.ISO, error)
 		if err == nil && iso.SHA256 == digest {
 			return iso, nil
 		}
-		if why = "it is not what it was"; err != nil {
+		why = "it is not what it was"
+		if err == nil {
+			err = iso.Close()
+		}
+		if err != nil {
 			why = err.Error()
 		}
 	}
@@ -152,11 +159,23 @@ func (m *mediaLibrary) Drop(digest string) error {
 	if err != nil {
 		return err
 	}
-	delete(m.open, digest)
+	delete(m.open, digest) // a node that is still reading it keeps the file; with its last reader it is closed
 	for _, path := range files[digest] {
 		err = errors.Join(err, os.Remove(path))
 	}
 	return err
+}
+
+// close lets go of all files. Nobody may be reading any more.
+func (m *mediaLibrary) close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for _, iso := range m.open {
+		errs = append(errs, iso.Close())
+	}
+	clear(m.open)
+	return errors.Join(errs...)
 }
 
 // layout tells the engine where on a node's medium the kernel lies, for the verdict over a boot that did not arrive.

@@ -109,7 +109,7 @@ func (o *overlay) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Open opens an ISO that Build made; it is read from the file as long as it is used. Error MC-RAMDISK-ISO when it is something else or damaged.
+// Open opens an ISO that Build made; it is read from the file until Close. Error MC-RAMDISK-ISO when it is something else or damaged.
 func Open(path string) (*ISO, error) {
 	iso, err := open(path)
 	if err != nil {
@@ -130,7 +130,15 @@ func open(path string) (iso *ISO, err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return iso, nil // whoever reads from it last lets go of the file
+	return iso, nil
+}
+
+// Close lets go of the file of a medium that was opened; who reads from it then gets an error. One that is held in memory stays.
+func (i *ISO) Close() error {
+	if f, ok := i.from.(io.Closer); ok {
+		return f.Close()
+	}
+	return nil
 }
 
 func parseISO(from io.ReaderAt, size int64) (*ISO, error) {
