@@ -147,6 +147,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			e.Values[rackKey{}] = new(*rack.Rack)
 			e.Values[clockKey{}] = new(atomic.Int64)
 			e.Values[wiresKey{}] = map[string]*wire{}
+			e.Values[panelKey{}] = &panel{}
 			e.Values[bootsKey{}] = &boots{last: map[string]scriptBoot{}}
 			return nil
 		},
@@ -162,7 +163,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
 			"ports": scriptPorts, "nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault, "board": scriptBoard,
 			"wire": scriptWire, "unplug": scriptUnplug, "plug": scriptPlug, "ascending": scriptAscending,
-			"carries": scriptCarries, "opensm": scriptOpenSM, "tamper": scriptTamper,
+			"carries": scriptCarries, "opensm": scriptOpenSM, "tamper": scriptTamper, "openvswitch": scriptOpenVSwitch, "hears": scriptHears,
 		},
 	}
 }

@@ -256,19 +256,10 @@ func (d *Driver) Rollback(ctx context.Context, plan fleet.WirePlan) error {
 // Adopt reads the switch and writes nothing. Where a managed port has what cannot be said, the error lists it.
 func (d *Driver) Adopt(ctx context.Context) (fleet.WireView, error) {
 	v, err := d.Observe(ctx)
-	if err != nil {
-		return fleet.WireView{}, err
+	if err == nil {
+		err = d.sw.Keepable(v)
 	}
-	var faults []fleet.FieldError
-	for _, p := range v.Ports {
-		if p.Doubt != "" && slices.Contains(d.sw.Managed, p.Port) {
-			faults = append(faults, fleet.FieldError{Field: p.Port, Message: p.Doubt})
-		}
-	}
-	if len(faults) > 0 {
-		return v, &fleet.Error{Kind: fleet.Refused, Code: "MC-NET-INVALID", Msg: "ports of " + d.sw.Name + " have what could not be kept", Fields: faults}
-	}
-	return v, nil
+	return v, err
 }
 
 // Guard reads the switch: what is foreign there is the board's to judge.

@@ -249,21 +249,9 @@ func (d *Driver) Guard(ctx context.Context) (view fleet.WireView, mended bool, e
 
 // Adopt reads the switch and writes nothing. It is refused where a managed port carries what cannot be kept, with each of these.
 func (d *Driver) Adopt(ctx context.Context) (fleet.WireView, error) {
-	view, err := d.Observe(ctx)
-	if err != nil {
-		return view, err
+	v, err := d.Observe(ctx)
+	if err == nil {
+		err = d.o.Switch.Keepable(v)
 	}
-	var faults []fleet.FieldError
-	for _, name := range d.o.Switch.Managed {
-		p := view.Port(name)
-		if p.Doubt != "" {
-			faults = append(faults, fleet.FieldError{Field: name, Message: p.Doubt})
-			continue
-		}
-		faults = append(faults, d.o.Switch.May(p.Carries, name)...)
-	}
-	if len(faults) > 0 {
-		return view, &fleet.Error{Kind: fleet.Refused, Code: "MC-NET-INVALID", Msg: "ports of " + d.o.Switch.Name + " have what could not be kept", Fields: faults}
-	}
-	return view, nil
+	return v, err
 }
