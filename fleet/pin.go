@@ -34,7 +34,7 @@ func TrustBy(pin string, authority []byte) (*tls.Config, error) {
 		}
 		return c, nil
 	case !ValidKeyPin(pin):
-		return nil, errors.New("the pin is not sha256/ and a hash in base64")
+		return nil, errors.New("the pin is not sha256/ and 44 characters of base64")
 	}
 	c.InsecureSkipVerify = true // the pin is checked instead
 	c.VerifyConnection = func(s tls.ConnectionState) error {
@@ -48,3 +48,9 @@ func TrustBy(pin string, authority []byte) (*tls.Config, error) {
 
 // ErrPin ends a handshake with somebody who has another key than the pinned one.
 var ErrPin = errors.New("the key is not the pinned one")
+
+// Distrusts reports whether a connection failed because the other side is not who is believed. It was told nothing.
+func Distrusts(err error) bool {
+	var chain *tls.CertificateVerificationError
+	return errors.Is(err, ErrPin) || errors.As(err, &chain)
+}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +28,7 @@ type Config struct {
 	Token fleet.Secret
 	// CACert is PEM of the authority that signed the server's certificate; nil means the system's.
 	CACert []byte
-	// Pin is "sha256/" and the base64 SHA-256 of the server key's SubjectPublicKeyInfo. With a pin the key alone is checked, not names and dates.
+	// Pin is the hash of the server's key (fleet.PinOf). With a pin the key alone is checked: not names and dates, and not CACert.
 	Pin string
 	// Timeout bounds one request, without what it was asked to wait; 0 means 60 s. Uploads and streams are bounded by their context alone.
 	Timeout time.Duration
@@ -60,19 +59,16 @@ func NewClient(c Config) (*Client, error) {
 		bases = append(bases, u)
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if len(c.CACert) > 0 {
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(c.CACert) {
-			return nil, fleet.Errorf(fleet.Invalid, "MC-CLIENT-CACERT", "the file of the server's authority holds no PEM certificate").
-				WithHint("give --cacert DATA_DIR/ca.pem of the server")
+	var err error
+	switch {
+	case c.Pin != "":
+		if t, err = fleet.TrustBy(c.Pin, nil); err != nil {
+			return nil, fleet.Errorf(fleet.Invalid, "MC-CLIENT-PIN", "trust the server: %w", err)
 		}
-	}
-	if c.Pin != "" {
-		if !fleet.ValidKeyPin(c.Pin) {
-			return nil, fleet.Errorf(fleet.Invalid, "MC-CLIENT-PIN", "the server's key pin is not sha256/ and a hash in base64")
+	case len(c.CACert) > 0:
+		if t, err = fleet.TrustBy("", c.CACert); err != nil {
+			return nil, fleet.Errorf(fleet.Invalid, "MC-CLIENT-CACERT", "trust the server: %w", err).WithHint("give --cacert DATA_DIR/ca.pem of the server")
 		}
-		t.InsecureSkipVerify = true // the pin is checked instead
-		t.VerifyConnection = func(s tls.ConnectionState) error { return checkPin(s, c.Pin) }
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 60 * time.Second
@@ -92,15 +88,6 @@ func NewClient(c Config) (*Client, error) {
 
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-var errPin = errors.New("the server's key is not the pinned one")
-
-func checkPin(s tls.ConnectionState, pin string) error {
-	if !fleet.ShowsPin(s, pin) {
-		return errPin
-	}
-	return nil
-}
 
 // request is one call: what is sent and how it may be repeated.
 type request struct {
@@ -240,9 +227,8 @@ func (c *Client) sendTo(ctx context.Context, base *url.URL, r request, body io.R
 func ETag(r fleet.Revision) string { return `"` + strconv.FormatInt(int64(r), 10) + `"` }
 
 func (c *Client) transportError(ctx context.Context, r request, err error) error {
-	var certErr *tls.CertificateVerificationError
 	switch {
-	case errors.Is(err, errPin) || errors.As(err, &certErr):
+	case fleet.Distrusts(err):
 		return fleet.Errorf(fleet.Refused, "MC-CLIENT-TLS", "the server %s could not prove that it is ours: %w", c.base().Host, err).
 			WithHint("give --cacert DATA_DIR/ca.pem of the server, or set METALCTL_CACERT")
 	case errors.Is(ctx.Err(), context.Canceled):

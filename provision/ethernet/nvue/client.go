@@ -3,8 +3,6 @@ package nvue
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +27,7 @@ type Access struct {
 	Address  string
 	User     string
 	Password fleet.Secret
-	// Pin is the hash of the device's key (fleet.PinOf). Without one, CAPEM are the authorities that may have signed its certificate.
+	// Pin is the hash of the device's key (fleet.PinOf), CAPEM the authorities that may have signed its certificate: one of the two.
 	Pin   string
 	CAPEM []byte
 }
@@ -61,26 +59,9 @@ func NewClient(a Access) (*Client, error) {
 	if u.Port() == "" {
 		u.Host = net.JoinHostPort(u.Hostname(), "8765")
 	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	switch {
-	case a.Pin != "":
-		if !fleet.ValidKeyPin(a.Pin) {
-			return nil, fleet.Errorf(fleet.Invalid, "MC-NET-INVALID", "the pin of the switch %s is not sha256/ and 44 characters of base64", u.Host)
-		}
-		t.InsecureSkipVerify = true // the pin is checked instead: switches make their first certificates themselves
-		t.VerifyConnection = func(cs tls.ConnectionState) error {
-			if !fleet.ShowsPin(cs, a.Pin) {
-				return errPin
-			}
-			return nil
-		}
-	case len(a.CAPEM) > 0:
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(a.CAPEM) {
-			return nil, fleet.Errorf(fleet.Invalid, "MC-NET-INVALID", "the file of the authorities for the switch %s holds no certificate in PEM form", u.Host)
-		}
-	default:
-		return nil, fleet.Errorf(fleet.Invalid, "MC-NET-INVALID", "nothing says how the certificate of the switch %s is known: give its pin, or the file of its authority", u.Host)
+	t, err := fleet.TrustBy(a.Pin, a.CAPEM)
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-NET-INVALID", "trust the switch %s: %w", u.Host, err).WithHint("the server's configuration, under switches.NAME.tls")
 	}
 	transport := &http.Transport{TLSClientConfig: t, TLSHandshakeTimeout: 15 * time.Second, IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 2,
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}
@@ -88,8 +69,6 @@ func NewClient(a Access) (*Client, error) {
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Client{base: u, access: a, at: u.Host, http: &http.Client{Transport: transport, CheckRedirect: stay, Timeout: callTime}}, nil
 }
-
-var errPin = errors.New("its key is not the pinned one")
 
 // get reads a resource, again where an answer got lost.
 func (c *Client) get(ctx context.Context, path string, query url.Values) (object, error) {
@@ -200,8 +179,7 @@ func clip(s string) string {
 }
 
 func (c *Client) gone(err error) error {
-	var cert *tls.CertificateVerificationError
-	if errors.Is(err, errPin) || errors.As(err, &cert) {
+	if fleet.Distrusts(err) {
 		return fleet.Errorf(fleet.Denied, codeSilent, "the switch %s is not the one that is trusted, and was told nothing: %w", c.at, err)
 	}
 	return fleet.Errorf(fleet.Unavailable, codeSilent, "the switch %s does not answer: %w", c.at, err)

@@ -3,8 +3,6 @@ package ovs
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -19,7 +17,7 @@ type Access struct {
 	Database string
 	// OpenFlow is where the bridge listens, in the same form; "" is its management socket beside the database's.
 	OpenFlow string
-	// Pin is the hash of the switch's key (fleet.PinOf). Without one, CAPEM are the authorities that may have signed its certificate.
+	// Pin is the hash of the switch's key (fleet.PinOf), CAPEM the authorities that may have signed its certificate: one of the two.
 	Pin   string
 	CAPEM []byte
 	// CertPEM and KeyPEM are what this server shows the switch, where that asks for it.
@@ -103,37 +101,20 @@ func (a Access) dialer(e endpoint) (Dial, error) {
 	}, nil
 }
 
-var errPin = errors.New("the switch shows another key than the pinned one")
-
 // tls trusts by the pin, or by the authorities: there is no way without.
 func (a Access) tls(host string) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
-	invalid := func(what string) error {
-		return fleet.Errorf(fleet.Invalid, "MC-NET-INVALID", "the switch at %s: %s", host, what).WithHint("the server's configuration, under switches.NAME.tls")
+	invalid := func(what string, err error) error {
+		return fleet.Errorf(fleet.Invalid, "MC-NET-INVALID", "%s %s: %w", what, host, err).WithHint("the server's configuration, under switches.NAME.tls")
 	}
-	switch {
-	case a.Pin != "" && !fleet.ValidKeyPin(a.Pin):
-		return nil, invalid("its pin is not sha256/ and 44 characters of base64")
-	case a.Pin != "":
-		c.InsecureSkipVerify = true // the pin is checked instead
-		c.VerifyConnection = func(cs tls.ConnectionState) error {
-			if !fleet.ShowsPin(cs, a.Pin) {
-				return errPin
-			}
-			return nil
-		}
-	case len(a.CAPEM) == 0:
-		return nil, invalid("needs a pin or a ca_file")
-	default:
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(a.CAPEM) {
-			return nil, invalid("its ca_file holds no certificate")
-		}
+	c, err := fleet.TrustBy(a.Pin, a.CAPEM)
+	if err != nil {
+		return nil, invalid("trust the switch", err)
 	}
+	c.ServerName = host
 	if len(a.CertPEM) > 0 || len(a.KeyPEM) > 0 {
 		cert, err := tls.X509KeyPair(a.CertPEM, a.KeyPEM)
 		if err != nil {
-			return nil, invalid("this server's certificate cannot be used: " + err.Error())
+			return nil, invalid("use this server's certificate for the switch", err)
 		}
 		c.Certificates = []tls.Certificate{cert}
 	}

@@ -77,6 +77,9 @@ func unreached(err error) error {
 	if fleet.CodeOf(err) != "" {
 		return err
 	}
+	if fleet.Distrusts(err) {
+		return fleet.Errorf(fleet.Denied, "MC-SWITCH-SILENT", "the switch is not the one that is trusted, and was told nothing: %w", err).WithHint("the server's configuration, under switches.NAME.tls")
+	}
 	return fleet.Errorf(fleet.Unavailable, "MC-SWITCH-SILENT", "reach the switch: %w", err).WithHint("is the switch up, and its address the right one?")
 }
 

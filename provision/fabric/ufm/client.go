@@ -111,6 +111,9 @@ func (a API) do(ctx context.Context, method, path string, body any) ([]byte, err
 		req.Header.Set("Authorization", "Basic "+a.Token.Reveal())
 	}
 	resp, err := a.HTTP.Do(req)
+	if fleet.Distrusts(err) {
+		return nil, fleet.Errorf(fleet.Denied, "MC-UFM-DENIED", "UFM at %s is not the one that is trusted, and was told nothing: %w", a.URL, plain(err)).WithHint("check tls in the server's configuration")
+	}
 	if err != nil {
 		return nil, fleet.Errorf(fleet.Unavailable, "MC-UFM-SILENT", "ask UFM at %s for %s: %w", a.URL, path, plain(err)).WithHint("metalctl fabric show shows since when")
 	}

@@ -2,6 +2,8 @@ package ufm_test
 
 import (
 	"context"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -173,5 +175,26 @@ func TestLoginPage(t *testing.T) {
 	}
 	if _, err := d.Observe(t.Context()); fleet.CodeOf(err) != "MC-UFM-DENIED" {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestStranger: who has another key than the trusted one is told nothing, and does not count as silent.
+func TestStranger(t *testing.T) {
+	asked := 0
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	trust, err := fleet.TrustBy("sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := ufm.New(ufm.Options{Fabric: newRig(t).fabric, API: ufm.API{URL: s.URL, User: "admin", Password: fleet.NewSecret("secret"),
+		HTTP: &http.Client{Transport: &http.Transport{TLSClientConfig: trust}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Observe(t.Context()); fleet.CodeOf(err) != "MC-UFM-DENIED" || asked > 0 {
+		t.Errorf("asked %d times: %v", asked, err)
 	}
 }
