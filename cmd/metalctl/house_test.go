@@ -80,7 +80,7 @@ var arrows = []struct {
 	{"fixtures/herd", "agent fleet/api", "many light machines that run the real agent's protocol"},
 	{"fixtures/contract", "...", "contract tests drive what they test"},
 	{"fixtures/wires", "provision/fabric provision/fabric/opensm", "simulated fabrics are watched by the code that watches real ones, and the emulated subnet manager reads as the model does"},
-	{"fixtures/wires/vswitch", "", "a real switch and the hosts at its ports know nobody"},
+	{"fixtures/wires/vswitch", "fixtures/wires", "a real switch with the hosts at its ports has the faults that every device for tests has"},
 	{"fixtures/nvml", "", "a library and its file stand alone"},
 	{"fixtures/cuda", "fixtures/nvml", "a second library that answers from the same file"},
 	{"fixtures/cuda/build", "fixtures/cuda", "compiles the library for embedding"},

@@ -130,7 +130,7 @@ func TestEthernetWayOfANode(t *testing.T) {
 	if d := cmp.Diff([]string{"leaf-1", "leaf-2"}, pool().Resting[0].Unread); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
-	if err := r.files["leaf-2"].Begin(wires.SwitchGone); err != nil {
+	if err := r.files["leaf-2"].Begin(wires.Gone); err != nil {
 		t.Fatal(err)
 	}
 	r.now = r.now.Add(time.Minute)
@@ -174,7 +174,7 @@ func TestEthernetPortOfTwo(t *testing.T) {
 
 func TestEthernetHalfIsQuarantine(t *testing.T) {
 	r := newEtherRig(t)
-	if err := r.files["leaf-2"].Begin(wires.SwitchGone); err != nil {
+	if err := r.files["leaf-2"].Begin(wires.Gone); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Attach(t.Context(), node(1), lease(1)); fleet.CodeOf(err) != "MC-SWITCH-SILENT" {

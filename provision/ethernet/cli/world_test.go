@@ -12,9 +12,6 @@ import (
 	"github.com/metalctl/metalctl/provision/ethernet/ssh"
 )
 
-var faults = map[contract.WireFault]wires.Fault{contract.WireWell: wires.None, contract.WireLate: wires.Late, contract.WireTwice: wires.Twice, contract.WireLossy: wires.Lossy,
-	contract.WireHalf: wires.Half, contract.WireLiar: wires.Liar}
-
 // ports are four that are managed, one that is not, and an uplink.
 var ports = map[string][]string{
 	"eos":  {"Ethernet1", "Ethernet2", "Ethernet3/1", "Ethernet4", "Ethernet5", "Ethernet49/1"},
@@ -79,7 +76,7 @@ func (r *rig) world() *contract.WireWorld {
 			"a partition":                  fleet.InPartitions(),
 		},
 		Foreign: func(_ *testing.T, port string, c fleet.Carries) { r.SetPort(port, c) },
-		Fault:   func(f contract.WireFault) { r.Begin(faults[f]) }}
+		Fault:   r.Begin}
 }
 
 func TestContractEOS(t *testing.T) {

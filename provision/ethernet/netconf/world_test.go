@@ -13,9 +13,6 @@ import (
 	"github.com/metalctl/metalctl/provision/ethernet/ssh"
 )
 
-var faults = map[contract.WireFault]wires.Fault{contract.WireWell: wires.None, contract.WireLate: wires.Late, contract.WireTwice: wires.Twice, contract.WireLossy: wires.Lossy,
-	contract.WireHalf: wires.Half, contract.WireLiar: wires.Liar}
-
 // rig is an emulated switch with two drivers of it.
 type rig struct {
 	*wires.Switch
@@ -68,7 +65,7 @@ func contractOf(t *testing.T, prepare func(*rig)) {
 				"a partition":               fleet.InPartitions(),
 			},
 			Foreign: func(_ *testing.T, port string, c fleet.Carries) { r.SetPort(port, c) },
-			Fault:   func(f contract.WireFault) { r.Begin(faults[f]) }}
+			Fault:   r.Begin}
 	})
 }
 

@@ -16,9 +16,6 @@ import (
 	"github.com/metalctl/metalctl/provision/ethernet/nvue"
 )
 
-var faults = map[contract.WireFault]wires.Fault{contract.WireWell: wires.None, contract.WireLate: wires.Late, contract.WireTwice: wires.Twice, contract.WireLossy: wires.Lossy,
-	contract.WireHalf: wires.Half, contract.WireLiar: wires.Liar}
-
 func leaf() fleet.Switch {
 	return fleet.Switch{Name: "leaf-1", Managed: []string{"swp1", "swp2", "swp3", "swp4"}, Uplinks: []string{"swp49"}, First: 100, Last: 199, Quarantine: 666}
 }
@@ -114,7 +111,7 @@ func (r *rig) world() *contract.WireWorld {
 			"a VLAN twice":                 trunk(101, 101),
 		},
 		Foreign: func(_ *testing.T, port string, c fleet.Carries) { r.box.Set(port, c) },
-		Fault:   func(f contract.WireFault) { r.box.Begin(faults[f]) }}
+		Fault:   r.box.Begin}
 }
 
 func TestContract(t *testing.T) {

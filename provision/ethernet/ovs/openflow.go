@@ -117,7 +117,7 @@ func refusal(body []byte) error {
 	if len(body) < 4 {
 		return garbled("an error of %d bytes", len(body))
 	}
-	return fleet.Errorf(fleet.Refused, "MC-SWITCH-REFUSED", "the bridge refused: error %d, %d of OpenFlow 1.3", binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])).
+	return fleet.Errorf(fleet.Refused, "MC-SWITCH-COMMAND", "the bridge refused: error %d, %d of OpenFlow 1.3", binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])).
 		WithHint("the bridge must allow OpenFlow13 among its protocols")
 }
 

@@ -83,7 +83,7 @@ func results(raw json.RawMessage, n int) ([]result, error) {
 		case r.Error == "timed out":
 			return nil, errWait
 		case r.Error != "":
-			return nil, fleet.Errorf(fleet.Refused, "MC-SWITCH-REFUSED", "the switch's database refused the change: %s: %s", r.Error, r.Details).WithHint("its log says more: ovsdb-server.log")
+			return nil, fleet.Errorf(fleet.Refused, "MC-SWITCH-COMMAND", "the switch's database refused the change: %s: %s", r.Error, r.Details).WithHint("its log says more: ovsdb-server.log")
 		default:
 			out = append(out, *r)
 		}
@@ -129,7 +129,7 @@ func (d *database) call(ctx context.Context, method string, params any) (json.Ra
 		case m.Method != "" || string(m.ID) != id:
 			// An update that nobody asked for, or an older answer once more.
 		case len(m.Error) > 0 && string(m.Error) != "null":
-			return nil, fleet.Errorf(fleet.Refused, "MC-SWITCH-REFUSED", "the switch's database refused: %s", clip(m.Error)).WithHint("its log says more: ovsdb-server.log")
+			return nil, fleet.Errorf(fleet.Refused, "MC-SWITCH-COMMAND", "the switch's database refused: %s", clip(m.Error)).WithHint("its log says more: ovsdb-server.log")
 		default:
 			return m.Result, nil
 		}

@@ -122,9 +122,6 @@ func (r *rig) free(t *testing.T, ports ...string) {
 	r.move(t, want)
 }
 
-var faults = map[contract.WireFault]vswitch.Fault{contract.WireWell: vswitch.None, contract.WireLate: vswitch.Late, contract.WireTwice: vswitch.Twice,
-	contract.WireLossy: vswitch.Lossy, contract.WireHalf: vswitch.Half, contract.WireLiar: vswitch.Liar}
-
 func TestContract(t *testing.T) {
 	if testing.Short() {
 		t.Skip("long: a real Open vSwitch for each case")
@@ -150,7 +147,7 @@ func TestContract(t *testing.T) {
 				r.vsctl(t, "set port "+port+" vlan_mode=access tag="+fmt.Sprint(c.Untagged))
 				r.power(t, port, c.Down)
 			},
-			Fault: func(f contract.WireFault) { r.faulty.Begin(faults[f]) }}
+			Fault: r.faulty.Begin}
 	})
 }
 

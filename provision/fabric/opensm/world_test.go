@@ -17,9 +17,6 @@ import (
 )
 
 // faults are those of the suite, as a port plays them.
-var faults = map[contract.WireFault]wires.Fault{contract.WireWell: wires.None, contract.WireLate: wires.Late, contract.WireTwice: wires.Twice, contract.WireLossy: wires.Lossy,
-	contract.WireHalf: wires.Half, contract.WireLiar: wires.Liar}
-
 func tenant(n int) fleet.Carries {
 	return fleet.InPartitions(fleet.Membership{PKey: fleet.PKey(0x100 + n), Full: true})
 }
@@ -51,7 +48,7 @@ func (r *rig) world(foreign func(*testing.T, string, fleet.Carries)) *contract.W
 			"a VLAN":                           {Untagged: 20},
 		},
 		Foreign: foreign,
-		Fault:   func(f contract.WireFault) { r.faulty.Begin(faults[f]) }}
+		Fault:   r.faulty.Begin}
 }
 
 // newRig makes two drivers that share a port, and takes the fabric over.

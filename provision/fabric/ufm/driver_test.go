@@ -54,9 +54,6 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-var faults = map[contract.WireFault]wires.Fault{contract.WireWell: wires.None, contract.WireLate: wires.Late, contract.WireTwice: wires.Twice, contract.WireLossy: wires.Lossy,
-	contract.WireHalf: wires.Half, contract.WireLiar: wires.Liar}
-
 func (r *rig) world() *contract.WireWorld {
 	var ports []string
 	for _, g := range r.fabric.Managed {
@@ -72,7 +69,7 @@ func (r *rig) world() *contract.WireWorld {
 			"a VLAN":                        {Untagged: 20},
 		},
 		Foreign: func(_ *testing.T, port string, c fleet.Carries) { r.ufm.Set(fleet.GUID(port), c) },
-		Fault:   func(f contract.WireFault) { r.ufm.Begin(faults[f]) }}
+		Fault:   r.ufm.Begin}
 }
 
 func TestContract(t *testing.T) {
