@@ -74,7 +74,7 @@ var arrows = []struct {
 	{"images/pack", "", ""},
 	{"fixtures/bmc", "fixtures/bmc/...", "the emulator's parts"},
 	{"fixtures/bmc/...", "fixtures/bmc/...", "the emulator's parts"},
-	{"fixtures/rack", "fixtures/bmc fixtures/cuda fixtures/nvml fixtures/profiles fixtures/wires images/pack images/ramdisk", "a rack is made of emulated BMCs that read real media, of machines that are not there, which travel in the archives of packs, and of a fabric"},
+	{"fixtures/rack", "fixtures/bmc fixtures/cuda fixtures/nvml fixtures/profiles fixtures/wires fixtures/wires/vswitch images/pack images/ramdisk", "a rack is made of emulated BMCs that read real media, of machines that are not there, which travel in the archives of packs, of a fabric and of switches"},
 	{"fixtures/sick", "agent/burn fixtures/profiles", "parts that are not there, for the real stressors; what is wrong with them stands in a machine's folder"},
 	{"fixtures/profiles", "fixtures/nvml", "machines that are not there, as data; what their GPUs answer is composed there"},
 	{"fixtures/herd", "agent fleet/api", "many light machines that run the real agent's protocol"},

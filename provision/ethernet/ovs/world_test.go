@@ -75,7 +75,7 @@ func (r *rig) plug(t *testing.T, settings string, names ...string) {
 				t.Error(err)
 			}
 		})
-		if err := r.AddPort(t.Context(), n, space, vswitch.Link, strings.Fields(settings)...); err != nil {
+		if err := r.AddPort(t.Context(), n, space, vswitch.Link, nil, strings.Fields(settings)...); err != nil {
 			t.Fatal(err)
 		}
 	}
