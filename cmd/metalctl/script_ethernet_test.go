@@ -3,23 +3,19 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/metalctl/metalctl/fixtures/rack"
 	"github.com/metalctl/metalctl/fixtures/wires/vswitch"
 )
 
-// panelKey is where a script's Open vSwitch and the hosts at its ports are.
+// panelKey is where the hosts at a script's Open vSwitch are.
 type panelKey struct{}
 
 type panel struct {
@@ -27,68 +23,38 @@ type panel struct {
 	count int
 }
 
-// scriptOpenVSwitch starts a real Open vSwitch with a host at each port, gives each machine of the rack two ports there (MACHINE-p for provisioning, MACHINE-t for its
-// tenant), and writes the server's configuration. The last port is the uplink, where the server and other networks would be: a trunk of all.
-func scriptOpenVSwitch(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 3 {
-		ts.Fatalf("usage: openvswitch SWITCH CONFIG UPLINK")
+// scriptHost plugs a host in where a server, a router or a BMC would be.
+func scriptHost(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: host NAME SWITCH SETTING...")
 	}
-	ts.Check(vswitch.Have())
+	sw := (*ts.Value(rackKey{}).(**rack.Rack)).Switch(args[1])
+	if sw == nil {
+		ts.Fatalf("the rack has no Open vSwitch %s", args[1])
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	dir, err := os.MkdirTemp("", "ovs") // sockets need short names
+	h, err := sw.NewHost(ctx, args[0], args[2:]...)
 	ts.Check(err)
-	sw, err := vswitch.Start(ctx, dir)
-	ts.Check(err)
-	p := ts.Value(panelKey{}).(*panel)
-	p.hosts = map[string]*vswitch.Host{}
-	ts.Defer(func() {
-		var errs []error
-		for _, h := range p.hosts {
-			errs = append(errs, h.Close())
-		}
-		ts.Check(errors.Join(append(errs, sw.Close(), os.RemoveAll(dir))...))
-	})
-	plug := func(port string, more ...string) {
-		h, err := sw.NewHost(ctx, port, more...)
-		ts.Check(err)
-		p.hosts[port] = h
-	}
-	var nodes bytes.Buffer
-	ts.Check(onNodes(ts.MkAbs("rack/nodes.yaml"), func(n map[string]any) error {
-		name := n["name"].(string)
-		plug(name+"-p", "tag=1")
-		plug(name+"-t", "tag=1")
-		at := func(mac any, role, port string) map[string]any {
-			return map[string]any{"mac": mac, "role": role, "switch": args[0], "port": port}
-		}
-		n["ports"] = []any{at(p.hosts[name+"-p"].MAC.String(), "provisioning", name+"-p"), at(p.hosts[name+"-t"].MAC.String(), "tenant", name+"-t")}
-		b, err := yaml.Marshal(n)
-		fmt.Fprintf(&nodes, "---\n%s", b)
-		return err
-	}))
-	ts.Check(os.WriteFile(ts.MkAbs("nodes.yaml"), nodes.Bytes(), 0o600))
-	plug(args[2], "vlan_mode=trunk")
-	ts.Check(os.WriteFile(ts.MkAbs(args[1]), fmt.Appendf(nil, "fabric_every: 1s\nswitches:\n  %s: {driver: ovs, address: 'unix:%s', openflow: 'unix:%s', bridge: %s}\n",
-		args[0], sw.Database(), sw.Management(), vswitch.Bridge), 0o600))
+	ts.Value(panelKey{}).(*panel).add(ts, args[0], h)
 }
 
-func onNodes(path string, each func(map[string]any) error) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
+func (p *panel) add(ts *testscript.TestScript, name string, h *vswitch.Host) {
+	p.hosts[name] = h
+	ts.Defer(func() { ts.Check(h.Close()) })
+}
+
+// machineHost is software at a machine's network card, named MACHINE:CARD.
+func (p *panel) machineHost(ts *testscript.TestScript, name string) {
+	machine, card, ok := strings.Cut(name, ":")
+	if !ok || p.hosts[name] != nil {
+		return
 	}
-	for d := yaml.NewDecoder(bytes.NewReader(b)); ; {
-		var n map[string]any
-		if err := d.Decode(&n); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if err := each(n); err != nil {
-			return err
-		}
-	}
+	n, err := strconv.Atoi(card)
+	ts.Check(err)
+	h, err := machineOf(ts, machine).Listen(n)
+	ts.Check(err)
+	p.add(ts, name, h)
 }
 
 // scriptHears sends a frame from one host, with a tag where FROM has one as PORT/TAG, until it arrives at another: with the tag that TO names, or none. Negated, it
@@ -98,6 +64,10 @@ func scriptHears(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: hears TO FROM, or ! hears TO FROM TWIN-TO TWIN-FROM")
 	}
 	p := ts.Value(panelKey{}).(*panel)
+	for _, name := range args {
+		name, _, _ = strings.Cut(name, "/")
+		p.machineHost(ts, name)
+	}
 	if !neg {
 		if _, err := p.pass(args[0], args[1]); err != nil {
 			ts.Fatalf("%v", err)

@@ -31,6 +31,7 @@ import (
 
 	"github.com/metalctl/metalctl/fixtures/bmc"
 	"github.com/metalctl/metalctl/fixtures/rack"
+	"github.com/metalctl/metalctl/fixtures/wires/vswitch"
 	"github.com/metalctl/metalctl/images/ramdisk"
 )
 
@@ -115,6 +116,9 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	board MACHINE JSON     breaks the GPU baseboard behind the machine's BMC (bmc.BoardFaults); with "mended" for JSON: nothing is wrong with it
 //	carries PORT RE        waits until a port's own table of partition keys matches; PORT is MACHINE/HCA of the rack's fabric, both from 1
 //	opensm reread|FILE     makes OpenSM read its partition file again, or restarts it as a crash would, with that file
+//	host NAME SWITCH SET...  plugs a host into a new port of that name of the rack's Open vSwitch, with settings of the port as ovs-vsctl takes them
+//	hears TO FROM          wants frames from one host to arrive at another; ! hears TO FROM TWIN-TO TWIN-FROM: not, while others' do. A host is one of host, or
+//	                       MACHINE:CARD of the rack, with a tag as HOST/TAG
 //	tamper PORT KEY...     writes a port's table behind everybody's back, such as 0x0101=full
 //	fault MACHINE JSON     makes the machine's BMC misbehave by a rule (bmc.Fault); with "mended" for JSON: by none any more
 func TestScripts(t *testing.T) {
@@ -147,7 +151,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			e.Values[rackKey{}] = new(*rack.Rack)
 			e.Values[clockKey{}] = new(atomic.Int64)
 			e.Values[wiresKey{}] = map[string]*wire{}
-			e.Values[panelKey{}] = &panel{}
+			e.Values[panelKey{}] = &panel{hosts: map[string]*vswitch.Host{}}
 			e.Values[bootsKey{}] = &boots{last: map[string]scriptBoot{}}
 			return nil
 		},
@@ -163,7 +167,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
 			"ports": scriptPorts, "nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault, "board": scriptBoard,
 			"wire": scriptWire, "unplug": scriptUnplug, "plug": scriptPlug, "ascending": scriptAscending,
-			"carries": scriptCarries, "opensm": scriptOpenSM, "tamper": scriptTamper, "openvswitch": scriptOpenVSwitch, "hears": scriptHears,
+			"carries": scriptCarries, "opensm": scriptOpenSM, "tamper": scriptTamper, "host": scriptHost, "hears": scriptHears,
 		},
 	}
 }
@@ -291,7 +295,7 @@ func scriptRack(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	self, err := exec.LookPath("metalctl")
 	ts.Check(err)
-	r, err := rack.Up(context.Background(), lab, rack.Options{Dir: ts.MkAbs("rack"), Plain: true, Log: slog.New(slog.DiscardHandler),
+	r, err := rack.Up(context.Background(), lab, rack.Options{Dir: ts.MkAbs("rack"), Plain: len(lab.Switches) == 0, Log: slog.New(slog.DiscardHandler),
 		Agent: ts.Value(bootsKey{}).(*boots).watch(rack.Command(self, "agent", "process"))})
 	ts.Check(err)
 	*ts.Value(rackKey{}).(**rack.Rack) = r
