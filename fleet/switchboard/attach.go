@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 
@@ -116,62 +115,6 @@ func (b *Board) Quarantine(ctx context.Context, node fleet.NodeID) (fleet.NodeWi
 	views, err := b.moveAll(ctx, node, moved, false)
 	w, proveErr := b.proven(ctx, n, views)
 	return w, errors.Join(err, proveErr)
-}
-
-// Open puts a node's ports for provisioning into the provisioning network, and its other Ethernet ports into quarantine, and reads them back.
-func (b *Board) Open(ctx context.Context, node fleet.NodeID) (fleet.NodeWires, error) {
-	return b.turned(ctx, node, true)
-}
-
-// Close takes a node's ports for provisioning out of the provisioning network again: into quarantine, or, where the wire is shared and a tenant has the node,
-// into the tenant's network.
-func (b *Board) Close(ctx context.Context, node fleet.NodeID) (fleet.NodeWires, error) {
-	return b.turned(ctx, node, false)
-}
-
-func (b *Board) turned(ctx context.Context, node fleet.NodeID, open bool) (fleet.NodeWires, error) {
-	var n fleet.Node
-	var moved []fleet.Wire
-	err := b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
-		if n, moved, err = movable(s, node); err != nil {
-			return c, err
-		}
-		moved = slices.DeleteFunc(moved, func(x fleet.Wire) bool { return x.Fabric })
-		w, rev, err := maybe[fleet.NodeWires](s, wiresKey(node))
-		if err != nil {
-			return c, err
-		}
-		next := fleet.NodeWires{Node: node, Since: b.Now().UTC()}
-		if w != nil {
-			next = *w
-		}
-		switch {
-		case len(moved) == 0 || w != nil && w.Open == open:
-			return c, errNothing
-		case open && next.Leaving:
-			return c, fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", "the ports of %s are not proven to be in quarantine yet", n.Name).WithHint("metalctl node show %s", n.Name)
-		}
-		if err := alone(s, n); err != nil {
-			return c, err
-		}
-		next.Open = open
-		r, err := rulesOf(s, next)
-		if err != nil {
-			return c, err
-		}
-		next.Ports = slices.DeleteFunc(slices.Clone(next.Ports), func(p fleet.WireProof) bool { return p.Fabric == "" })
-		next.Ports = append(next.Ports, moving(r, w, next, moved, "it is being moved")...)
-		put(&c, wiresKey(node), rev, next)
-		return c, nil
-	})
-	if err != nil || len(moved) == 0 {
-		return fleet.NodeWires{}, err
-	}
-	views, err := b.moveAll(ctx, node, moved, true)
-	if err != nil {
-		return fleet.NodeWires{}, err
-	}
-	return b.proven(ctx, n, views)
 }
 
 // movable is a node with the ports that are moved. A port at a switch that nobody declared is left to whoever keeps it apart, where the site says that somebody does.
@@ -298,48 +241,6 @@ func rulesOf(s fleet.Snapshot, w fleet.NodeWires) (r fleet.WireRules, err error)
 		r.Partition, _, err = maybe[fleet.TenantPartition](s, partitionKey(w.Partition))
 	}
 	return r, err
-}
-
-// partitionOf names the partition that the lease's nodes are put into, made or given more keys in c where it needs them; "" where the node has no fabric ports.
-func (b *Board) partitionOf(s fleet.Snapshot, c *fleet.Change, l fleet.Lease, n fleet.Node) (string, error) {
-	if len(n.FabricPorts()) == 0 {
-		return "", nil
-	}
-	name, own := l.Request.Partition, false
-	if name == "" {
-		name, own = fleet.LeasePartition(l.ID), true
-	}
-	p, rev, err := maybe[fleet.TenantPartition](s, partitionKey(name))
-	if err != nil {
-		return "", err
-	}
-	if p == nil && !own {
-		return "", fleet.Errorf(fleet.NotFound, "MC-NET-PARTITION", "there is no partition %q", name).WithHint("metalctl partition list")
-	}
-	if p == nil {
-		p = &fleet.TenantPartition{Name: name, Lease: l.ID, CreatedBy: l.CreatedBy, CreatedAt: b.Now().UTC()}
-	}
-	changed := false
-	for _, f := range slices.Sorted(maps.Keys(n.FabricPorts())) {
-		if p.Key(f) != 0 {
-			continue
-		}
-		if !own {
-			return "", fleet.Errorf(fleet.Conflict, "MC-NET-PARTITION", "the partition %s has no key in the fabric %s, where %s has ports", name, f, n.Name).
-				WithHint("metalctl partition show %s", name)
-		}
-		if err := b.taken(s, c, p, f, 0); err != nil {
-			return "", err
-		}
-		changed = true
-	}
-	if changed {
-		put(c, partitionKey(name), rev, *p)
-	} else {
-		// It must not be removed before the node is noted as being in it.
-		c.If = append(c.If, fleet.Precondition{Key: partitionKey(name), Revision: rev})
-	}
-	return name, nil
 }
 
 // moving is what is known of ports that are about to be moved to where next has them. Until that is proven they may still be where they were.

@@ -3,6 +3,7 @@ package switchboard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -61,50 +62,6 @@ func vlansKey(domain string) fleet.Key { return fleet.KeyOf(fleet.KindVLANs, dom
 
 func poolKey(fabric string) fleet.Key { return fleet.KeyOf(fleet.KindPKeys, fabric) }
 
-// taken gives the partition a key in the fabric and notes that in the fabric's pool. A key that is asked for is given where it is free.
-func (b *Board) taken(s fleet.Snapshot, c *fleet.Change, p *fleet.TenantPartition, fabric string, ask fleet.PKey) error {
-	pool, rev, err := fleet.Get[fleet.TagPool](s, poolKey(fabric))
-	if fleet.KindOf(err) == fleet.NotFound {
-		return fleet.Errorf(fleet.NotFound, "MC-FABRIC-UNKNOWN", "there is no fabric %q", fabric).WithHint("metalctl fabric list")
-	}
-	if err != nil {
-		return err
-	}
-	key := uint16(ask)
-	if ask == 0 {
-		key, err = pool.Take("partition/"+p.Name, b.Now())
-	} else {
-		err = pool.Claim(key, "partition/"+p.Name, b.Now())
-	}
-	if err != nil {
-		return err
-	}
-	p.Keys = append(p.Keys, fleet.FabricKey{Fabric: fabric, PKey: fleet.PKey(key)})
-	put(c, poolKey(fabric), rev, pool)
-	return nil
-}
-
-// dropped removes a partition: its keys rest until their fabrics were read without them.
-func (b *Board) dropped(s fleet.Snapshot, c *fleet.Change, name string) error {
-	p, rev, err := maybe[fleet.TenantPartition](s, partitionKey(name))
-	if err != nil || p == nil {
-		return err
-	}
-	c.If = append(c.If, fleet.Precondition{Key: partitionKey(name), Revision: rev})
-	c.Writes = append(c.Writes, fleet.Write{Key: partitionKey(name)})
-	for _, k := range p.Keys {
-		pool, rev, err := maybe[fleet.TagPool](s, poolKey(k.Fabric))
-		if err != nil {
-			return err
-		}
-		if pool != nil {
-			pool.Free(uint16(k.PKey), []string{k.Fabric}, b.Now().UTC())
-			put(c, poolKey(k.Fabric), rev, pool)
-		}
-	}
-	return nil
-}
-
 // users are the nodes whose ports are in something, or may still be.
 func users(s fleet.Snapshot, in func(fleet.NodeWires) bool) ([]fleet.NodeID, error) {
 	all, err := fleet.List[fleet.NodeWires](s, fleet.KindWires)
@@ -116,4 +73,41 @@ func users(s fleet.Snapshot, in func(fleet.NodeWires) bool) ([]fleet.NodeID, err
 	}
 	slices.Sort(out)
 	return out, err
+}
+
+func (b *Board) event(kind string, key fleet.Key, format string, args ...any) []fleet.Event {
+	return []fleet.Event{{Type: kind, At: b.Now().UTC(), Subject: key, Text: fmt.Sprintf(format, args...)}}
+}
+
+func invalid(what string, f []fleet.FieldError) error {
+	return &fleet.Error{Kind: fleet.Invalid, Code: "MC-NET-INVALID", Msg: what + " is not valid", Fields: f}
+}
+
+// unlike is an error where the name is that of a device of the other kind: nodes name devices by name alone.
+func unlike(s fleet.Snapshot, key fleet.Key, what string) error {
+	_, err := s.Get(key)
+	if fleet.KindOf(err) == fleet.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fleet.Errorf(fleet.Conflict, "MC-NET-NAME", "that is the name of a %s", what).WithHint("metalctl %s list", what)
+}
+
+// keptPorts is an error where a port of the device would not be managed any more, and its node's record has it elsewhere than in quarantine.
+func keptPorts(s fleet.Snapshot, device string, managed func(port string) bool) error {
+	all, err := fleet.List[fleet.NodeWires](s, fleet.KindWires)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, w := range all {
+		for _, p := range w.Ports {
+			if p.Device() == device && !managed(p.Port) && (p.Where != "" || p.Was != "" || w.Lease != "") {
+				errs = append(errs, fleet.Errorf(fleet.Conflict, "MC-NET-MANAGED", "port %s of %s stays managed: its node %s is on a tenant's wires, or open to the agent", p.Port, device, w.Node).WithHint("metalctl node show %s", w.Node))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

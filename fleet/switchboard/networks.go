@@ -2,8 +2,6 @@ package switchboard
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -58,10 +56,6 @@ func (b *Board) networkOf(s fleet.Snapshot, c *fleet.Change, l fleet.Lease, move
 	// It must not be removed before the node is noted as being in it.
 	c.If = append(c.If, fleet.Precondition{Key: networkKey(name), Revision: rev})
 	return n, nil
-}
-
-func unknownSwitch(name string) error {
-	return fleet.Errorf(fleet.NotFound, "MC-SWITCH-UNKNOWN", "there is no switch %q", name).WithHint("metalctl switch list")
 }
 
 // tagged gives the network a VLAN of its domain's pool, that which it asks for where it asks for one.
@@ -123,11 +117,6 @@ func (b *Board) orphanedNetwork(s fleet.Snapshot, c *fleet.Change, name string, 
 		return err
 	}
 	return b.untagged(s, c, name)
-}
-
-func inDomain(s fleet.Snapshot, domain string) ([]fleet.Switch, error) {
-	all, err := fleet.List[fleet.Switch](s, fleet.KindSwitch)
-	return slices.DeleteFunc(all, func(x fleet.Switch) bool { return x.Segment() != domain }), err
 }
 
 // PutNetwork creates a network, or changes what of one is no wire's: its VLAN, role, domain and protection stay as they are.
@@ -204,126 +193,4 @@ func (b *Board) RemoveNetwork(ctx context.Context, name, by string) error {
 		c.Events = b.event("network.removed", networkKey(name), "network %s removed by %s", name, by)
 		return c, nil
 	})
-}
-
-// DeclareSwitch creates or replaces a switch. Switches of one domain agree on their VLANs, and a port stays managed while it is not in quarantine.
-func (b *Board) DeclareSwitch(ctx context.Context, x fleet.Switch, by string) error {
-	if faults := x.Validate(); len(faults) > 0 {
-		return invalid("the switch "+x.Name, faults)
-	}
-	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
-		if err := unlike(s, fleet.KeyOf(fleet.KindFabric, x.Name), "fabric"); err != nil {
-			return c, err
-		}
-		if err := keptPorts(s, x.Name, func(port string) bool { return slices.Contains(x.Managed, port) }); err != nil {
-			return c, err
-		}
-		old, rev, err := maybe[fleet.Switch](s, switchKey(x.Name))
-		if err != nil {
-			return c, err
-		}
-		if old != nil && old.Segment() != x.Segment() {
-			return c, fleet.Errorf(fleet.Conflict, "MC-SWITCH-USED", "the switch %s is in the domain %s, and stays there", x.Name, old.Segment()).WithHint("metalctl switch remove %s", x.Name)
-		}
-		others, err := inDomain(s, x.Segment())
-		if err != nil {
-			return c, err
-		}
-		for _, o := range others {
-			if o.Name != x.Name && (o.First != x.First || o.Last != x.Last || o.Quarantine != x.Quarantine) {
-				return c, fleet.Errorf(fleet.Conflict, "MC-SWITCH-DOMAIN", "%s and %s are both in the domain %s: VLANs %d to %d with quarantine %d, and %d to %d with quarantine %d",
-					x.Name, o.Name, x.Segment(), x.First, x.Last, x.Quarantine, o.First, o.Last, o.Quarantine).WithHint("metalctl switch show %s", o.Name)
-			}
-		}
-		pool, poolRev, err := maybe[fleet.TagPool](s, vlansKey(x.Segment()))
-		if err != nil {
-			return c, err
-		}
-		if pool == nil {
-			pool = fleet.NewVLANs(x)
-		}
-		pool.First, pool.Last = uint16(x.First), uint16(x.Last)
-		if faults := pool.Check(); len(faults) > 0 {
-			return c, fleet.Errorf(fleet.Conflict, "MC-SWITCH-USED", "VLANs of %s are in use, or rest, outside of that range: %s %s", x.Segment(), faults[0].Field, faults[0].Message).WithHint("metalctl network list")
-		}
-		put(&c, switchKey(x.Name), rev, x)
-		put(&c, vlansKey(x.Segment()), poolRev, *pool)
-		c.Events = b.event("switch.changed", switchKey(x.Name), "switch %s changed by %s", x.Name, by)
-		return c, nil
-	})
-}
-
-// DropSwitch removes a switch that no node is at. It is not touched. The pool of its domain goes with the last switch there.
-func (b *Board) DropSwitch(ctx context.Context, name, by string) error {
-	return b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
-		x, rev, err := maybe[fleet.Switch](s, switchKey(name))
-		if err != nil {
-			return c, err
-		}
-		if x == nil {
-			return c, unknownSwitch(name)
-		}
-		nodes, err := fleet.List[fleet.Node](s, fleet.KindNode)
-		if err != nil {
-			return c, err
-		}
-		if i := slices.IndexFunc(nodes, func(n fleet.Node) bool {
-			return slices.ContainsFunc(n.Wires(), func(w fleet.Wire) bool { return !w.Fabric && w.Device == name })
-		}); i >= 0 {
-			return c, fleet.Errorf(fleet.Conflict, "MC-SWITCH-USED", "%s has ports at the switch %s", nodes[i].Name, name).WithHint("metalctl node list")
-		}
-		rest, err := inDomain(s, x.Segment())
-		if err != nil {
-			return c, err
-		}
-		pool, poolRev, err := maybe[fleet.TagPool](s, vlansKey(x.Segment()))
-		if err != nil {
-			return c, err
-		}
-		c.If = append(c.If, fleet.Precondition{Key: switchKey(name), Revision: rev})
-		c.Writes = append(c.Writes, fleet.Write{Key: switchKey(name)})
-		if pool != nil && len(rest) == 1 {
-			if len(pool.Used) > 0 {
-				return c, fleet.Errorf(fleet.Conflict, "MC-SWITCH-USED", "%d networks have a VLAN of the domain %s, whose last switch this is", len(pool.Used), x.Segment()).WithHint("metalctl network list")
-			}
-			c.If = append(c.If, fleet.Precondition{Key: vlansKey(x.Segment()), Revision: poolRev})
-			c.Writes = append(c.Writes, fleet.Write{Key: vlansKey(x.Segment())})
-		} else if pool != nil {
-			before := fmt.Sprint(pool.Resting)
-			if pool.Forget(name, b.Now().UTC()); fmt.Sprint(pool.Resting) != before {
-				put(&c, vlansKey(x.Segment()), poolRev, *pool)
-			}
-		}
-		c.Events = b.event("switch.removed", switchKey(name), "switch %s removed by %s", name, by)
-		return c, nil
-	})
-}
-
-// unlike is an error where the name is that of a device of the other kind: nodes name devices by name alone.
-func unlike(s fleet.Snapshot, key fleet.Key, what string) error {
-	_, err := s.Get(key)
-	if fleet.KindOf(err) == fleet.NotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return fleet.Errorf(fleet.Conflict, "MC-NET-NAME", "that is the name of a %s", what).WithHint("metalctl %s list", what)
-}
-
-// keptPorts is an error where a port of the device would not be managed any more, and its node's record has it elsewhere than in quarantine.
-func keptPorts(s fleet.Snapshot, device string, managed func(port string) bool) error {
-	all, err := fleet.List[fleet.NodeWires](s, fleet.KindWires)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, w := range all {
-		for _, p := range w.Ports {
-			if p.Device() == device && !managed(p.Port) && (p.Where != "" || p.Was != "" || w.Lease != "") {
-				errs = append(errs, fleet.Errorf(fleet.Conflict, "MC-NET-MANAGED", "port %s of %s stays managed: its node %s is on a tenant's wires, or open to the agent", p.Port, device, w.Node).WithHint("metalctl node show %s", w.Node))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -63,19 +63,6 @@ func sameRecord(w *fleet.NodeWires, out fleet.NodeWires) (bool, error) {
 	return bytes.Equal(before, after), nil
 }
 
-// orphaned drops a lease's own partition that the node was the last one in.
-func (b *Board) orphaned(s fleet.Snapshot, c *fleet.Change, name string, node fleet.NodeID) error {
-	p, _, err := maybe[fleet.TenantPartition](s, partitionKey(name))
-	if err != nil || p == nil || p.Lease == "" {
-		return err
-	}
-	in, err := users(s, func(w fleet.NodeWires) bool { return w.Partition == name })
-	if err != nil || slices.ContainsFunc(in, func(id fleet.NodeID) bool { return id != node }) {
-		return err
-	}
-	return b.dropped(s, c, name)
-}
-
 // judge is what is known of the node's ports after the readings: w, or a record of its own, with a port for each that the node has now.
 func (b *Board) judge(s fleet.Snapshot, n fleet.Node, w *fleet.NodeWires, views map[string]fleet.WireView) (fleet.NodeWires, error) {
 	out := fleet.NodeWires{Node: n.ID, Since: b.Now().UTC()}
