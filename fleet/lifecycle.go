@@ -118,7 +118,7 @@ const (
 	StaleBurn
 	// LoseIsolation: the wires will change, so the last read-back counts no longer.
 	LoseIsolation
-	// UndoBoot: the medium that the plan inserted goes out, and the boot override that it set goes.
+	// UndoBoot: the medium that the plan inserted goes out, the boot override that it set goes, and the provisioning network is closed.
 	UndoBoot
 	// UndoPower: the machine goes off where the plan had booted it, or used an agent that another plan had. While the agent answers it stays on for a
 	// time, so that a retry goes on where the plan stopped.

@@ -15,7 +15,7 @@ var effectTexts = []struct {
 	{DropLease, "leaves the lease"},
 	{StaleBurn, "burn-in counts no longer"},
 	{LoseIsolation, "isolation must be proven anew"},
-	{UndoBoot, "the boot medium and the boot override are taken back"},
+	{UndoBoot, "the boot medium, the boot override and the provisioning network are taken back"},
 	{UndoPower, "the machine goes off if the plan used an agent that we booted"},
 	{GoOff, "the machine goes off"},
 	{UndoWires, "its ports go back into quarantine"},

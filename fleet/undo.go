@@ -7,6 +7,8 @@ import "time"
 type Undo struct {
 	// Wires: ports may be in the tenant's networks.
 	Wires bool `json:"wires,omitempty"`
+	// Provisioning: ports may be in the provisioning network.
+	Provisioning bool `json:"provisioning,omitempty"`
 	// Power: the machine runs what the plan booted, and goes off.
 	Power bool `json:"power,omitempty"`
 	// Override: the firmware may still be told to boot the medium.
@@ -25,7 +27,7 @@ type Undo struct {
 }
 
 // Left reports whether anything is still to be put right.
-func (u *Undo) Left() bool { return u != nil && (u.Wires || u.Power || u.Override || u.Medium) }
+func (u *Undo) Left() bool { return u != nil && (u.Wires || u.Provisioning || u.Power || u.Override || u.Medium) }
 
 // String lists what is still to be put right.
 func (u *Undo) String() string {
@@ -36,7 +38,7 @@ func (u *Undo) String() string {
 	for _, p := range []struct {
 		left bool
 		text string
-	}{{u.Wires, "wires to quarantine"}, {u.Power, "power off"}, {u.Override, "boot override"}, {u.Medium, "boot medium"}} {
+	}{{u.Wires, "wires to quarantine"}, {u.Power, "power off"}, {u.Provisioning, "provisioning port"}, {u.Override, "boot override"}, {u.Medium, "boot medium"}} {
 		if p.left && s != "" {
 			s += ", "
 		}

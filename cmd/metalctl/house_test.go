@@ -86,7 +86,7 @@ var arrows = []struct {
 	{"fixtures/cuda/build", "fixtures/cuda", "compiles the library for embedding"},
 	{"fixtures/nvml/build", "fixtures/nvml", "compiles the library for embedding"},
 	{"fixtures/reports", "", "reports that never were, of the vocabulary alone"},
-	{"fixtures/virtual", "fleet/api fleet/reconcile provision/vmedia", "the real engine and boot driver in a simulated world"},
+	{"fixtures/virtual", "fleet/api fleet/reconcile fleet/switchboard provision/vmedia", "the real engine, switchboard and boot driver in a simulated world"},
 	{"scripts/...", "", "build helpers stand alone"},
 	{"test/...", "", "stories run the built program from outside"},
 }

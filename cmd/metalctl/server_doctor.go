@@ -76,7 +76,7 @@ func diskFinding(what, dir string) (api.Finding, string) {
 	switch {
 	case free < 256<<20 || fs.Files > 0 && fs.Ffree < 100:
 		f.Level = api.LevelCritical
-	case free < 2<<30 || total > 0 && free*20 < total:
+	case free < 2<<30 || free < 8<<30 && free*20 < total:
 		f.Level = api.LevelWarning
 	}
 	if f.Level != api.LevelOK {

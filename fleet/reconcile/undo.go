@@ -26,6 +26,9 @@ func undoDue(n fleet.Node, agentUp bool, now time.Time) (due fleet.Undo, until t
 		due.Power, until = false, due.AgentUntil
 		why = "its agent answers: metalctl node retry " + n.Name + " goes on where the plan stopped; else the machine goes off at " + until.UTC().Format(time.TimeOnly)
 	}
+	if !due.Power {
+		due.Provisioning = false // what runs there is the agent
+	}
 	return due, until, why
 }
 
@@ -58,11 +61,14 @@ func (v *view) leaveUndone(does fleet.Effect, why string) {
 	}
 	u := fleet.Undo{Since: v.now, Why: cut(op.Use+" was given up: "+why, 160)}
 	if n.Undo != nil {
-		u.Wires, u.Power, u.Override, u.Medium = n.Undo.Wires, n.Undo.Power, n.Undo.Override, n.Undo.Medium
+		u.Wires, u.Provisioning, u.Power, u.Override, u.Medium = n.Undo.Wires, n.Undo.Provisioning, n.Undo.Power, n.Undo.Override, n.Undo.Medium
 	}
 	inBand, boots := usesAgent(*op), tried(*op, step.PowerOn)
 	if does&fleet.UndoBoot != 0 && (tried(*op, step.MediaInsert) || tried(*op, step.BootFromMedia) || inBand && n.Boot.MediaID != "") {
 		u.Medium, u.Override = true, true
+	}
+	if does&fleet.UndoBoot != 0 && n.Opens() && (tried(*op, step.OpenProvisioning) || inBand) {
+		u.Provisioning = true
 	}
 	if does&fleet.UndoPower != 0 && (boots || inBand && !plans(*op, step.PowerOn)) {
 		u.Power, u.AgentUntil = true, v.now.Add(v.keepAgent)
@@ -101,7 +107,9 @@ func (v *view) putRight(name string) {
 	}
 	switch name {
 	case step.Isolate:
-		u.Wires = false
+		u.Wires, u.Provisioning = false, false
+	case step.CloseProvisioning:
+		u.Provisioning = false
 	case step.PowerOff:
 		u.Power = false
 	case step.BootFromDisk:

@@ -353,6 +353,9 @@ func (c *composer) undo(f PlanFacts) error {
 	if n.Undo.Wires {
 		c.step(Isolate, "the plan may have given the ports to the tenant", nil)
 	}
+	if n.Undo.Provisioning && !n.Undo.Power && !n.Undo.Wires {
+		c.step(CloseProvisioning, "a plan that was given up left it open", nil)
+	}
 	if !n.Undo.Power && !n.Undo.Override && !n.Undo.Medium {
 		return nil
 	}
