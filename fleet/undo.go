@@ -27,7 +27,9 @@ type Undo struct {
 }
 
 // Left reports whether anything is still to be put right.
-func (u *Undo) Left() bool { return u != nil && (u.Wires || u.Provisioning || u.Power || u.Override || u.Medium) }
+func (u *Undo) Left() bool {
+	return u != nil && (u.Wires || u.Provisioning || u.Power || u.Override || u.Medium)
+}
 
 // String lists what is still to be put right.
 func (u *Undo) String() string {
