@@ -72,11 +72,8 @@ type Wire struct {
 func (n Node) Wires() []Wire {
 	var out []Wire
 	for _, p := range n.Ports {
-		w := Wire{Device: p.Switch, Port: p.Port, Provisioning: p.Role == PortProvisioning, Tenant: p.Role == PortTenant}
-		if p.Role == PortFabric {
-			w = Wire{Device: p.Fabric, Port: string(p.GUID), Fabric: true, Rail: p.Rail}
-		}
-		if w.Device == "" || w.Port == "" {
+		w, named := p.wire()
+		if !named {
 			continue
 		}
 		i := slices.IndexFunc(out, func(x Wire) bool { return x.Device == w.Device && x.Port == w.Port && x.Fabric == w.Fabric })
@@ -96,6 +93,15 @@ func (n Node) Wires() []Wire {
 		return cmp.Or(strings.Compare(a.Device, b.Device), strings.Compare(a.Port, b.Port))
 	})
 	return out
+}
+
+// wire is where the port's cable ends; false where nobody named that.
+func (p Port) wire() (Wire, bool) {
+	w := Wire{Device: p.Switch, Port: p.Port, Provisioning: p.Role == PortProvisioning, Tenant: p.Role == PortTenant}
+	if p.Role == PortFabric {
+		w = Wire{Device: p.Fabric, Port: string(p.GUID), Fabric: true, Rail: p.Rail}
+	}
+	return w, w.Device != "" && w.Port != ""
 }
 
 // Devices are the fabrics and switches that the node's ports are at, in order.

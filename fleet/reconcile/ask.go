@@ -225,12 +225,15 @@ func imageOf(op fleet.Operation) string {
 	return ""
 }
 
-// listed reads the inventory that accept agrees to; nil for other verbs.
+// listed reads the inventory that accept agrees to; nil for other verbs. A node whose ports are another's, too, is not accepted.
 func (l *Loop) listed(ctx context.Context, id fleet.NodeID, verb fleet.Verb) (*fleet.Inventory, error) {
 	if verb != fleet.VerbAccept {
 		return nil, nil
 	}
-	_, inv, err := l.inspected(ctx, id)
+	v, inv, err := l.inspected(ctx, id)
+	if err == nil {
+		err = l.Store.View(ctx, func(s fleet.Snapshot) error { return fleet.Alone(s, *v.node.v) })
+	}
 	return inv, err
 }
 

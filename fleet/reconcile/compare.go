@@ -23,7 +23,11 @@ func (l *Loop) compareClass(ctx context.Context, c step.Call) (step.Outcome, err
 	if err != nil {
 		return step.Outcome{}, err
 	}
-	faults := Compare(*n, v.class, *inv, last)
+	wires, err := l.wiringOf(ctx, v)
+	if err != nil {
+		return step.Outcome{}, err
+	}
+	faults := few(append(CompareWires(*n, *inv, wires), Compare(*n, v.class, *inv, last)...), n.Name, "inventory", mostFaults)
 	out := step.Outcome{Faults: faults, Evidence: map[string]any{"class": v.class.Name, "differences": len(faults), "inventory": n.Inventory,
 		"compared": v.class.Compared(n.Inventory)}}
 	for _, f := range faults {

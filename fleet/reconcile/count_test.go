@@ -24,6 +24,10 @@ func alike(t *testing.T, w *contract.World, names ...string) string {
 	for i, name := range names {
 		x := n
 		x.ID, x.Name, x.Operation, x.LastOperation = fleet.NodeID("node-"+name), name, "", ""
+		x.Ports = slices.Clone(n.Ports)
+		for j := range x.Ports {
+			x.Ports[j].Port += "-" + name
+		}
 		x.Labels = map[string]string{"rack": fmt.Sprintf("r%d", i/2), "kind": "copy"}
 		c.Writes = append(c.Writes, fleet.Write{Key: fleet.KeyOf(fleet.KindNode, x.ID), Value: x})
 	}

@@ -193,6 +193,24 @@ func TestAcceptOfOneDevice(t *testing.T) {
 }
 
 // TestAvailableStaysAvailable: looking again costs nothing and changes nothing.
+// Cleaning would begin with ports that are another node's, too.
+func TestAcceptRefusesAPortOfTwoNodes(t *testing.T) {
+	w := contract.NewWorld(t)
+	n := asked(t, w, "inspect")
+	if len(n.Faults) > 0 || len(n.Ports) == 0 {
+		t.Fatalf("before: %+v", n)
+	}
+	write(t, w, fleet.KeyOf(fleet.KindNode, "other"), fleet.Node{ID: "other", Name: "other", State: fleet.Available, StateSince: w.Clock, CreatedAt: w.Clock, Ports: n.Ports})
+	_, err := w.Loop.Ask(t.Context(), w.Node, "accept", api.NodeVerb{Devices: contract.Disks()}, "tester")
+	if fleet.CodeOf(err) != "MC-NET-PORT" || !strings.Contains(err.Error(), "other") {
+		t.Errorf("accept: %v", err)
+	}
+	n = asked(t, w, "inspect")
+	if f := n.Fault("MC-NET-PORT", "port/leaf-1/swp1"); f == nil || f.Blocks != fleet.BlocksAllocate {
+		t.Errorf("after an inspection: %+v", n.Faults)
+	}
+}
+
 func TestAvailableStaysAvailable(t *testing.T) {
 	w := available(t)
 	boots := strings.Count(strings.Join(w.Machine.Log, "\n"), "boots")

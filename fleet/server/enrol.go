@@ -206,8 +206,17 @@ func uniqueUUID(n fleet.Node) string {
 	return u
 }
 
-// claims are what the node claims for itself alone, and how people call it.
-func claims(n *fleet.Node) map[fleet.Key]string {
+// claims are what the node claims for itself alone.
+func claims(n *fleet.Node) []fleet.Key {
+	out := slices.Sorted(mapKeys(identities(n)))
+	for _, w := range n.Wires() {
+		out = append(out, claimWire(w))
+	}
+	return out
+}
+
+// identities are the claims that tell machines apart, and how people call them.
+func identities(n *fleet.Node) map[fleet.Key]string {
 	out := map[fleet.Key]string{claimName(n.Name): "name " + n.Name, claimAddress(n.BMC.Address): "BMC address " + n.BMC.Address}
 	if u := uniqueUUID(*n); u != "" {
 		out[claimUUID(u)] = "system UUID " + u
@@ -218,7 +227,7 @@ func claims(n *fleet.Node) map[fleet.Key]string {
 // unclaimed refuses a node whose claims belong to another one already, and names that.
 func (s *Server) unclaimed(ctx context.Context, n *fleet.Node) error {
 	return s.Store.View(ctx, func(sn fleet.Snapshot) error {
-		for _, key := range slices.Sorted(mapKeys(claims(n))) {
+		for _, key := range slices.Sorted(mapKeys(identities(n))) {
 			id, _, err := fleet.Get[fleet.NodeID](sn, key)
 			if err != nil {
 				if fleet.KindOf(err) == fleet.NotFound {
@@ -233,9 +242,9 @@ func (s *Server) unclaimed(ctx context.Context, n *fleet.Node) error {
 			if other, _, err := fleet.Get[fleet.Node](sn, fleet.KeyOf(fleet.KindNode, id)); err == nil {
 				name = other.Name
 			}
-			return fleet.Errorf(fleet.Conflict, "MC-NODE-TWICE", "the %s belongs to the node %s already", claims(n)[key], name).WithHint("metalctl node show %s", name)
+			return fleet.Errorf(fleet.Conflict, "MC-NODE-TWICE", "the %s belongs to the node %s already", identities(n)[key], name).WithHint("metalctl node show %s", name)
 		}
-		return nil
+		return fleet.Alone(sn, *n)
 	})
 }
 
@@ -253,7 +262,7 @@ func mapKeys[V any](m map[fleet.Key]V) func(func(fleet.Key) bool) {
 func (s *Server) commitNode(ctx context.Context, n *fleet.Node, password fleet.Secret, ca string) error {
 	key := fleet.KeyOf(fleet.KindNode, n.ID)
 	c := fleet.Change{If: []fleet.Precondition{{Key: key}}, Writes: []fleet.Write{{Key: key, Value: n}, {Key: bmcSecretKey(n.ID), Value: password}}}
-	for k := range claims(n) {
+	for _, k := range claims(n) {
 		c.If = append(c.If, fleet.Precondition{Key: k})
 		c.Writes = append(c.Writes, fleet.Write{Key: k, Value: n.ID})
 	}

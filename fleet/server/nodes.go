@@ -223,10 +223,8 @@ func (s *Server) updateNodeAt(ctx context.Context, id fleet.NodeID, ifMatch stri
 
 // ForgetKeys are the records that go with a forgotten node: its secrets and what it claimed for itself alone.
 func (s *Server) ForgetKeys(n fleet.Node) []fleet.Key {
-	keys := []fleet.Key{fleet.KeyOf(fleet.KindWires, n.ID), fleet.KeyOf(fleet.KindBurned, n.ID), claimName(n.Name), claimAddress(n.BMC.Address), bmcSecretKey(n.ID), sessionSecretKey(n.ID), bootSecretKey(n.ID)}
-	if uuid := uniqueUUID(n); uuid != "" {
-		keys = append(keys, claimUUID(uuid))
-	}
+	keys := []fleet.Key{fleet.KeyOf(fleet.KindWires, n.ID), fleet.KeyOf(fleet.KindBurned, n.ID), bmcSecretKey(n.ID), sessionSecretKey(n.ID), bootSecretKey(n.ID)}
+	keys = append(keys, claims(&n)...)
 	if n.Boot.MediaID != "" {
 		keys = append(keys, mediumClaim(n.Boot.MediaID))
 	}

@@ -131,6 +131,45 @@ func TestOneMachineIsEnrolledOnce(t *testing.T) {
 	}
 }
 
+// What is done to a port is done to one node: no second one is enrolled with it, and the fault names both.
+func TestEnrolRefusesAPortOfAnother(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := context.Background()
+	ether := fleet.Port{MAC: "52:54:00:00:00:01", Role: fleet.PortTenant, Switch: "leaf-1", Port: "swp1"}
+	hca := fleet.Port{GUID: "0x5000000000000101", Role: fleet.PortFabric, Fabric: "ib0"}
+	first := createRequest("first")
+	first.Ports = []fleet.Port{ether, hca}
+	_, err := w.client.CreateNode(ctx, first, "")
+	must(t, err)
+	second := createRequest("second")
+	for _, tt := range []struct {
+		name  string
+		port  fleet.Port
+		taken bool
+	}{
+		{"the same port of a switch", fleet.Port{MAC: "52:54:00:00:00:02", Role: fleet.PortProvisioning, Switch: "leaf-1", Port: "swp1"}, true},
+		{"the same GUID, in another fabric", fleet.Port{GUID: "0x5000000000000101", Role: fleet.PortFabric, Fabric: "ib1"}, true},
+		{"a port of that name at another switch", fleet.Port{MAC: "52:54:00:00:00:02", Role: fleet.PortTenant, Switch: "leaf-2", Port: "swp1"}, false},
+	} {
+		second.Ports = []fleet.Port{tt.port}
+		_, err := w.client.CreateNode(ctx, second, "")
+		if !tt.taken {
+			must(t, err)
+			continue
+		}
+		wantCode(t, err, fleet.Conflict, "MC-NET-PORT")
+		if !strings.Contains(err.Error(), "by second and by first") {
+			t.Errorf("%s: %v does not name both", tt.name, err)
+		}
+	}
+	// What was forgotten has no port any more.
+	third := createRequest("third")
+	third.Ports = first.Ports
+	must(t, w.client.ForgetNode(ctx, "first"))
+	_, err = w.client.CreateNode(ctx, third, "")
+	must(t, err)
+}
+
 // Two people enrol one machine at the same moment: one of them learns of the other.
 func TestOneMachineIsEnrolledOnceAtTheSameTime(t *testing.T) {
 	w := newWorld(t, nil)

@@ -19,6 +19,14 @@ func claimUUID(uuid string) fleet.Key {
 	return fleet.Key("unique/system-uuid/" + strings.ToLower(uuid))
 }
 
+// claimWire is that of a switch's port, or of a GUID, which is one port's in whatever fabric.
+func claimWire(w fleet.Wire) fleet.Key {
+	if w.Fabric {
+		return fleet.Key("unique/guid/" + w.Port)
+	}
+	return fleet.Key("unique/switch-port/" + w.Device + "/" + w.Port)
+}
+
 // bmcSecretKey is where the password of a node's BMC is kept, encrypted.
 func bmcSecretKey(id fleet.NodeID) fleet.Key { return fleet.Key("secret/node/" + string(id) + "/bmc") }
 

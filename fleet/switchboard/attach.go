@@ -27,7 +27,7 @@ func (b *Board) Attach(ctx context.Context, node fleet.NodeID, lease fleet.Lease
 		if len(moved) == 0 {
 			return c, errNothing
 		}
-		if err := alone(s, n); err != nil {
+		if err := fleet.Alone(s, n); err != nil {
 			return c, err
 		}
 		next := fleet.NodeWires{Node: node, Lease: lease, Since: b.Now().UTC()}
@@ -81,10 +81,12 @@ func (b *Board) Attach(ctx context.Context, node fleet.NodeID, lease fleet.Lease
 }
 
 // Quarantine takes a node's Ethernet ports out of every network, then its fabric ports out of every partition, and reads them back. All devices are tried,
-// whatever one of them answers. The partition and the network that were made for its lease go when the last node has left them.
+// whatever one of them answers. The partition and the network that were made for its lease go when the last node has left them. A port that another node names,
+// too, is left as it is where that one has it or this one never had: it is then not proven, and the error names both.
 func (b *Board) Quarantine(ctx context.Context, node fleet.NodeID) (fleet.NodeWires, error) {
 	var n fleet.Node
 	var moved []fleet.Wire
+	var others error
 	err := b.commit(ctx, func(s fleet.Snapshot) (c fleet.Change, err error) {
 		if n, moved, err = movable(s, node); err != nil {
 			return c, err
@@ -93,7 +95,11 @@ func (b *Board) Quarantine(ctx context.Context, node fleet.NodeID) (fleet.NodeWi
 		if err != nil {
 			return c, err
 		}
-		if w != nil && w.Leaving || w == nil && len(moved) == 0 {
+		all := moved
+		if moved, others, err = ownPorts(s, n, w, moved); err != nil {
+			return c, err
+		}
+		if w != nil && w.Leaving || w == nil && len(all) == 0 {
 			return c, errNothing
 		}
 		next := fleet.NodeWires{Node: node, Since: b.Now().UTC()}
@@ -104,17 +110,17 @@ func (b *Board) Quarantine(ctx context.Context, node fleet.NodeID) (fleet.NodeWi
 		if err != nil {
 			return c, err
 		}
-		next.Ports = moving(r, w, next, moved, "it is being put into quarantine")
+		next.Ports = moving(r, w, next, all, "it is being put into quarantine")
 		put(&c, wiresKey(node), rev, next)
 		return c, nil
 	})
 	if err != nil || len(moved) == 0 {
-		return fleet.NodeWires{}, err
+		return fleet.NodeWires{}, errors.Join(err, others)
 	}
 	slices.Reverse(moved) // Ethernet first
 	views, err := b.moveAll(ctx, node, moved, false)
 	w, proveErr := b.proven(ctx, n, views)
-	return w, errors.Join(err, proveErr)
+	return w, errors.Join(err, others, proveErr)
 }
 
 // movable is a node with the ports that are moved. A port at a switch that nobody declared is left to whoever keeps it apart, where the site says that somebody does.
@@ -141,25 +147,6 @@ func movable(s fleet.Snapshot, id fleet.NodeID) (fleet.Node, []fleet.Wire, error
 		out = append(out, x)
 	}
 	return n, out, nil
-}
-
-// alone is an error where another node names one of the node's ports as its own: what is moved for one would be moved for both.
-func alone(s fleet.Snapshot, n fleet.Node) error {
-	all, err := fleet.List[fleet.Node](s, fleet.KindNode)
-	if err != nil {
-		return err
-	}
-	for _, o := range all {
-		if o.ID == n.ID {
-			continue
-		}
-		for _, x := range o.Wires() {
-			if slices.ContainsFunc(n.Wires(), func(y fleet.Wire) bool { return x.Device == y.Device && x.Port == y.Port }) {
-				return fleet.Errorf(fleet.Conflict, "MC-NET-PORT", "port %s of %s is named by %s and by %s", x.Port, x.Device, n.Name, o.Name).WithHint("metalctl node show %s", o.Name)
-			}
-		}
-	}
-	return nil
 }
 
 func ethernetRequired(s fleet.Snapshot) (bool, error) {

@@ -47,7 +47,7 @@ func (b *Board) mend(ctx context.Context, d *device, view *fleet.WireView, froze
 		return "", err
 	}
 	if in = wants[d.name]; in == nil {
-		in = &intent{map[string]fleet.Carries{}, map[string]string{}}
+		in = newIntent()
 	}
 	err = b.Store.View(ctx, func(s fleet.Snapshot) error {
 		all, err := fleet.List[fleet.Network](s, fleet.KindNetwork)

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,8 +90,13 @@ func (r *etherRig) did(w fleet.NodeWires, err error) fleet.NodeWires {
 
 func (r *etherRig) isolated(h int, want bool) {
 	r.t.Helper()
-	if n := get[fleet.Node](r.rig, fleet.KeyOf(fleet.KindNode, node(h))); n.Isolated != want {
-		r.t.Errorf("n%d: isolated is %t, want %t", h, n.Isolated, want)
+	r.isolatedIs(node(h), want)
+}
+
+func (r *etherRig) isolatedIs(id fleet.NodeID, want bool) {
+	r.t.Helper()
+	if n := get[fleet.Node](r.rig, fleet.KeyOf(fleet.KindNode, id)); n.Isolated != want {
+		r.t.Errorf("%s: isolated is %t, want %t", id, n.Isolated, want)
 	}
 }
 
@@ -170,6 +176,47 @@ func TestEthernetPortOfTwo(t *testing.T) {
 		t.Errorf("attach a port of two nodes: %v", err)
 	}
 	r.carries("leaf-2", "swp1", 0)
+}
+
+// A port that two nodes name is not switched off for the one while the other one has it, nor for one that never had it.
+func TestQuarantineLeavesAPortOfAnother(t *testing.T) {
+	r := newEtherRig(t)
+	ctx := t.Context()
+	r.did(r.Attach(ctx, node(1), lease(1)))
+	late := fleet.Node{ID: "n0", Name: "late", State: fleet.Available, Ports: []fleet.Port{
+		{MAC: "c", Role: fleet.PortTenant, Switch: "leaf-2", Port: "swp1"}, {MAC: "d", Role: fleet.PortProvisioning, Switch: "leaf-2", Port: "swp4"}}}
+	r.put(fleet.KeyOf(fleet.KindNode, late.ID), late)
+	for range 2 { // twice is as once
+		w, err := r.Quarantine(ctx, late.ID)
+		if fleet.CodeOf(err) != "MC-NET-PORT" || !strings.Contains(err.Error(), "late and by n1") {
+			t.Errorf("quarantine of a node with a port of another: %v", err)
+		}
+		if w.Isolated() || w.Proven() {
+			t.Errorf("it is called isolated: %+v", w)
+		}
+		r.carries("leaf-2", "swp1", 101)
+		r.Look(ctx)
+		r.carries("leaf-2", "swp1", 101)
+		r.isolatedIs(late.ID, false)
+	}
+	if err := r.Trusted([]string{"leaf-1", "leaf-2"}); err != nil {
+		t.Errorf("a record that is wrong stops all: %v", err)
+	}
+	// The books: only who has the port decides, and a plan says that two name it.
+	plan, err := r.Plan(ctx)
+	if err != nil || plan.Digest != "" || !slices.Contains(plan.Notes, "swp1 of leaf-2 is named by late and by n1") {
+		t.Errorf("%v, plan %+v", err, plan)
+	}
+	// Who has it may leave it.
+	r.did(r.Quarantine(ctx, node(1)))
+	r.carries("leaf-2", "swp1", 0)
+	if _, err := r.Quarantine(ctx, late.ID); fleet.CodeOf(err) != "MC-NET-PORT" {
+		t.Errorf("quarantine while two name it: %v", err)
+	}
+	if _, err := r.Store.Commit(ctx, fleet.Change{Writes: []fleet.Write{{Key: fleet.KeyOf(fleet.KindNode, late.ID)}, {Key: fleet.KeyOf(fleet.KindWires, late.ID)}}}); err != nil {
+		t.Fatal(err)
+	}
+	r.did(r.Attach(ctx, node(1), lease(1)))
 }
 
 func TestEthernetHalfIsQuarantine(t *testing.T) {

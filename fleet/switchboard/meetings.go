@@ -108,9 +108,19 @@ func owners(s fleet.Snapshot) ([]reach.Port, error) {
 	if err != nil {
 		return nil, err
 	}
+	at := map[[2]string]int{}
 	for _, w := range wires {
 		for _, p := range w.Ports {
-			out = append(out, reach.Port{Device: p.Device(), Port: p.Port, Owner: ownerOf(w, p)})
+			here := [2]string{p.Device(), p.Port}
+			x := reach.Port{Device: p.Device(), Port: p.Port, Owner: ownerOf(w, p)}
+			i, shared := at[here]
+			switch {
+			case !shared:
+				at[here] = len(out)
+				out = append(out, x)
+			case x.Owner != reach.Quarantine: // of two nodes that name one port it is whose who has it
+				out[i] = x
+			}
 		}
 	}
 	return out, nil

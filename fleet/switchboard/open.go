@@ -40,7 +40,7 @@ func (b *Board) turned(ctx context.Context, node fleet.NodeID, open bool) (fleet
 		case open && next.Leaving:
 			return c, fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", "the ports of %s are not proven to be in quarantine yet", n.Name).WithHint("metalctl node show %s", n.Name)
 		}
-		if err := alone(s, n); err != nil {
+		if err := fleet.Alone(s, n); err != nil {
 			return c, err
 		}
 		next.Open = open

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/metalctl/metalctl/fleet"
@@ -18,6 +19,13 @@ import (
 type intent struct {
 	want map[string]fleet.Carries
 	node map[string]string
+	// shared are ports that two nodes name, with what is said of them; held those that one of the nodes has, who alone decides then. Others are left as they are.
+	shared map[string]string
+	held   map[string]bool
+}
+
+func newIntent() *intent {
+	return &intent{map[string]fleet.Carries{}, map[string]string{}, map[string]string{}, map[string]bool{}}
 }
 
 // intents reads the books. A node in no lease whose wires were never moved may still serve somebody before it is cleaned first: its ports stay as they are.
@@ -63,14 +71,23 @@ func intend(s fleet.Snapshot, out map[string]*intent, n fleet.Node, w *fleet.Nod
 	}
 	for _, x := range n.Wires() {
 		if out[x.Device] == nil {
-			out[x.Device] = &intent{map[string]fleet.Carries{}, map[string]string{}}
+			out[x.Device] = newIntent()
 		}
-		out[x.Device].node[x.Port] = n.Name
-		if keep && (x.Fabric || !set.Open) {
+		in := out[x.Device]
+		mine, other := has(w, x), in.node[x.Port]
+		if other != "" {
+			in.shared[x.Port] = fmt.Sprintf("%s of %s is named by %s and by %s", x.Port, x.Device, other, n.Name)
+			if in.held[x.Port] {
+				continue
+			}
+			delete(in.want, x.Port)
+		}
+		in.node[x.Port], in.held[x.Port] = n.Name, mine
+		if other != "" && !mine || keep && (x.Fabric || !set.Open) {
 			continue
 		}
 		if c, _, err := set.Shall(x, r); err == nil { // what has no place is a doubt of the node's
-			out[x.Device].want[x.Port] = c
+			in.want[x.Port] = c
 		}
 	}
 	return nil
@@ -91,7 +108,7 @@ func (b *Board) Plan(ctx context.Context) (api.NetworkPlan, error) {
 	for _, name := range names {
 		in := wants[name]
 		if in == nil {
-			in = &intent{map[string]fleet.Carries{}, map[string]string{}}
+			in = newIntent()
 		}
 		plan, digest, err := b.planDevice(ctx, name, in, &out)
 		if err != nil {
@@ -137,6 +154,7 @@ func (b *Board) planDevice(ctx context.Context, name string, in *intent, out *ap
 			want[p.Port] = c
 		}
 	}
+	out.Notes = slices.AppendSeq(out.Notes, maps.Values(in.shared))
 	for port := range in.want {
 		if view.Port(port) == nil {
 			out.Notes = append(out.Notes, fmt.Sprintf("%s of %s (%s) is not among the device's managed ports", port, name, in.node[port]))
