@@ -28,23 +28,6 @@ func (r *routes) capabilities() {
 	route(r, http.MethodGet, "/capabilities", "get-capabilities", "What the server is and can do", http.StatusOK, r.s.getCapabilities)
 }
 
-// listOf reads all of a kind, a page of it, by name.
-func listOf[T any](ctx context.Context, s *Server, kind string, in Paging, name func(T) string) (*plain[api.List[T]], error) {
-	var all []T
-	var rev fleet.Revision
-	err := s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
-		rev = sn.Revision()
-		all, err = fleet.List[T](sn, kind)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	out, err := page(all, in, false, func(v T) mark { return mark{name(v), ""} })
-	out.Revision = rev
-	return &plain[api.List[T]]{out}, err
-}
-
 func (s *Server) listClasses(ctx context.Context, in *Paging) (*plain[api.List[fleet.Class]], error) {
 	return listOf(ctx, s, fleet.KindClass, *in, func(c fleet.Class) string { return c.Name })
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"slices"
@@ -77,4 +78,70 @@ func sortOrder(sort string, allowed ...string) (key string, desc bool, err error
 		return "", false, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "cannot sort by %q", shortened(sort)).WithHint("sort by one of: %s", strings.Join(allowed, ", "))
 	}
 	return key, desc, nil
+}
+
+// listed is a page of what read finds, by name.
+func listed[T any](ctx context.Context, s *Server, in Paging, name func(T) string, read func(fleet.Snapshot) ([]T, error)) (*plain[api.List[T]], error) {
+	var all []T
+	var rev fleet.Revision
+	err := s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
+		rev = sn.Revision()
+		all, err = read(sn)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := page(all, in, false, func(v T) mark { return mark{name(v), ""} })
+	out.Revision = rev
+	return &plain[api.List[T]]{out}, err
+}
+
+// listOf is a page of the records of a kind, by name.
+func listOf[T any](ctx context.Context, s *Server, kind string, in Paging, name func(T) string) (*plain[api.List[T]], error) {
+	return listed(ctx, s, in, name, func(sn fleet.Snapshot) ([]T, error) { return fleet.List[T](sn, kind) })
+}
+
+// viewsOf is what view makes of each record of a kind.
+func viewsOf[R, V any](sn fleet.Snapshot, kind string, view func(fleet.Snapshot, R, fleet.Revision) (V, error)) ([]V, error) {
+	var out []V
+	var bad error
+	err := eachRecord(sn, kind, func(r R, rev fleet.Revision) {
+		v, err := view(sn, r, rev)
+		out, bad = append(out, v), cmp.Or(bad, err)
+	})
+	return out, cmp.Or(bad, err)
+}
+
+// viewOf is what view makes of the record of a kind that has that name, or unknown where there is none.
+func viewOf[R, V any](ctx context.Context, s *Server, kind, name string, view func(fleet.Snapshot, R, fleet.Revision) (V, error), unknown *fleet.Error) (v V, rev fleet.Revision, err error) {
+	err = s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		r, at, err := fleet.Get[R](sn, fleet.KeyOf(kind, name))
+		if fleet.KindOf(err) == fleet.NotFound {
+			return unknown
+		}
+		if err == nil {
+			v, err = view(sn, r, at)
+		}
+		rev = at
+		return err
+	})
+	return v, rev, err
+}
+
+// oneOf is the one among what read finds that is meant, or unknown where there is none.
+func oneOf[V any](ctx context.Context, s *Server, read func(fleet.Snapshot) ([]V, error), is func(V) bool, unknown *fleet.Error) (v V, err error) {
+	err = s.Store.View(ctx, func(sn fleet.Snapshot) error {
+		all, err := read(sn)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(all, is)
+		if i < 0 {
+			return unknown
+		}
+		v = all[i]
+		return nil
+	})
+	return v, err
 }

@@ -2,335 +2,51 @@ package server
 
 import (
 	"context"
-	"net/http"
 	"slices"
 
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
-// Fabrics declares InfiniBand fabrics.
-type Fabrics interface {
-	Declare(ctx context.Context, f fleet.Fabric, by string) error
-	Drop(ctx context.Context, name, by string) error
-	// State adds what was read last.
-	State(api.Fabric) api.Fabric
-}
-
-// Switches declares Ethernet switches.
-type Switches interface {
-	DeclareSwitch(ctx context.Context, x fleet.Switch, by string) error
-	DropSwitch(ctx context.Context, name, by string) error
-	// SwitchState adds what was read last.
-	SwitchState(context.Context, api.Switch) api.Switch
-}
-
-// TenantNetworks makes and drops networks.
-type TenantNetworks interface {
-	PutNetwork(ctx context.Context, n fleet.Network, by string) error
-	RemoveNetwork(ctx context.Context, name, by string) error
-}
-
-// FabricKeeper takes fabrics and switches over and reads them.
-type FabricKeeper interface {
-	Adopt(ctx context.Context, name, by string) error
-	Verify(ctx context.Context, name string) error
-}
-
-// Partitions makes and drops tenants' partitions.
-type Partitions interface {
-	Create(ctx context.Context, p fleet.TenantPartition, by string) error
-	Remove(ctx context.Context, name, by string) error
-}
-
-// Networks says what all wires would have to become, and what they are.
-type Networks interface {
-	Plan(ctx context.Context) (api.NetworkPlan, error)
-	Apply(ctx context.Context, digest, by string) error
-	Verdict(ctx context.Context) (api.NetworkVerdict, error)
-}
-
-// Wires is all that has to do with switches and fabrics.
-type Wires interface {
-	Fabrics
-	Switches
-	FabricKeeper
-	Partitions
-	TenantNetworks
-	Networks
-}
-
-func (r *routes) networks() {
-	s := r.s
-	route(r, http.MethodGet, "/fabrics", "list-fabrics", "List InfiniBand fabrics", http.StatusOK, s.listFabrics)
-	route(r, http.MethodGet, "/fabrics/{id}", "get-fabric", "Read a fabric, with what was read of its ports last", http.StatusOK, s.getFabric)
-	route(r, http.MethodPut, "/fabrics/{id}", "put-fabric", "Create or replace a fabric", http.StatusOK, s.putFabric)
-	route(r, http.MethodDelete, "/fabrics/{id}", "delete-fabric", "Drop a fabric that nothing uses; its devices are not touched", http.StatusNoContent, s.deleteFabric)
-	route(r, http.MethodPost, "/fabrics/{id}/adopt", "adopt-fabric", "Take a fabric's partition file over; what managed ports carry they keep", http.StatusOK, s.adoptFabric)
-	route(r, http.MethodPost, "/fabrics/{id}/verify", "verify-fabric", "Read a fabric now", http.StatusOK, s.verifyFabric)
-	route(r, http.MethodGet, "/partitions", "list-partitions", "List tenants' InfiniBand partitions", http.StatusOK, s.listPartitions)
-	route(r, http.MethodPost, "/partitions", "create-partition", "Make a partition that leases can name", http.StatusCreated, s.createPartition)
-	route(r, http.MethodGet, "/partitions/{id}", "get-partition", "Read a partition, with the nodes that are in it", http.StatusOK, s.getPartition)
-	route(r, http.MethodDelete, "/partitions/{id}", "delete-partition", "Drop a partition that no node is in; its keys rest", http.StatusNoContent, s.deletePartition)
-	s.switchRoutes(r)
-	route(r, http.MethodGet, "/network/plan", "plan-network", "Read every fabric and switch and say what would be written so that each port carries what it shall", http.StatusOK, s.planNetwork)
-	route(r, http.MethodPost, "/network/apply", "apply-network", "Do the plan with that digest, or nothing", http.StatusOK, s.applyNetwork)
-	route(r, http.MethodPost, "/network/verify", "verify-network", "Read every fabric and switch and say who is where, and who reaches whom and must not", http.StatusOK, s.verifyNetwork)
-}
-
-func (s *Server) fabricView(sn fleet.Snapshot, f fleet.Fabric, rev fleet.Revision) (api.Fabric, error) {
-	v := api.Fabric{Fabric: f, Revision: rev}
-	pool, _, err := fleet.Get[fleet.TagPool](sn, fleet.KeyOf(fleet.KindPKeys, f.Name))
-	if err != nil && fleet.KindOf(err) != fleet.NotFound {
-		return v, err
-	}
-	v.Keys, v.Resting = len(pool.Used), pool.Resting
-	return v, nil
-}
-
-func (s *Server) listFabrics(ctx context.Context, in *Paging) (*plain[api.List[api.Fabric]], error) {
-	var all []api.Fabric
-	var rev fleet.Revision
-	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
-		all, rev = nil, sn.Revision()
-		var bad error
-		err := eachRecord(sn, fleet.KindFabric, func(f fleet.Fabric, at fleet.Revision) {
-			v, err := s.fabricView(sn, f, at)
-			if err != nil {
-				bad = err
-			}
-			all = append(all, v)
-		})
-		if bad != nil {
-			return bad
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	for i, f := range all {
-		all[i] = s.Wires.State(f)
-		all[i].Ports = nil // there may be thousands
-	}
-	out, err := page(all, *in, false, func(f api.Fabric) mark { return mark{f.Name, ""} })
-	out.Revision = rev
-	return &plain[api.List[api.Fabric]]{out}, err
-}
-
-func (s *Server) getFabric(ctx context.Context, in *Item) (*tagged[api.Fabric], error) {
-	var v api.Fabric
-	err := s.Store.View(ctx, func(sn fleet.Snapshot) error {
-		f, rev, err := fleet.Get[fleet.Fabric](sn, fleet.KeyOf(fleet.KindFabric, in.ID))
-		if fleet.KindOf(err) == fleet.NotFound {
-			return fleet.Errorf(fleet.NotFound, "MC-FABRIC-UNKNOWN", "there is no fabric %q", shortened(in.ID)).WithHint("metalctl fabric list")
-		}
-		if err != nil {
-			return err
-		}
-		v, err = s.fabricView(sn, f, rev)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return tag(s.Wires.State(v), v.Revision), nil
-}
-
-type putFabricIn struct {
-	Item
-	Body fleet.Fabric
-}
-
-func (s *Server) putFabric(ctx context.Context, in *putFabricIn) (*tagged[api.Fabric], error) {
-	if in.Body.Name != in.ID {
-		return nil, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "name is not the name in the path")
-	}
-	if err := s.Wires.Declare(ctx, in.Body, callerOf(ctx)); err != nil {
-		return nil, err
-	}
-	return s.getFabric(ctx, &in.Item)
-}
-
-func (s *Server) deleteFabric(ctx context.Context, in *Item) (*struct{}, error) {
-	return nil, s.Wires.Drop(ctx, in.ID, callerOf(ctx))
-}
-
-func (s *Server) adoptFabric(ctx context.Context, in *Item) (*tagged[api.Fabric], error) {
-	if err := s.Wires.Adopt(ctx, in.ID, callerOf(ctx)); err != nil {
-		return nil, err
-	}
-	return s.verifyFabric(ctx, in)
-}
-
-func (s *Server) verifyFabric(ctx context.Context, in *Item) (*tagged[api.Fabric], error) {
-	if err := s.Wires.Verify(ctx, in.ID); err != nil {
-		return nil, err
-	}
-	return s.getFabric(ctx, in)
-}
-
-// partitionViews are all partitions with the names of their nodes.
-func partitionViews(sn fleet.Snapshot) ([]api.Partition, error) {
-	var all []api.Partition
-	err := eachRecord(sn, fleet.KindPartition, func(p fleet.TenantPartition, rev fleet.Revision) {
-		all = append(all, api.Partition{TenantPartition: p, Revision: rev, Nodes: []string{}})
-	})
-	if err != nil {
-		return nil, err
-	}
+// networksIn are all networks with the names of their nodes.
+func networksIn(sn fleet.Snapshot) ([]api.Network, error) {
 	wires, err := fleet.List[fleet.NodeWires](sn, fleet.KindWires)
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range wires {
-		i := slices.IndexFunc(all, func(p api.Partition) bool { return p.Name == w.Partition })
-		if i < 0 {
-			continue
-		}
-		name, err := nodeName(sn, w.Node)
-		if err != nil {
-			return nil, err
-		}
-		all[i].Nodes = append(all[i].Nodes, name)
-		slices.Sort(all[i].Nodes)
-	}
-	return all, nil
-}
-
-// nodeName is the node's name, or its id where it was forgotten.
-func nodeName(sn fleet.Snapshot, id fleet.NodeID) (string, error) {
-	n, _, err := fleet.Get[fleet.Node](sn, fleet.KeyOf(fleet.KindNode, id))
-	if fleet.KindOf(err) == fleet.NotFound {
-		return string(id), nil
-	}
-	return n.Name, err
-}
-
-func (s *Server) partitions(ctx context.Context) (all []api.Partition, rev fleet.Revision, err error) {
-	err = s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
-		rev = sn.Revision()
-		all, err = partitionViews(sn)
-		return err
+	return viewsOf(sn, fleet.KindNetwork, func(sn fleet.Snapshot, n fleet.Network, rev fleet.Revision) (api.Network, error) {
+		names, err := nodesIn(sn, wires, func(w fleet.NodeWires) bool {
+			return w.Network == n.Name || slices.ContainsFunc(w.Ports, func(p fleet.WireProof) bool { return p.Switch != "" && (p.Where == n.Name || p.Was == n.Name) })
+		})
+		return api.Network{Network: n, Revision: rev, Nodes: names}, err
 	})
-	return all, rev, err
 }
 
-func (s *Server) listPartitions(ctx context.Context, in *Paging) (*plain[api.List[api.Partition]], error) {
-	all, rev, err := s.partitions(ctx)
-	if err != nil {
+func (s *Server) listNetworks(ctx context.Context, in *Paging) (*plain[api.List[api.Network]], error) {
+	return listed(ctx, s, *in, func(n api.Network) string { return n.Name }, networksIn)
+}
+
+func (s *Server) getNetwork(ctx context.Context, in *Item) (*tagged[api.Network], error) {
+	n, err := oneOf(ctx, s, networksIn, func(n api.Network) bool { return n.Name == in.ID },
+		fleet.Errorf(fleet.NotFound, "MC-NET-NETWORK", "there is no network %q", shortened(in.ID)).WithHint("metalctl network list"))
+	return tag(n, n.Revision), err
+}
+
+type putNetworkIn struct {
+	Item
+	Body fleet.Network
+}
+
+func (s *Server) putNetwork(ctx context.Context, in *putNetworkIn) (*tagged[api.Network], error) {
+	if in.Body.Name != in.ID {
+		return nil, fleet.Errorf(fleet.Invalid, "MC-API-INVALID", "name is not the name in the path")
+	}
+	if err := s.Wires.PutNetwork(ctx, in.Body, callerOf(ctx)); err != nil {
 		return nil, err
 	}
-	out, err := page(all, *in, false, func(p api.Partition) mark { return mark{p.Name, ""} })
-	out.Revision = rev
-	return &plain[api.List[api.Partition]]{out}, err
+	return s.getNetwork(ctx, &in.Item)
 }
 
-func (s *Server) getPartition(ctx context.Context, in *Item) (*tagged[api.Partition], error) {
-	all, _, err := s.partitions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(all, func(p api.Partition) bool { return p.Name == in.ID })
-	if i < 0 {
-		return nil, fleet.Errorf(fleet.NotFound, "MC-NET-PARTITION", "there is no partition %q", shortened(in.ID)).WithHint("metalctl partition list")
-	}
-	return tag(all[i], all[i].Revision), nil
-}
-
-type createPartitionIn struct {
-	Body fleet.TenantPartition
-}
-
-func (s *Server) createPartition(ctx context.Context, in *createPartitionIn) (*tagged[api.Partition], error) {
-	if err := s.Wires.Create(ctx, in.Body, callerOf(ctx)); err != nil {
-		return nil, err
-	}
-	return s.getPartition(ctx, &Item{in.Body.Name})
-}
-
-func (s *Server) deletePartition(ctx context.Context, in *Item) (*struct{}, error) {
-	return nil, s.Wires.Remove(ctx, in.ID, callerOf(ctx))
-}
-
-func (s *Server) planNetwork(ctx context.Context, _ *nothing) (*plain[api.NetworkPlan], error) {
-	p, err := s.Wires.Plan(ctx)
-	return &plain[api.NetworkPlan]{p}, err
-}
-
-type applyNetworkIn struct {
-	Body api.NetworkApply
-}
-
-func (s *Server) applyNetwork(ctx context.Context, in *applyNetworkIn) (*plain[api.NetworkVerdict], error) {
-	if err := s.Wires.Apply(ctx, in.Body.Digest, callerOf(ctx)); err != nil {
-		return nil, err
-	}
-	return s.verifyNetwork(ctx, nil)
-}
-
-func (s *Server) verifyNetwork(ctx context.Context, _ *nothing) (*plain[api.NetworkVerdict], error) {
-	v, err := s.Wires.Verdict(ctx)
-	return &plain[api.NetworkVerdict]{v}, err
-}
-
-// nodeWires is what the node's ports carry, nil where it was never noted.
-func nodeWires(sn fleet.Snapshot, id fleet.NodeID) (*fleet.NodeWires, error) {
-	w, _, err := fleet.Get[fleet.NodeWires](sn, fleet.KeyOf(fleet.KindWires, id))
-	if err != nil {
-		if fleet.KindOf(err) == fleet.NotFound {
-			err = nil
-		}
-		return nil, err
-	}
-	return &w, nil
-}
-
-// leaseWires is what the ports of the lease's nodes carry, of those that are its own or leaving it.
-func leaseWires(sn fleet.Snapshot, l fleet.Lease) ([]fleet.NodeWires, error) {
-	var out []fleet.NodeWires
-	for _, m := range l.Members {
-		w, err := nodeWires(sn, m.Node)
-		if err != nil {
-			return nil, err
-		}
-		if w != nil && w.Lease == l.ID {
-			out = append(out, *w)
-		}
-	}
-	return out, nil
-}
-
-// unwired is a server without fabrics and switches.
-type unwired struct{}
-
-func noWires() error {
-	return fleet.Errorf(fleet.Refused, "MC-NET-NO-DRIVER", "this server has no driver for switches or fabrics").WithHint("add it to the server's configuration, under fabrics or switches")
-}
-
-func (unwired) Declare(context.Context, fleet.Fabric, string) error         { return noWires() }
-func (unwired) Drop(context.Context, string, string) error                  { return noWires() }
-func (unwired) Adopt(context.Context, string, string) error                 { return noWires() }
-func (unwired) Verify(context.Context, string) error                        { return noWires() }
-func (unwired) Create(context.Context, fleet.TenantPartition, string) error { return noWires() }
-func (unwired) Remove(context.Context, string, string) error                { return noWires() }
-func (unwired) Apply(context.Context, string, string) error                 { return noWires() }
-func (unwired) Plan(context.Context) (api.NetworkPlan, error)               { return api.NetworkPlan{}, noWires() }
-func (unwired) Verdict(context.Context) (api.NetworkVerdict, error) {
-	return api.NetworkVerdict{}, noWires()
-}
-
-func (unwired) DeclareSwitch(context.Context, fleet.Switch, string) error { return noWires() }
-func (unwired) DropSwitch(context.Context, string, string) error          { return noWires() }
-func (unwired) PutNetwork(context.Context, fleet.Network, string) error   { return noWires() }
-func (unwired) RemoveNetwork(context.Context, string, string) error       { return noWires() }
-
-func (unwired) SwitchState(_ context.Context, x api.Switch) api.Switch {
-	x.State, x.Why = api.FabricUnbound, noWires().Error()
-	return x
-}
-
-func (unwired) State(f api.Fabric) api.Fabric {
-	f.State, f.Why = api.FabricUnbound, noWires().Error()
-	return f
+func (s *Server) deleteNetwork(ctx context.Context, in *Item) (*struct{}, error) {
+	return nil, s.Wires.RemoveNetwork(ctx, in.ID, callerOf(ctx))
 }

@@ -25,19 +25,7 @@ func (s *Server) profilesIn(sn fleet.Snapshot) ([]fleet.BurnProfile, error) {
 }
 
 func (s *Server) listProfiles(ctx context.Context, in *Paging) (*plain[api.List[fleet.BurnProfile]], error) {
-	var all []fleet.BurnProfile
-	var rev fleet.Revision
-	err := s.Store.View(ctx, func(sn fleet.Snapshot) (err error) {
-		rev = sn.Revision()
-		all, err = s.profilesIn(sn)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	out, err := page(all, *in, false, func(p fleet.BurnProfile) mark { return mark{p.Name, ""} })
-	out.Revision = rev
-	return &plain[api.List[fleet.BurnProfile]]{out}, err
+	return listed(ctx, s, *in, func(p fleet.BurnProfile) string { return p.Name }, s.profilesIn)
 }
 
 func errNoProfile(name string) error {
