@@ -23,6 +23,7 @@ type Options struct {
 
 // Driver moves the ports of one switch between networks. It may be used by several goroutines and beside other processes.
 type Driver struct {
+	fleet.WireReader
 	sw      fleet.Switch
 	device  Device
 	refuses func(c fleet.Carries, at string) []fleet.FieldError
@@ -45,6 +46,7 @@ func New(o Options) (*Driver, error) {
 	if d.refuses == nil {
 		d.refuses = func(fleet.Carries, string) []fleet.FieldError { return nil }
 	}
+	d.WireReader = fleet.WireReader{Read: d.Observe, Keepable: d.sw.Keepable}
 	return d, nil
 }
 
@@ -251,19 +253,4 @@ func (d *Driver) Rollback(ctx context.Context, plan fleet.WirePlan) error {
 		}
 		return ""
 	})
-}
-
-// Adopt reads the switch and writes nothing. Where a managed port has what cannot be said, the error lists it.
-func (d *Driver) Adopt(ctx context.Context) (fleet.WireView, error) {
-	v, err := d.Observe(ctx)
-	if err == nil {
-		err = d.sw.Keepable(v)
-	}
-	return v, err
-}
-
-// Guard reads the switch: what is foreign there is the board's to judge.
-func (d *Driver) Guard(ctx context.Context) (fleet.WireView, bool, error) {
-	v, err := d.Observe(ctx)
-	return v, false, err
 }

@@ -29,6 +29,7 @@ type Options struct {
 
 // Driver moves the ports of one switch. It keeps nothing between calls, so that several processes may take turns, each with the plans of another.
 type Driver struct {
+	fleet.WireReader
 	sw      fleet.Switch
 	bridge  string
 	client  *Client
@@ -53,6 +54,7 @@ func New(o Options) (*Driver, error) {
 	if d.now == nil {
 		d.now = time.Now
 	}
+	d.WireReader = fleet.WireReader{Read: d.Observe, Keepable: d.sw.Keepable}
 	return d, nil
 }
 
@@ -269,19 +271,4 @@ func (d *Driver) goBack(ctx context.Context, w Revision) error {
 		return errors.Join(rejected, err)
 	}
 	return nil
-}
-
-// Adopt looks whether what the managed ports carry can be said. It writes nothing.
-func (d *Driver) Adopt(ctx context.Context) (fleet.WireView, error) {
-	v, err := d.Observe(ctx)
-	if err == nil {
-		err = d.sw.Keepable(v)
-	}
-	return v, err
-}
-
-// Guard looks and changes nothing: who may be in which network it does not know.
-func (d *Driver) Guard(ctx context.Context) (fleet.WireView, bool, error) {
-	v, err := d.Observe(ctx)
-	return v, false, err
 }

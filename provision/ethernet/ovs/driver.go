@@ -27,6 +27,7 @@ type Options struct {
 
 // Driver moves the ports of one switch. It may be used by several goroutines and several processes; it keeps nothing.
 type Driver struct {
+	fleet.WireReader
 	o Options
 }
 
@@ -48,7 +49,9 @@ func New(o Options) (*Driver, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Driver{o}, nil
+	d := &Driver{o: o}
+	d.WireReader = fleet.WireReader{Read: d.Observe, Keepable: o.Switch.Keepable}
+	return d, nil
 }
 
 // session is a conversation with the switch.

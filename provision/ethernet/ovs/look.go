@@ -240,18 +240,3 @@ func splitMark(m string) (ports, change string) {
 	ports, change, _ = strings.Cut(m, "+")
 	return ports, change
 }
-
-// Guard looks once. It mends nothing: who may carry what only the board knows.
-func (d *Driver) Guard(ctx context.Context) (view fleet.WireView, mended bool, err error) {
-	view, err = d.Observe(ctx)
-	return view, false, err
-}
-
-// Adopt reads the switch and writes nothing. It is refused where a managed port carries what cannot be kept, with each of these.
-func (d *Driver) Adopt(ctx context.Context) (fleet.WireView, error) {
-	v, err := d.Observe(ctx)
-	if err == nil {
-		err = d.o.Switch.Keepable(v)
-	}
-	return v, err
-}

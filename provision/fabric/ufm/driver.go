@@ -28,6 +28,7 @@ type Options struct {
 
 // Driver moves the ports of one fabric. What it shows is UFM's word: devices are not asked. It may be used by several goroutines.
 type Driver struct {
+	fleet.WireReader
 	o Options
 }
 
@@ -42,7 +43,9 @@ func New(o Options) (*Driver, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Driver{o}, nil
+	d := &Driver{o: o}
+	d.WireReader = fleet.WireReader{Read: d.Observe, Keepable: d.keepable}
+	return d, nil
 }
 
 // Plan says what would be written; it asks nobody.
@@ -218,27 +221,17 @@ func (d *Driver) Rollback(ctx context.Context, plan fleet.WirePlan) error {
 	return err
 }
 
-// Adopt reads; it is Refused where a managed port has what is not ours to give. Nothing is written.
-func (d *Driver) Adopt(ctx context.Context) (fleet.WireView, error) {
-	v, err := d.Observe(ctx)
-	if err != nil {
-		return v, err
-	}
+// keepable is Refused where a managed port has what is not ours to give.
+func (d *Driver) keepable(v fleet.WireView) error {
 	if err := d.o.Fabric.Keepable(v); err != nil {
-		return fleet.WireView{}, err
+		return err
 	}
 	var faults []fleet.FieldError
 	for _, g := range d.o.Fabric.Managed {
 		faults = append(faults, d.o.Fabric.May(v.Port(string(g)).Carries, string(g))...)
 	}
 	if len(faults) > 0 {
-		return fleet.WireView{}, &fleet.Error{Kind: fleet.Refused, Code: "MC-NET-INVALID", Msg: "ports of " + d.o.Fabric.Name + " have what could not be kept", Fields: faults}
+		return &fleet.Error{Kind: fleet.Refused, Code: "MC-NET-INVALID", Msg: "ports of " + d.o.Fabric.Name + " have what could not be kept", Fields: faults}
 	}
-	return v, nil
-}
-
-// Guard only reads: UFM has no file that others could spoil, and what its people changed is the board's to judge.
-func (d *Driver) Guard(ctx context.Context) (fleet.WireView, bool, error) {
-	v, err := d.Observe(ctx)
-	return v, false, err
+	return nil
 }
