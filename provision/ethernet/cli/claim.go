@@ -115,14 +115,14 @@ func (c claim) claimed(d *device, t *terminal, name string, stale bool) (bool, e
 }
 
 func (c claim) typeIn(d *device, t *terminal, st *state, changes []fleet.WireChange) error {
-	commands, err := d.platform.commands(st, changes, d.sw.Quarantine)
+	typed, err := commands(st, changes, d.sw.Quarantine)
 	if err != nil {
 		return err
 	}
 	if err := t.tell(c.begin...); err != nil {
 		return err
 	}
-	if err := t.tell(commands...); err != nil {
+	if err := t.tell(typed...); err != nil {
 		return fmt.Errorf("in the middle of a change, with the port off: %w", err)
 	}
 	return t.tell(c.end...)

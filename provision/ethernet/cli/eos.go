@@ -13,9 +13,8 @@ import (
 func eos() *Platform {
 	return &Platform{
 		Name: "eos", Title: "Arista EOS",
-		Prompt: regexp.MustCompile(`^` + nameInPrompt + `(?:\([\w.\-/:+]*\))*[>#]$`),
-		More:   regexp.MustCompile(`^ ?--More-- ?$`),
-		Error:  regexp.MustCompile(`^% `),
+		More:  regexp.MustCompile(`^ ?--More-- ?$`),
+		Error: regexp.MustCompile(`^% `),
 		Expected: []*regexp.Regexp{
 			regexp.MustCompile(`^Copy completed successfully\.$`),
 		},
@@ -28,16 +27,7 @@ func eos() *Platform {
 			"storm-control", "priority-flow-control", "dcbx", "qos trust", "sflow", "no sflow", "spanning-tree portfast", "spanning-tree bpduguard enable", "spanning-tree guard"},
 		RoutedByDefault: "switchport default mode routed",
 
-		NewVLAN: []string{"vlan {vlan}", "exit"},
-		Port:    []string{"interface {port}"},
-		Off:     []string{"shutdown"},
-		On:      []string{"no shutdown"},
-		Access:  []string{"switchport mode access", "switchport access vlan {untagged}", "switchport trunk native vlan {quarantine}", "switchport trunk allowed vlan none"},
-		Trunk:   []string{"switchport access vlan {quarantine}", "switchport trunk native vlan {untagged}", "switchport trunk allowed vlan {allowed}", "switchport mode trunk"},
-		// A native VLAN that is not allowed drops frames without a tag.
-		Tagged:  []string{"switchport access vlan {quarantine}", "switchport trunk native vlan {quarantine}", "switchport trunk allowed vlan {tagged}", "switchport mode trunk"},
-		PortEnd: []string{"exit"},
-		Save:    []string{"write memory"},
+		Save: []string{"write memory"},
 		way: session{
 			sessions: "show configuration sessions | json",
 			begin:    "configure session {name}", candidate: "show session-config", discard: "abort",

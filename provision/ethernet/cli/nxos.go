@@ -12,9 +12,8 @@ import (
 func nxos() *Platform {
 	return &Platform{
 		Name: "nxos", Title: "Cisco NX-OS",
-		Prompt: regexp.MustCompile(`^` + nameInPrompt + `(?:\([\w.\-/:+]*\))*[>#]$`),
-		More:   regexp.MustCompile(`^ ?--More--(?:\(\d+%\))? ?$`),
-		Error:  regexp.MustCompile(`^(?:% |ERROR: |Error: |Syntax error)`),
+		More:  regexp.MustCompile(`^ ?--More--(?:\(\d+%\))? ?$`),
+		Error: regexp.MustCompile(`^(?:% |ERROR: |Error: |Syntax error)`),
 		Expected: []*regexp.Regexp{
 			regexp.MustCompile(`^\.*Done$`),
 			regexp.MustCompile(`^Enter configuration commands, one per line\. End with CNTL/Z\.$`),
@@ -30,15 +29,7 @@ func nxos() *Platform {
 			"snmp trap", "no snmp trap", "spanning-tree port type edge", "spanning-tree bpduguard enable", "spanning-tree guard"},
 		DownByDefault: "system default switchport shutdown", RoutedByDefault: "no system default switchport",
 
-		NewVLAN: []string{"vlan {vlan}", "exit"},
-		Port:    []string{"interface {port}"},
-		Off:     []string{"shutdown"},
-		On:      []string{"no shutdown"},
-		Access:  []string{"switchport mode access", "switchport access vlan {untagged}", "switchport trunk native vlan {quarantine}", "switchport trunk allowed vlan none"},
-		Trunk:   []string{"switchport access vlan {quarantine}", "switchport trunk native vlan {untagged}", "switchport trunk allowed vlan {allowed}", "switchport mode trunk"},
-		Tagged:  []string{"switchport access vlan {quarantine}", "switchport trunk native vlan {quarantine}", "switchport trunk allowed vlan {tagged}", "switchport mode trunk"},
-		PortEnd: []string{"exit"},
-		Save:    []string{"copy running-config startup-config"},
+		Save: []string{"copy running-config startup-config"},
 		way: claim{
 			begin: []string{"configure terminal"}, end: []string{"end"},
 			take: "checkpoint metalctl-change description {name} until {until}", drop: "no checkpoint metalctl-change",

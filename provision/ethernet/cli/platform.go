@@ -8,17 +8,34 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// nameInPrompt is the switch's own name in a prompt's pattern; once it is known it takes this place.
-const nameInPrompt = `([A-Za-z0-9][\w.\-]{0,62})`
+// promptOf matches the whole line in which a switch of that name waits for a command; "" is any. Its first group is the name.
+func promptOf(name string) *regexp.Regexp {
+	pattern := `[A-Za-z0-9][\w.\-]{0,62}`
+	if name != "" {
+		pattern = regexp.QuoteMeta(name)
+	}
+	return regexp.MustCompile(`^(` + pattern + `)(?:\([\w.\-/:+]*\))*[>#]$`)
+}
 
-// Platform is the command line of one operating system, as data. In commands stand {port}, {untagged}, {tagged}, {allowed}, {native}, {quarantine}, {vlan}
-// and {name}.
+// Commands for ports, in configuration mode, as all platforms have them. In commands stand {port}, {untagged}, {tagged}, {allowed}, {quarantine}, {vlan}, {name}
+// and {until}.
+var (
+	newVLAN    = []string{"vlan {vlan}", "exit"}
+	portBegin  = []string{"interface {port}"}
+	portAccess = []string{"switchport mode access", "switchport access vlan {untagged}", "switchport trunk native vlan {quarantine}", "switchport trunk allowed vlan none"}
+	portTrunk  = []string{"switchport access vlan {quarantine}", "switchport trunk native vlan {untagged}", "switchport trunk allowed vlan {allowed}", "switchport mode trunk"}
+	// portTagged is a trunk without a network for frames without a tag: a native VLAN that is not allowed drops those.
+	portTagged = []string{"switchport access vlan {quarantine}", "switchport trunk native vlan {quarantine}", "switchport trunk allowed vlan {tagged}", "switchport mode trunk"}
+	portOff    = []string{"shutdown"}
+	portOn     = []string{"no shutdown"}
+	portEnd    = []string{"exit"}
+)
+
+// Platform is the command line of one operating system, as data.
 type Platform struct {
 	// Name is the one in the server's configuration, Title the one that people use.
 	Name, Title string
 
-	// Prompt matches the whole line that waits for a command; its first group is nameInPrompt.
-	Prompt *regexp.Regexp
 	// More matches the line of a pager.
 	More *regexp.Regexp
 	// Error matches the line that a refusal begins with, where answers are read.
@@ -39,12 +56,6 @@ type Platform struct {
 	// switching reads the answer to Switching.
 	switching func(answer string) (map[string]operation, error)
 
-	// NewVLAN, Port, Access, Trunk and Tagged, which is a trunk without a network for frames without a tag, are typed in configuration mode.
-	NewVLAN               []string
-	Port                  []string
-	Access, Trunk, Tagged []string
-	Off, On               []string
-	PortEnd               []string
 	// Save keeps the running configuration over a restart.
 	Save []string
 	// way is how changes are made to be one.
@@ -74,7 +85,7 @@ func PlatformOf(name string) *Platform {
 
 // commands bring the ports of changes to what they shall carry, in configuration mode. A port is off before it is given anything, and on after all else, so
 // that where commands count one by one it is never in two networks.
-func (p *Platform) commands(st *state, changes []fleet.WireChange, quarantine fleet.VLAN) ([]string, error) {
+func commands(st *state, changes []fleet.WireChange, quarantine fleet.VLAN) ([]string, error) {
 	var out []string
 	add := func(templates []string, values map[string]string) error {
 		for _, t := range templates {
@@ -88,7 +99,7 @@ func (p *Platform) commands(st *state, changes []fleet.WireChange, quarantine fl
 	}
 	for _, v := range needed(changes, quarantine) {
 		if _, there := st.vlans[v]; !there {
-			if err := add(p.NewVLAN, map[string]string{"vlan": strconv.Itoa(int(v))}); err != nil {
+			if err := add(newVLAN, map[string]string{"vlan": strconv.Itoa(int(v))}); err != nil {
 				return nil, err
 			}
 		}
@@ -96,19 +107,19 @@ func (p *Platform) commands(st *state, changes []fleet.WireChange, quarantine fl
 	for _, c := range changes {
 		to := c.To
 		values := map[string]string{"port": c.Port, "untagged": list([]fleet.VLAN{to.Untagged}), "tagged": list(to.Tagged), "quarantine": list([]fleet.VLAN{quarantine})}
-		form := p.Access
+		form := portAccess
 		switch {
 		case len(to.Tagged) > 0 && to.Untagged != 0:
-			form = p.Trunk
+			form = portTrunk
 			values["allowed"] = list(slices.Sorted(slices.Values(append(slices.Clone(to.Tagged), to.Untagged))))
 		case len(to.Tagged) > 0:
-			form = p.Tagged
+			form = portTagged
 		}
-		state := p.On
+		state := portOn
 		if to.Down {
 			state = nil
 		}
-		for _, part := range [][]string{p.Port, p.Off, form, state, p.PortEnd} {
+		for _, part := range [][]string{portBegin, portOff, form, state, portEnd} {
 			if err := add(part, values); err != nil {
 				return nil, err
 			}

@@ -176,11 +176,11 @@ func (s session) fillIn(d *device, t *terminal, w ethernet.Write, may func(ether
 	if err := may(r); err != nil {
 		return err
 	}
-	commands, err := d.platform.commands(st, w.Changes, d.sw.Quarantine)
+	typed, err := commands(st, w.Changes, d.sw.Quarantine)
 	if err != nil {
 		return err
 	}
-	if err := t.tell(commands...); err != nil {
+	if err := t.tell(typed...); err != nil {
 		return err
 	}
 	text, err := t.ask(s.candidate)

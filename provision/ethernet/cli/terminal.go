@@ -36,7 +36,7 @@ func sit(ctx context.Context, host ssh.Host, p *Platform, patience time.Duration
 	if err != nil {
 		return nil, err
 	}
-	t := &terminal{stream: stream, host: host, platform: p, prompt: p.Prompt, patience: patience}
+	t := &terminal{stream: stream, host: host, platform: p, prompt: promptOf(""), patience: patience}
 	if err := t.begin(); err != nil {
 		return nil, errors.Join(err, t.leave())
 	}
@@ -50,8 +50,7 @@ func (t *terminal) begin() error {
 	if _, err := t.until(""); err != nil {
 		return err
 	}
-	name := t.platform.Prompt.FindStringSubmatch(t.at)[1]
-	t.prompt = regexp.MustCompile(strings.Replace(t.platform.Prompt.String(), nameInPrompt, "("+regexp.QuoteMeta(name)+")", 1))
+	t.prompt = promptOf(t.prompt.FindStringSubmatch(t.at)[1])
 	if t.platform.Enable != "" && !strings.HasSuffix(t.at, "#") {
 		if _, err := t.ask(t.platform.Enable); err != nil {
 			return err
