@@ -41,6 +41,8 @@ type Deps struct {
 	CleanGPUs func(ctx context.Context, root string, pci []fleet.PCI, want fleet.CleanGPUs) fleet.GPUCleaning
 	// Admin opens a drive's admin queue; nil: disk.OpenAdmin for NVMe disks.
 	Admin func(disk.Device) (disk.Admin, func() error, error)
+	// Controllers lists the NVMe drives, one controller of each, which Admin opens; nil: this machine's own.
+	Controllers func() ([]disk.Device, error)
 	// OriginTLS verifies origins of images other than the own server; nil: the system's authorities. OriginAllow are networks that origins may be in although
 	// they are loopback, link-local or denied.
 	OriginTLS   *tls.Config
@@ -74,9 +76,11 @@ func Steps(d Deps) step.Funcs {
 	return step.Funcs{
 		step.FetchPacks:    m.fetchPacks,
 		step.Inventory:     m.inventory,
+		step.RestoreNS:     m.restoreNamespaces,
 		step.EraseDisks:    m.eraseDisks,
 		step.VerifyErase:   m.verifyErase,
 		step.CleanBoot:     m.cleanBoot,
+		step.CleanVars:     m.cleanVariables,
 		step.CleanGPUs:     m.cleanGPUs,
 		step.WriteImage:    m.writeImage,
 		step.VerifyImage:   m.verifyImage,
@@ -129,7 +133,7 @@ func (m *machine) simulated(opts *inspect.Options) (err error) {
 // read reads the machine whole.
 func (m *machine) read(ctx context.Context, progress func(part string, done, total int64)) (fleet.Inventory, error) {
 	opts := m.Inspect
-	opts.Now = m.Now
+	opts.Now, opts.Variables = m.Now, m.Vars
 	// The devices of a recording are not this machine's: nobody opens those in their place.
 	if live := opts.Root == "" || opts.Root == "/"; opts.Sanitize == nil && (live || m.Admin != nil) {
 		opts.Sanitize = m.abilities

@@ -3,6 +3,7 @@ package fleet
 import (
 	"net/netip"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -43,6 +44,10 @@ func (c Class) Validate() []FieldError {
 	f.check(c.Clean.Memory == "" || c.Clean.Memory == CleanColdCycle || c.Clean.Memory == CleanKeep, "clean.memory", "is neither cold-cycle nor keep")
 	f.check(c.Clean.MemoryOffSeconds == 0 || c.Clean.Memory == CleanColdCycle && c.Clean.MemoryOffSeconds >= 10 && c.Clean.MemoryOffSeconds <= 300, "clean.memory_off_seconds",
 		"must be 10 to 300, and stands beside memory: cold-cycle alone")
+	for i, p := range c.Clean.Variables.Ignore {
+		_, err := path.Match(p, "")
+		f.check(err == nil && p != "", "clean.variables.ignore["+strconv.Itoa(i)+"]", "is no pattern such as Setup-*")
+	}
 	f = append(f, c.Expect.validate()...)
 	f.check(len(c.Ramdisk) <= 80, "ramdisk", "is no name of a ramdisk")
 	f.check(len(c.Packs) <= MaxPacks, "packs", "are more than "+strconv.Itoa(MaxPacks))

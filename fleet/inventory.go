@@ -23,6 +23,8 @@ type Inventory struct {
 	NICs       []NIC      `json:"nics"`
 	Disks      []Disk     `json:"disks"`
 	TPM        *TPM       `json:"tpm,omitempty"`
+	// Variables are the firmware's, sorted by name and GUID; none where the machine was not started by UEFI.
+	Variables []EFIVariable `json:"variables,omitempty"`
 	// BMC is the controller as the host sees it.
 	BMC            *HostBMC        `json:"bmc,omitempty"`
 	Rails          []Rail          `json:"rails,omitempty"`
@@ -38,7 +40,11 @@ func (i Inventory) WouldErase() []AcceptedDevice {
 		if d.BootMedium || d.Removable || d.ReadOnly || d.Serial == "" || d.SizeBytes == 0 {
 			continue
 		}
-		out = append(out, AcceptedDevice{Serial: d.Serial, Model: d.Model, SizeBytes: d.SizeBytes})
+		a := AcceptedDevice{Serial: d.Serial, Model: d.Model, SizeBytes: d.SizeBytes}
+		if d.Transport == "nvme" {
+			a.BlockBytes = d.BlockBytes
+		}
+		out = append(out, a)
 	}
 	return out
 }
@@ -155,7 +161,9 @@ type Disk struct {
 	Removable  bool   `json:"removable"`
 	ReadOnly   bool   `json:"read_only,omitempty"`
 	PCIAddress string `json:"pci_address,omitempty"`
-	NUMANode   int    `json:"numa_node"`
+	// Slot is the name that the firmware gives the slot of the drive's own PCIe function.
+	Slot     string `json:"slot,omitempty"`
+	NUMANode int    `json:"numa_node"`
 	// Sanitize lists what the device says it can do to erase itself: sanitize-crypto, sanitize-block, sanitize-overwrite, format-crypto, format, discard.
 	Sanitize []string `json:"sanitize,omitempty"`
 	Smart    *Smart   `json:"smart,omitempty"`

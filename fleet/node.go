@@ -178,6 +178,8 @@ type AcceptedDevice struct {
 	Serial    string `json:"serial"`
 	Model     string `json:"model,omitempty"`
 	SizeBytes int64  `json:"size_bytes"`
+	// BlockBytes is the size of a logical block of an NVMe namespace; 0 for other disks.
+	BlockBytes int `json:"block_bytes,omitempty" since:"3"`
 }
 
 // Severity orders faults.

@@ -37,6 +37,8 @@ type Device struct {
 	Removable    bool `json:"removable,omitempty"`
 	// Mounted names what uses the disk or a partition of it (a mount point, a device on top); empty: nothing does.
 	Mounted string `json:"mounted,omitempty"`
+	// Place is where a person finds the drive: its slot, else its PCI address; empty: not known.
+	Place string `json:"place,omitempty"`
 	// BootMedium marks what this agent was booted from.
 	BootMedium bool `json:"boot_medium,omitempty"`
 }

@@ -50,6 +50,8 @@ type Evidence struct {
 	CDW10     string `json:"cdw10,omitempty"`
 	LogBefore string `json:"log_before,omitempty"`
 	LogAfter  string `json:"log_after,omitempty"`
+	// TakenOver says what was found of a sanitize of before, and what became of it.
+	TakenOver string `json:"taken_over,omitempty"`
 	// CanariesWritten blocks of known contents were spread over the disk before; CanariesFound of them were there after (always 0).
 	CanariesWritten int `json:"canaries_written"`
 	CanariesFound   int `json:"canaries_found"`
@@ -77,13 +79,8 @@ type eraser struct {
 // whole disk read as the method leaves them, and both ends are zero. Whatever is not proven is an error (MC-ERASE-FAILED, MC-ERASE-VERIFY), and the
 // disk must then not be handed on. It does not ask whether the disk may be erased: EraseAll does.
 func Erase(ctx context.Context, dev Device, o EraseOptions) (ev Evidence, err error) {
+	o = o.filled()
 	e := &eraser{policy: o.Policy, now: o.Now, wait: o.Wait}
-	if e.now == nil {
-		e.now = time.Now
-	}
-	if e.wait == nil {
-		e.wait = pause
-	}
 	e.evidence = Evidence{Path: dev.Path, Serial: dev.Serial, Model: dev.Model, SizeBytes: dev.SizeBytes, Started: e.now()}
 	report := func(p Progress) {
 		if o.Progress != nil {
@@ -96,11 +93,7 @@ func Erase(ctx context.Context, dev Device, o EraseOptions) (ev Evidence, err er
 	}
 	defer func() { err = errors.Join(err, e.h.close()) }()
 	if dev.Transport == "nvme" {
-		opener := o.Admin
-		if opener == nil {
-			opener = OpenAdmin
-		}
-		admin, closeAdmin, err := opener(dev)
+		admin, closeAdmin, err := o.Admin(dev)
 		if err != nil {
 			return e.evidence, fmt.Errorf("erase %s: %w", dev, err)
 		}
@@ -113,6 +106,20 @@ func Erase(ctx context.Context, dev Device, o EraseOptions) (ev Evidence, err er
 	}
 	e.evidence.Finished = e.now()
 	return e.evidence, nil
+}
+
+// filled has the real ones in place of what is nil.
+func (o EraseOptions) filled() EraseOptions {
+	if o.Admin == nil {
+		o.Admin = OpenAdmin
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Wait == nil {
+		o.Wait = pause
+	}
+	return o
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -180,6 +187,9 @@ func (e *eraser) firstThatWorks(ctx context.Context, list []method) (method, err
 		}
 		if ctx.Err() != nil {
 			return m, context.Cause(ctx)
+		}
+		if fleet.CodeOf(err) == "MC-ERASE-SANITIZE" {
+			return m, err // the drive takes nothing else while it works
 		}
 		causes = append(causes, fmt.Errorf("%s: %w", m.name, err))
 		e.evidence.Refused = append(e.evidence.Refused, m.name+": "+err.Error())

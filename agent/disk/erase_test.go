@@ -73,7 +73,10 @@ func (d *drive) Admin(_ context.Context, c Command) error {
 				d.state = d.sanitizeState
 			}
 		}
-		le.PutUint16(c.Data, 0xffff)
+		le.PutUint16(c.Data, 0x8000)
+		for i := range 3 {
+			le.PutUint32(c.Data[8+4*i:], 0xffffffff)
+		}
 		if !d.stale {
 			le.PutUint16(c.Data[2:], uint16(d.state))
 			le.PutUint32(c.Data[4:], d.command)
@@ -84,10 +87,22 @@ func (d *drive) Admin(_ context.Context, c Command) error {
 		return nil
 	case opSanitize:
 		d.commands = append(d.commands, opSanitize<<16|c.CDW10)
+		switch {
+		case d.state == sanRunning:
+			return Status(0x1d)
+		case c.CDW10 == sanitizeExit && d.state == sanFailed && d.command&unrestricted != 0:
+			d.state = sanNever
+			return nil
+		case c.CDW10 == sanitizeExit:
+			return Status(2)
+		}
 		d.state, d.left, d.command = sanRunning, d.running, c.CDW10
-		return d.wipe(c.CDW10 == 4)
+		return d.wipe(c.CDW10&actionMask == 4)
 	case opFormat:
 		d.commands = append(d.commands, opFormat<<16|c.CDW10)
+		if d.state == sanRunning || d.state == sanFailed {
+			return Status(0x1c)
+		}
 		if d.formatStatus != 0 {
 			return Status(d.formatStatus)
 		}
@@ -112,7 +127,7 @@ func (d *drive) wipe(random bool) error {
 
 func nvmeDisk(t *testing.T, d *drive) Device {
 	dev := dirtyDisk(t, 32<<20)
-	dev.Transport, d.dev = "nvme", dev
+	dev.Transport, dev.Place, d.dev = "nvme", "slot 12", dev
 	if d.serial == "" {
 		d.serial = dev.Serial
 	}
@@ -138,7 +153,8 @@ func fastClock(o EraseOptions) EraseOptions {
 
 func TestTheBestMethodThatTheDriveAdvertisesIsUsed(t *testing.T) {
 	const format1, format2 = opFormat<<16 | 1 | 1<<4 | 1<<9, opFormat<<16 | 1 | 1<<4 | 2<<9
-	const crypto, block = opSanitize<<16 | 4, opSanitize<<16 | 2
+	const crypto, block, exit = opSanitize<<16 | 4, opSanitize<<16 | 2, opSanitize<<16 | sanitizeExit
+	const weakly = unrestricted // where a weaker method may follow
 	for _, c := range []struct {
 		name     string
 		drive    drive
@@ -151,7 +167,7 @@ func TestTheBestMethodThatTheDriveAdvertisesIsUsed(t *testing.T) {
 		{"sanitize by crypto erase", drive{sanicap: 3, running: 3, sanitizeState: sanDone}, ErasePolicy{Level: Purge}, "nvme sanitize: crypto erase", Purge, []uint32{crypto}, ""},
 		{"sanitize by block erase", drive{sanicap: 2, sanitizeState: sanDoneDe}, ErasePolicy{Level: Purge}, "nvme sanitize: block erase", Purge, []uint32{block}, ""},
 		{"a failed sanitize falls back to the other one and then fails", drive{sanicap: 3, sanitizeState: sanFailed}, ErasePolicy{Level: Purge}, "", "", []uint32{crypto, block}, "MC-ERASE-FAILED"},
-		{"a failed sanitize falls back to Format", drive{sanicap: 1, oacs: 2, sanitizeState: sanFailed}, ErasePolicy{}, "nvme format: user data erase", Clear, []uint32{crypto, format1}, ""},
+		{"a failed sanitize falls back to Format", drive{sanicap: 1, oacs: 2, sanitizeState: sanFailed}, ErasePolicy{}, "nvme format: user data erase", Clear, []uint32{crypto | weakly, exit, format1}, ""},
 		{"Format without crypto erase is not asked for one", drive{oacs: 2}, ErasePolicy{}, "nvme format: user data erase", Clear, []uint32{format1}, ""},
 		{"crypto Format is a clear by default", drive{oacs: 2, fna: 4}, ErasePolicy{}, "nvme format: crypto erase", Clear, []uint32{format2}, ""},
 		{"crypto Format is a purge where the site says so", drive{oacs: 2, fna: 4}, ErasePolicy{Level: Purge, AcceptFormat: true}, "nvme format: crypto erase", Purge, []uint32{format2}, ""},
@@ -166,10 +182,16 @@ func TestTheBestMethodThatTheDriveAdvertisesIsUsed(t *testing.T) {
 		{"a detached namespace that nothing reaches", drive{oacs: 2 | 8, active: []uint32{1}, allocated: []uint32{1, 2}}, ErasePolicy{}, "", "", nil, "MC-ERASE-DETACHED"},
 		{"another drive answers", drive{oacs: 2, serial: "OTHER"}, ErasePolicy{}, "", "", nil, "MC-ERASE-IDENTITY"},
 		{"a drive that lies about Format", drive{oacs: 2, lies: true}, ErasePolicy{}, "", "", []uint32{format1}, "MC-ERASE-VERIFY"},
-		{"a drive that lies about sanitize", drive{sanicap: 1, lies: true, sanitizeState: sanDone}, ErasePolicy{}, "", "", []uint32{crypto}, "MC-ERASE-VERIFY"},
+		{"a drive that lies about sanitize", drive{sanicap: 1, lies: true, sanitizeState: sanDone}, ErasePolicy{}, "", "", []uint32{crypto | weakly}, "MC-ERASE-VERIFY"},
 		{"a log that never changes proves nothing", drive{sanicap: 1, stale: true}, ErasePolicy{Level: Purge}, "", "", []uint32{crypto}, "MC-ERASE-FAILED"},
-		{"readable data after a crypto erase", drive{sanicap: 1, leaveText: true, sanitizeState: sanDone}, ErasePolicy{}, "", "", []uint32{crypto}, "MC-ERASE-VERIFY"},
-		{"a sanitize that never ends", drive{sanicap: 1, running: 1 << 30}, ErasePolicy{Level: Purge}, "", "", []uint32{crypto}, "MC-ERASE-FAILED"},
+		{"readable data after a crypto erase", drive{sanicap: 1, leaveText: true, sanitizeState: sanDone}, ErasePolicy{}, "", "", []uint32{crypto | weakly}, "MC-ERASE-VERIFY"},
+		{"a sanitize that never ends", drive{sanicap: 1, oacs: 2, running: 1 << 30}, ErasePolicy{Level: Purge}, "", "", []uint32{crypto}, "MC-ERASE-SANITIZE"},
+		{"a sanitize of before is waited for first", drive{sanicap: 1, state: sanRunning, left: 5, running: 1, command: 4, sanitizeState: sanDone}, ErasePolicy{Level: Purge}, "nvme sanitize: crypto erase", Purge, []uint32{crypto}, ""},
+		{"a sanitize of before that never ends", drive{sanicap: 1, state: sanRunning, left: 1 << 30, command: 2}, ErasePolicy{Level: Purge}, "", "", nil, "MC-ERASE-SANITIZE"},
+		{"one of before that failed, and may be left", drive{sanicap: 1, state: sanFailed, command: 2 | unrestricted, sanitizeState: sanDone}, ErasePolicy{Level: Purge}, "nvme sanitize: crypto erase", Purge, []uint32{exit, crypto}, ""},
+		{"one of before that failed, and must be done again", drive{sanicap: 1, state: sanFailed, command: 2, running: 1, sanitizeState: sanDone}, ErasePolicy{Level: Purge}, "nvme sanitize: crypto erase", Purge, []uint32{exit, crypto, crypto}, ""},
+		{"one of before that fails again", drive{sanicap: 1, state: sanFailed, command: 2, sanitizeState: sanFailed}, ErasePolicy{Level: Purge}, "", "", []uint32{exit, crypto}, "MC-ERASE-FAILED"},
+		{"one of before fails while it is waited for", drive{sanicap: 1, state: sanRunning, left: 2, command: 4 | unrestricted, sanitizeState: sanFailed}, ErasePolicy{Level: Purge}, "", "", []uint32{exit, crypto}, "MC-ERASE-FAILED"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := &c.drive
@@ -181,8 +203,11 @@ func TestTheBestMethodThatTheDriveAdvertisesIsUsed(t *testing.T) {
 			if fleet.CodeOf(err) != c.code || (err == nil) != (c.code == "") {
 				t.Fatalf("got %v, want %q", err, c.code)
 			}
-			if err != nil {
-				t.Log(err)
+			if c.code == "MC-ERASE-SANITIZE" && !strings.Contains(err.Error(), "the drive with the serial "+dev.Serial+" in slot 12 is at 50 %") {
+				t.Errorf("the drive is not named: %v", err)
+			}
+			if before := strings.Contains(c.name, "of before"); before && err == nil && !strings.Contains(ev.TakenOver, "of before") {
+				t.Errorf("what was taken over is not told: %q", ev.TakenOver)
 			}
 			if !slices.Equal(d.commands, c.commands) {
 				t.Errorf("commands %x, want %x", d.commands, c.commands)
@@ -196,7 +221,7 @@ func TestTheBestMethodThatTheDriveAdvertisesIsUsed(t *testing.T) {
 			if ev.Method != c.method || ev.Claim != c.claim || ev.CanariesWritten != 1024 || ev.CanariesFound != 0 || ev.SampledBytes < 4<<20 {
 				t.Errorf("evidence %+v, want %s as %s", ev, c.method, c.claim)
 			}
-			if strings.HasPrefix(c.method, "nvme sanitize") && (ev.LogBefore == ev.LogAfter || ev.LogAfter == "" || ev.CDW10 == "") {
+			if strings.HasPrefix(c.method, "nvme sanitize") && (ev.LogBefore == ev.LogAfter && ev.TakenOver == "" || ev.LogAfter == "" || ev.CDW10 == "") {
 				t.Errorf("the log is not part of the evidence: %+v", ev)
 			}
 			disk := readAll(t, dev)

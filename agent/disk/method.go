@@ -2,8 +2,6 @@ package disk
 
 import (
 	"context"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -46,10 +44,15 @@ func (e *eraser) methods(ctx context.Context) ([]method, error) {
 	e.evidence.Model, e.evidence.Firmware = c.Model, c.Firmware
 	var list []method
 	if c.SanCrypto {
-		list = append(list, method{"nvme sanitize: crypto erase", Purge, false, sanitize(4, 2)})
+		list = append(list, method{"nvme sanitize: crypto erase", Purge, false, sanitize(sanitizeCrypto)})
 	}
 	if c.SanBlock {
-		list = append(list, method{"nvme sanitize: block erase", Purge, false, sanitize(2, 1)})
+		list = append(list, method{"nvme sanitize: block erase", Purge, false, sanitize(sanitizeBlock)})
+	}
+	if c.SanCrypto || c.SanBlock || c.SanOver {
+		if err := e.takeOver(ctx, list); err != nil {
+			return nil, err
+		}
 	}
 	active, allocated, err := namespaces(ctx, e.admin, c)
 	if err != nil {
@@ -115,77 +118,4 @@ func format(ses uint32) func(context.Context, *eraser) error {
 		e.evidence.CDW10 = fmt.Sprintf("%#08x", cdw10)
 		return e.admin.Admin(ctx, Command{Opcode: opFormat, NSID: e.admin.NSID(), CDW10: cdw10, Timeout: 8 * time.Hour})
 	}
-}
-
-// sanitize starts the action and waits for its end; estimate is the index of the drive's own estimate in the log.
-func sanitize(action uint32, estimate int) func(context.Context, *eraser) error {
-	return func(ctx context.Context, e *eraser) error {
-		before, err := e.settled(ctx)
-		if err != nil {
-			return err
-		}
-		e.evidence.CDW10, e.evidence.LogBefore = fmt.Sprintf("%#08x", action), hex.EncodeToString(before.raw)
-		if err := e.admin.Admin(ctx, Command{Opcode: opSanitize, CDW10: action}); err != nil {
-			return err
-		}
-		limit := deadline(before.estimate[estimate], action)
-		// From here on only the drive can end it: an abort of ours must not leave a half sanitized drive in anybody's hands.
-		ctx = context.WithoutCancel(ctx)
-		ran := false
-		for start := e.now(); ; {
-			log, err := readSanitizeLog(ctx, e.admin)
-			if err != nil {
-				return err
-			}
-			e.evidence.LogAfter = hex.EncodeToString(log.raw)
-			switch log.state {
-			case sanRunning:
-				ran = true
-				e.meter.set(int64(float64(e.h.size) * float64(log.progress) / 65536))
-			case sanFailed:
-				return errors.New("the drive reports that the sanitize failed")
-			case sanDone, sanDoneDe:
-				if log.command != action {
-					return fmt.Errorf("the log is about command %#x, not ours (%#x)", log.command, action)
-				}
-				if !ran && hex.EncodeToString(before.raw) == e.evidence.LogAfter {
-					return errors.New("the log did not change: nothing shows that the drive did anything")
-				}
-				return nil
-			}
-			if e.now().Sub(start) > limit {
-				return fmt.Errorf("the sanitize is not done after %s", limit)
-			}
-			if err := e.wait(ctx, time.Second); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// settled waits for a sanitize that somebody started before: it survives resets and power cycles.
-func (e *eraser) settled(ctx context.Context) (sanitizeLog, error) {
-	for start := e.now(); ; {
-		log, err := readSanitizeLog(ctx, e.admin)
-		if err != nil || log.state != sanRunning {
-			return log, err
-		}
-		if e.now().Sub(start) > deadline(log.estimate[0], log.command&7) {
-			return log, errors.New("a sanitize of before is still running")
-		}
-		if err := e.wait(ctx, time.Second); err != nil {
-			return log, err
-		}
-	}
-}
-
-// deadline is twice the drive's own estimate in seconds; where it gives none, ten minutes for a crypto erase and four hours for others.
-func deadline(seconds, action uint32) time.Duration {
-	switch {
-	case seconds != 0 && seconds != 0xffffffff:
-		return 2*time.Duration(seconds)*time.Second + time.Minute
-	case action == 4:
-		return 10 * time.Minute
-	}
-	return 4 * time.Hour
 }

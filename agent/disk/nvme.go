@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -21,6 +23,8 @@ type Command struct {
 	CDW10, CDW11 uint32
 	// Data is read into or written from, by the opcode's two lowest bits.
 	Data []byte
+	// Result, where not nil, gets dword 0 of the drive's completion.
+	Result *uint32
 	// Timeout is what the kernel waits for the drive; 0: its default of 60 s, too short for a Format.
 	Timeout time.Duration
 }
@@ -63,20 +67,69 @@ type ioctlAdmin struct {
 
 // adminCmd is struct nvme_admin_cmd, 72 bytes.
 type adminCmd struct {
-	opcode, flags          uint8
-	_                      uint16
-	nsid, cdw2, cdw3       uint32
-	metadata, addr         uint64
-	metadataLen, dataLen   uint32
-	cdw10, cdw11, cdw12    uint32
-	cdw13, cdw14, cdw15    uint32
-	timeoutMillis, result_ uint32
+	opcode, flags         uint8
+	_                     uint16
+	nsid, cdw2, cdw3      uint32
+	metadata, addr        uint64
+	metadataLen, dataLen  uint32
+	cdw10, cdw11, cdw12   uint32
+	cdw13, cdw14, cdw15   uint32
+	timeoutMillis, result uint32
 }
 
 const (
-	nvmeIoctlID    = 0x4e40
-	nvmeIoctlAdmin = 0xc0484e41
+	nvmeIoctlID     = 0x4e40
+	nvmeIoctlAdmin  = 0xc0484e41
+	nvmeIoctlRescan = 0x4e46
 )
+
+// Controllers lists the NVMe controllers on PCIe that the system at root knows, by name.
+func Controllers(root string) ([]Device, error) {
+	dir := filepath.Join(root, "sys/class/nvme")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list NVMe controllers: %w", err)
+	}
+	var out []Device
+	for _, e := range entries {
+		read := func(file string) string {
+			b, err := os.ReadFile(filepath.Join(dir, e.Name(), file))
+			if err != nil {
+				return ""
+			}
+			return strings.TrimSpace(string(b))
+		}
+		if d := (Device{Path: "/dev/" + e.Name(), Serial: read("serial"), Model: read("model"), Transport: "nvme"}); d.Serial != "" && read("transport") == "pcie" {
+			if address := read("address"); address != "" {
+				d.Place = "PCI " + address
+			}
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// OpenController opens the admin queue of an NVMe controller by its own device, such as /dev/nvme0, which is there without any namespace; the caller closes it.
+func OpenController(dev Device) (Admin, func() error, error) {
+	f, err := os.Open(dev.Path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open NVMe controller: %w", err)
+	}
+	return &ioctlAdmin{f, 0}, f.Close, nil
+}
+
+// Rescan makes the kernel look again at the namespaces of a controller that OpenController opens.
+func Rescan(dev Device) error {
+	f, err := os.Open(dev.Path)
+	if err != nil {
+		return fmt.Errorf("open NVMe controller: %w", err)
+	}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), nvmeIoctlRescan, 0)
+	if errno != 0 {
+		return errors.Join(fmt.Errorf("look again at the namespaces of %s: %w", dev, errno), f.Close())
+	}
+	return f.Close()
+}
 
 // OpenAdmin opens the admin queue behind an NVMe namespace; the caller closes it.
 func OpenAdmin(dev Device) (Admin, func() error, error) {
@@ -112,6 +165,9 @@ func (a *ioctlAdmin) Admin(ctx context.Context, c Command) error {
 	}
 	if r != 0 {
 		return Status(r & 0x7ff)
+	}
+	if c.Result != nil {
+		*c.Result = cmd.result
 	}
 	return nil
 }
@@ -168,20 +224,20 @@ func namespaces(ctx context.Context, a Admin, c controller) (active, allocated [
 		}
 		return ids, nil
 	}
-	if active, err = list(0x02); err != nil {
+	if active, err = list(identifyActive); err != nil {
 		return nil, nil, err
 	}
 	if !c.NamespaceManagement {
 		return active, active, nil
 	}
-	allocated, err = list(0x10)
+	allocated, err = list(identifyAllocated)
 	return active, allocated, err
 }
 
 // formatOf returns the namespace's present LBA format, as Format's CDW10 wants it, so that the sector size stays.
 func formatOf(ctx context.Context, a Admin) (uint32, error) {
 	b := AlignedBytes(4096)
-	if err := a.Admin(ctx, Command{Opcode: opIdentify, NSID: a.NSID(), CDW10: 0, Data: b}); err != nil {
+	if err := a.Admin(ctx, Command{Opcode: opIdentify, NSID: a.NSID(), CDW10: identifyNamespace, Data: b}); err != nil {
 		return 0, fmt.Errorf("identify namespace: %w", err)
 	}
 	flbas := uint32(b[26])

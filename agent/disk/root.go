@@ -15,7 +15,14 @@ const minRootBytes = 4 << 30
 
 // Of turns an inventory's disk into a Device. What is mounted is not in an inventory; opening for writing looks at it again.
 func Of(d fleet.Disk) Device {
-	return Device{Path: d.Path, Serial: d.Serial, Model: d.Model, WWN: d.WWN, Transport: d.Transport, SizeBytes: d.SizeBytes, LogicalBlock: max(d.BlockBytes, 512),
+	place := ""
+	switch {
+	case d.Slot != "":
+		place = "slot " + d.Slot
+	case d.PCIAddress != "":
+		place = "PCI " + d.PCIAddress
+	}
+	return Device{Place: place, Path: d.Path, Serial: d.Serial, Model: d.Model, WWN: d.WWN, Transport: d.Transport, SizeBytes: d.SizeBytes, LogicalBlock: max(d.BlockBytes, 512),
 		Rotational: d.Rotational, ReadOnly: d.ReadOnly, Removable: d.Removable, BootMedium: d.BootMedium}
 }
 

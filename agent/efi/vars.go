@@ -25,7 +25,7 @@ type Vars interface {
 }
 
 const (
-	globalGUID = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
+	globalGUID = fleet.EFIGlobal
 	// attributes: non-volatile, boot services, run time.
 	attributes = 7
 	// fsImmutable is FS_IMMUTABLE_FL of linux/fs.h.
@@ -82,15 +82,12 @@ func (v FileVars) Read(name string) ([]byte, error) {
 
 // Write writes a variable with one call, as efivarfs demands; nil data removes it, and removing what is not there is no error.
 func (v FileVars) Write(name string, data []byte) error {
+	if data == nil {
+		return v.Remove(name, globalGUID)
+	}
 	path := v.file(name)
 	if err := mutable(path); err != nil {
 		return fmt.Errorf("write EFI variable %s: %w", name, err)
-	}
-	if data == nil {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove EFI variable %s: %w", name, err)
-		}
-		return nil
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
@@ -101,6 +98,28 @@ func (v FileVars) Write(name string, data []byte) error {
 		return fmt.Errorf("write EFI variable %s: %w", name, err)
 	}
 	return nil
+}
+
+// Remove takes a variable of any namespace away; one that is not there is no error.
+func (v FileVars) Remove(name, guid string) error {
+	path := filepath.Join(v.dir, name+"-"+guid)
+	err := mutable(path)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove EFI variable %s: %w", name, err)
+	}
+	return nil
+}
+
+// Has reports whether the firmware shows a variable.
+func (v FileVars) Has(name, guid string) (bool, error) {
+	_, err := os.Lstat(filepath.Join(v.dir, name+"-"+guid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // mutable takes away the flag by which efivarfs protects variables that it does not know (Documentation/filesystems/efivarfs.rst).

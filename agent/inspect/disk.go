@@ -61,7 +61,7 @@ func (r *reading) disk(name, device string) fleet.Disk {
 	if d.PCIAddress != "" {
 		d.NUMANode = int(r.fs.NumberOr(-1, "sys/bus/pci/devices", d.PCIAddress, "numa_node"))
 		if d.Transport == "nvme" {
-			d.PCIe = r.pcieLink(d.PCIAddress)
+			d.PCIe, d.Slot = r.pcieLink(d.PCIAddress), r.slot(d.PCIAddress)
 		}
 	}
 	sectors, err := r.fs.Number(dir, "size") // in units of 512 bytes, whatever the device's own are
@@ -86,6 +86,21 @@ func (r *reading) disk(name, device string) fleet.Disk {
 		r.missingf("disk/"+name+" serial", "the device has none; it can not be accepted, so nothing is ever written to it")
 	}
 	return d
+}
+
+// slot is the name of the slot that a PCI function is plugged into, by the device's address without its function; "" where the firmware names none.
+func (r *reading) slot(address string) string {
+	names, err := r.fs.List("sys/bus/pci/slots")
+	if err != nil {
+		return ""
+	}
+	device, _, _ := strings.Cut(address, ".")
+	for _, name := range names {
+		if r.fs.Try("sys/bus/pci/slots", name, "address") == device {
+			return name
+		}
+	}
+	return ""
 }
 
 // headAddress is the PCI address of the first controller behind the head of a multipath NVMe namespace.

@@ -31,6 +31,7 @@ const (
 	PartKernel = "kernel"
 	PartTPM    = "tpm"
 	PartBMC    = "bmc"
+	PartVars   = "variables" // needs PartSystem
 )
 
 // Options say what to read and from where. The zero value reads all of this machine, without waiting for LLDP.
@@ -54,6 +55,9 @@ type Options struct {
 	System *fleet.System
 	Disks  []fleet.Disk
 	NICs   []fleet.NIC
+
+	// Variables is the folder of the firmware's variables; "" is the tree's, or none beside System.
+	Variables string
 
 	// Sanitize asks a disk how it can erase itself; nil leaves that out. Its errors go into Missing.
 	Sanitize func(context.Context, fleet.Disk) ([]string, error)
@@ -141,6 +145,7 @@ func (r *reading) parts() []part {
 	return []part{
 		{PartSystem, r.readSystem}, {PartCPU, r.readCPUs}, {PartNUMA, r.readNUMA}, {PartMemory, r.readMemory}, {PartPCI, r.readAllPCI},
 		{PartGPU, r.readGPUs}, {PartDisk, r.readDisks}, {PartNIC, r.readNICs}, {PartHCA, r.readHCAs}, {PartRails, r.readRails}, {PartKernel, r.readKernelLog}, {PartTPM, r.readTPM}, {PartBMC, r.readBMC},
+		{PartVars, r.readVariables},
 	}
 }
 

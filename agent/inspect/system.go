@@ -7,9 +7,6 @@ import (
 	"github.com/metalctl/metalctl/fleet"
 )
 
-// globalVariable is the EFI vendor GUID of SecureBoot (UEFI 2.10 section 3.3).
-const globalVariable = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
-
 // readSystem reads who the machine is and how it was started.
 func (r *reading) readSystem(context.Context) {
 	s := &r.inv.System
@@ -71,7 +68,7 @@ func (r *reading) readFirmware(s *fleet.System) {
 		return
 	}
 	s.FirmwareMode, s.SecureBoot = "uefi", "unknown"
-	b, err := r.fs.Bytes("sys/firmware/efi/efivars", "SecureBoot-"+globalVariable)
+	b, err := r.fs.Bytes("sys/firmware/efi/efivars", "SecureBoot-"+fleet.EFIGlobal)
 	switch {
 	case err != nil:
 		r.missing("system.secure_boot", err)

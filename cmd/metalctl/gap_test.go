@@ -302,8 +302,8 @@ func scriptNoGapSeen(ts *testscript.TestScript, neg bool, args []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, s := range step.Catalogue {
-		if s.Name == step.CleanGPUs {
-			continue // it needs a machine with GPUs, which no agent in this process can have
+		if s.Name == step.CleanGPUs || s.Name == step.RestoreNS {
+			continue // they need a machine with GPUs, or with NVMe drives, which no agent in this process can have
 		}
 		if s.Side == step.InBand && !g.had[s.Name] {
 			ts.Fatalf("no server was away while %s ran: give a plan of the script the step", s.Name)

@@ -9,7 +9,7 @@ import (
 
 // AgentVersion is the version of the agent's protocol; a server speaks this one and the one before. Whatever changes the form of a message, of a
 // step's parameters or of the boot credential, or adds an in-band step, raises it: new fields then have the tag `since:"N"`, new steps Agent: N.
-const AgentVersion = 2
+const AgentVersion = 3
 
 // Paths of the agent's protocol. All but register need the client certificate of this boot.
 const (

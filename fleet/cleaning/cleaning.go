@@ -32,7 +32,7 @@ type Traces struct {
 }
 
 // touching are the steps that deal with a component.
-var touching = []string{step.EraseDisks, step.VerifyErase, step.CleanBoot, step.CleanGPUs}
+var touching = []string{step.RestoreNS, step.EraseDisks, step.VerifyErase, step.CleanBoot, step.CleanVars, step.CleanGPUs}
 
 // Began reports whether a plan run came so far that there is something to record: one whose agent never booted leaves the machine as it was.
 func Began(op fleet.Operation) bool {

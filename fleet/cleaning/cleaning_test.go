@@ -239,6 +239,61 @@ func TestHCAs(t *testing.T) {
 	}
 }
 
+func TestNamespaces(t *testing.T) {
+	x := machine(t)
+	x.Operation.Steps = append(x.Operation.Steps, fleet.StepRun{Name: step.RestoreNS, State: fleet.StepFailed, Evidence: raw(t, map[string]any{"blob": "n"}), Error: &fleet.Problem{
+		Faults: []fleet.Fault{{Component: "disk/C", Evidence: "it refuses"}}}})
+	x.Attachments["n"] = raw(t, map[string]any{"namespaces": []map[string]any{
+		{"serial": "A", "after": []map[string]any{{"size_bytes": 8, "block_bytes": 512}}},
+		{"serial": "B", "did": []string{"attached namespace 1"}, "after": []map[string]any{{"size_bytes": 8, "block_bytes": 4096}}},
+		{"serial": "C", "did": []string{"failed: it refuses"}},
+	}})
+	got := Compose(x)
+	for serial, want := range map[string]string{"A": "checked||8 bytes in blocks of 512|", "B": "cleaned|attached namespace 1|8 bytes in blocks of 4096|", "C": "failed|failed: it refuses||it refuses"} {
+		c := find(t, got, "disk/"+serial+"/namespaces")
+		if text := strings.Join([]string{string(c.Result), c.Said, c.ReadBack, c.Why}, "|"); text != want {
+			t.Errorf("%s: %q, want %q", serial, text, want)
+		}
+	}
+}
+
+func TestVariables(t *testing.T) {
+	found := map[string]any{"differences": []fleet.Difference{{Component: "firmware/variables/PK-1", Want: "1 bytes", Got: "absent", Words: "PK is gone"}}, "remove_variables": map[string][]string{"g": {"X"}}}
+	for name, c := range map[string]struct {
+		compared, cleaned any // nil: no such step
+		failed            bool
+		component         string
+		result            fleet.CleanResult
+		text              string
+	}{
+		"none is new":       {map[string]any{"remove_variables": map[string]any{}}, map[string]any{"removed": []string{}}, false, "firmware/variables", fleet.CleanChecked, "no new one||"},
+		"one is removed":    {found, map[string]any{"removed": []string{"X-g"}}, false, "firmware/variables", fleet.CleanDone, "|gone: X-g|"},
+		"one is gone":       {found, map[string]any{"removed": []string{"X-g"}}, false, "firmware/variables/PK-1", fleet.CleanFailed, "|absent|PK is gone"},
+		"one stays":         {found, map[string]any{"removed": []string{}}, true, "firmware/variables", fleet.CleanFailed, "||clean-variables failed: MC-X it stays"},
+		"nobody could tell": {map[string]any{"variables_unknown": "no idea"}, map[string]any{"skipped": "nobody said"}, false, "firmware/variables", fleet.CleanNotDone, "||no idea"},
+		"no UEFI":           {found, map[string]any{"skipped": "not by UEFI"}, false, "firmware/variables", fleet.CleanNotDone, "||not by UEFI"},
+		"an older plan":     {nil, nil, false, "firmware/variables", fleet.CleanNotDone, "||the plan has no step compare-accepted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := machine(t)
+			if c.compared != nil {
+				x.Operation.Steps = append(x.Operation.Steps, fleet.StepRun{Name: step.CompareAccepted, State: fleet.StepFinished, Evidence: raw(t, c.compared)})
+			}
+			if c.cleaned != nil {
+				r := fleet.StepRun{Name: step.CleanVars, State: fleet.StepFinished, Evidence: raw(t, c.cleaned)}
+				if c.failed {
+					r.State, r.Error = fleet.StepFailed, &fleet.Problem{Code: "MC-X", Detail: "it stays"}
+				}
+				x.Operation.Steps = append(x.Operation.Steps, r)
+			}
+			got := find(t, Compose(x), c.component)
+			if text := got.Said + "|" + got.ReadBack + "|" + got.Why; got.Result != c.result || text != c.text {
+				t.Errorf("%s %q, want %s %q", got.Result, text, c.result, c.text)
+			}
+		})
+	}
+}
+
 func TestTwoNamespacesOfADriveAreTwoLines(t *testing.T) {
 	x := machine(t)
 	x.Operation.Steps[1].Params = raw(t, step.EraseParams{Level: "clear", Accepted: []fleet.AcceptedDevice{{Serial: "B"}, {Serial: "B"}}})

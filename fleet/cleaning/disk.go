@@ -22,6 +22,7 @@ type erased struct {
 	CDW10           string    `json:"cdw10"`
 	LogBefore       string    `json:"log_before"`
 	LogAfter        string    `json:"log_after"`
+	TakenOver       string    `json:"taken_over"`
 	CanariesWritten int       `json:"canaries_written"`
 	CanariesFound   int       `json:"canaries_found"`
 	SampledBytes    int64     `json:"sampled_bytes"`
@@ -144,6 +145,9 @@ func (c *composer) disk(d fleet.AcceptedDevice, asked string, erase, verify *run
 // said is what the drive itself reported.
 func said(e erased) string {
 	var out []string
+	if e.TakenOver != "" {
+		out = append(out, e.TakenOver)
+	}
 	if e.CDW10 != "" {
 		out = append(out, "took the command "+e.CDW10)
 	}

@@ -50,7 +50,8 @@ func (c *composer) rest() {
 		open("inventory", "", "", "nobody knows which further components the machine has: "+c.Unread)
 		return
 	}
-	open("firmware/variables", "", "", "other variables than boot entries are not looked at")
+	c.namespaces()
+	c.variables()
 	c.gpus()
 	c.hcas()
 	if inv.TPM != nil {

@@ -29,6 +29,8 @@ const (
 	BurnStage       = "burn-stage"
 	JudgeBurnIn     = "judge-burn-in"
 	CleanBoot       = "clean-boot-entries"
+	RestoreNS       = "restore-namespaces"
+	CleanVars       = "clean-variables"
 	CleanGPUs       = "clean-gpus"
 	WriteImage      = "write-image"
 	VerifyImage     = "verify-image"
@@ -71,12 +73,16 @@ var Catalogue = []Step{
 		Doc: "Compares what outlives an erase with the inventory that was accepted, such as GUIDs and firmware of HCAs, and raises a fault for each difference."},
 	{Name: ReadBoard, Uses: []Use{Inspect}, Side: OutOfBand, OnCrash: Redo, Abort: AbortNow, Limit: 5 * time.Minute, Tries: 2, Observes: true,
 		Doc: "Reads the GPU baseboard through the BMC, where it shows one, keeps what it read, compares it with the inventory, the class and the time before, and raises a fault for each difference."},
+	{Name: RestoreNS, Uses: []Use{Clean}, Side: InBand, Agent: 3, Destroys: true, OnCrash: Redo, Abort: AbortAfter, Limit: 6 * time.Hour, Tries: 2,
+		Doc: "Brings every accepted NVMe drive back to the namespaces that were accepted (number, size, size of block, attached), after a sanitize that is found in progress, and reads them back; a drive that cannot is a fault."},
 	{Name: EraseDisks, Uses: []Use{Clean, Deploy}, Side: InBand, Destroys: true, OnCrash: Redo, Abort: AbortNever, Limit: 6 * time.Hour, Tries: 2,
 		Doc: "Erases every accepted device by the best method that it has; others are not touched and are a fault."},
 	{Name: VerifyErase, Uses: []Use{Clean, Deploy}, Side: InBand, OnCrash: Redo, Abort: AbortNow, Limit: time.Hour, Tries: 2, Observes: true,
 		Doc: "Reads samples and both ends of every accepted device back and fails where old data or signatures are left."},
 	{Name: CleanBoot, Uses: []Use{Clean}, Side: InBand, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 3,
 		Doc: "Removes the firmware boot entries that earlier deployments left."},
+	{Name: CleanVars, Uses: []Use{Clean}, Side: InBand, Agent: 3, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 3,
+		Doc: "Removes the firmware's variables that `compare-accepted` found to be new and no firmware's own, and reads back that they are gone."},
 	{Name: CleanGPUs, Uses: []Use{Clean}, Side: InBand, Agent: 2, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 2,
 		Doc: "Puts MIG, ECC, compute mode, persistence, clocks and power limit of every GPU back, reads them back, and fails where a process or memory in use is left; without a driver it says so."},
 	{Name: BurnStage, Uses: []Use{Burn}, Side: InBand, Agent: 2, OnCrash: Redo, Abort: AbortNow, Limit: fleet.MaxStageSeconds*time.Second + stageSlack, Tries: 2,

@@ -248,10 +248,12 @@ func (c *composer) clean(f PlanFacts) error {
 	}
 	c.boot(f, why)
 	c.packs(f)
+	c.namespaces(f.Node)
 	c.look("the devices are looked at once more before any is erased")
 	c.step(CompareAccepted, "a tenant may have changed what outlives an erase", nil)
 	c.erase(f, "")
 	c.step(CleanBoot, "entries of earlier systems lead nowhere now", nil)
+	c.step(CleanVars, "a tenant may have left variables in the firmware", nil)
 	if f.Class.HasGPUs() {
 		c.step(CleanGPUs, "the class has GPUs, and a tenant may have left settings or processes on them", f.Class.Clean.GPUs.Filled())
 		c.step(Inventory, "what was put back is seen", nil)
@@ -272,6 +274,19 @@ func (c *composer) rest(f PlanFacts) {
 		if f.Node.Opens() {
 			c.step(CloseProvisioning, "nobody is spoken to while it is off", nil)
 		}
+	}
+}
+
+// namespaces brings NVMe drives back to what was accepted, before anybody compares them.
+func (c *composer) namespaces(n fleet.Node) {
+	var p NamespacesParams
+	for _, d := range n.Accepted {
+		if d.BlockBytes > 0 {
+			p.Accepted = append(p.Accepted, d)
+		}
+	}
+	if len(p.Accepted) > 0 {
+		c.step(RestoreNS, fmt.Sprintf("a tenant may have changed the namespaces of NVMe drives, of which %d were accepted", len(p.Accepted)), p)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 func plain() PlanFacts {
 	return PlanFacts{
-		Node: fleet.Node{ID: "n", Name: "n1", Class: "c", Inventory: "sha256:i", BMC: fleet.BMC{Serial: "SN", UUID: "U"},
+		Node: fleet.Node{ID: "n", Name: "n1", Class: "c", Inventory: "sha256:i", Boot: fleet.BootRecord{Protocol: newest()}, BMC: fleet.BMC{Serial: "SN", UUID: "U"},
 			Accepted: []fleet.AcceptedDevice{{Serial: "A", SizeBytes: 1}, {Serial: "B", SizeBytes: 2}}},
 		Class: fleet.Class{Name: "c", BurnIn: "none", EraseLevel: "purge"},
 		Image: &fleet.Image{Name: "debian", SHA256: "d"},
@@ -22,6 +22,15 @@ func plain() PlanFacts {
 		Member: &fleet.Member{
 			Node: "n", Name: "n1", Hostname: "host"},
 	}
+}
+
+// newest is the version of the agent's protocol that knows every step.
+func newest() int {
+	out := 1
+	for _, s := range Catalogue {
+		out = max(out, s.Agent)
+	}
+	return out
 }
 
 func names(p Plan) string {
@@ -105,12 +114,12 @@ func TestCompose(t *testing.T) {
 		}, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent fetch-packs inventory compare-class read-baseboard", 1},
 		"deploy with packs":             {Deploy, func(f *PlanFacts) { up(f); withPacks(f) }, Request{}, "fetch-packs inventory compare-class " + write, 1},
 		"release of a class with packs": {Release, withPacks, Request{}, "isolate power-off", 0},
-		"clean with the agent up":       {Clean, up, Request{}, "inventory compare-class compare-accepted erase-disks verify-erase clean-boot-entries", 0},
-		"clean after a release":         {Clean, off, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent inventory compare-class compare-accepted erase-disks verify-erase clean-boot-entries", 1},
+		"clean with the agent up":       {Clean, up, Request{}, "inventory compare-class compare-accepted erase-disks verify-erase clean-boot-entries clean-variables", 0},
+		"clean after a release":         {Clean, off, Request{}, "bmc-identify media-insert boot-from-media power-on await-agent inventory compare-class compare-accepted erase-disks verify-erase clean-boot-entries clean-variables", 1},
 		"clean of a class that is powered off": {Clean, func(f *PlanFacts) { f.AgentUp, f.Class.PowerOffAvailable = true, true }, Request{},
-			"inventory compare-class compare-accepted erase-disks verify-erase clean-boot-entries agent-shutdown power-off", 0},
+			"inventory compare-class compare-accepted erase-disks verify-erase clean-boot-entries clean-variables agent-shutdown power-off", 0},
 		"clean with a cold cycle, though the agent is up": {Clean, func(f *PlanFacts) { f.AgentUp, f.Class.Clean.Memory = true, fleet.CleanColdCycle }, Request{},
-			"bmc-identify power-off stay-off media-insert boot-from-media power-on await-agent inventory compare-class compare-accepted erase-disks verify-erase clean-boot-entries", 1},
+			"bmc-identify power-off stay-off media-insert boot-from-media power-on await-agent inventory compare-class compare-accepted erase-disks verify-erase clean-boot-entries clean-variables", 1},
 		"deploy with the agent up":    {Deploy, up, Request{}, "inventory compare-class " + write, 1},
 		"deploy without an agent":     {Deploy, nil, Request{}, boot + " inventory compare-class " + write, 2},
 		"deploy that wipes data":      {Deploy, func(f *PlanFacts) { f.AgentUp, f.Lease.Request.WipeData = true, true }, Request{}, "inventory compare-class erase-disks verify-erase " + write, 1},

@@ -30,6 +30,7 @@ func Differences(was, now Plan) []fleet.FieldError {
 	if was.Catalogue != now.Catalogue {
 		note("catalogue", "the server knows other steps than when the plan was shown: version %d, then %d", was.Catalogue, now.Catalogue)
 	}
+	out = append(out, erasedDifferences(was.Erases, now.Erases)...) // early: what is cut off at the end must not be which data is lost
 	old, oldOrder := numbered(was.Steps)
 	fresh, freshOrder := numbered(now.Steps)
 	for _, name := range oldOrder {
@@ -50,7 +51,6 @@ func Differences(was, now Plan) []fleet.FieldError {
 	if !slices.Equal(oldOrder, freshOrder) {
 		note("steps", "ran in the order %s, and run now in the order %s", strings.Join(oldOrder, ", "), strings.Join(freshOrder, ", "))
 	}
-	out = append(out, erasedDifferences(was.Erases, now.Erases)...)
 	if len(out) == 0 {
 		note("plan", "differs in what is not shown")
 	}

@@ -312,6 +312,7 @@ var learned = map[string]struct {
 	VerifyImage:   {WriteImage, []string{"serial", "content_sha256", "disk_bytes"}},
 	ConfigDrive:   {WriteImage, []string{"serial"}},
 	BootEntry:     {WriteImage, []string{"serial"}},
+	CleanVars:     {CompareAccepted, []string{"remove_variables"}},
 }
 
 // Fill returns the parameters of step i with what earlier steps of the run found out.

@@ -18,6 +18,11 @@ type EraseParams struct {
 	AcceptFormat bool `json:"accept_format,omitempty"`
 }
 
+// NamespacesParams are what restore-namespaces gets: those that were accepted, each with the size of its blocks.
+type NamespacesParams struct {
+	Accepted []fleet.AcceptedDevice `json:"accepted"`
+}
+
 // ImageParams are what write-image and verify-image get.
 type ImageParams struct {
 	Image fleet.Image         `json:"image"`
@@ -128,6 +133,12 @@ type PowerParams struct {
 	Graceful bool `json:"graceful,omitempty"`
 	// WaitSeconds is how long the machine may take to go off by itself before it is forced.
 	WaitSeconds int `json:"wait_seconds,omitempty"`
+}
+
+// VariablesParams are what clean-variables gets.
+type VariablesParams struct {
+	// Remove has the names of what is to go, by GUID; null where nobody could tell.
+	Remove map[string][]string `json:"remove_variables"`
 }
 
 // StayOffParams are what stay-off gets.

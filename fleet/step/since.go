@@ -24,6 +24,10 @@ func NewParams(name string) any {
 		return &ConfigDriveParams{}
 	case BootEntry:
 		return &RootParams{}
+	case RestoreNS:
+		return &NamespacesParams{}
+	case CleanVars:
+		return &VariablesParams{}
 	case CleanGPUs:
 		return &fleet.CleanGPUs{}
 	case FetchPacks:

@@ -18,15 +18,16 @@ func cameWith(t *testing.T, name string, version int) {
 
 // TestPlanForAnOlderAgent: where the agent that is up does not know a step, the plan boots the node anew; a newer agent is kept.
 func TestPlanForAnOlderAgent(t *testing.T) {
-	cameWith(t, CleanBoot, 2)
+	now := newest()
+	cameWith(t, CleanBoot, now+1)
 	for name, c := range map[string]struct {
 		use    Use
 		speaks int
 		boots  int
 	}{
-		"a clean with a new step, an older agent": {Clean, 1, 1},
-		"a clean with a new step, its agent":      {Clean, 2, 0},
-		"an inspection that needs nothing new":    {Inspect, 1, 0},
+		"a clean with a new step, an older agent": {Clean, now, 1},
+		"a clean with a new step, its agent":      {Clean, now + 1, 0},
+		"an inspection that needs nothing new":    {Inspect, now, 0},
 	} {
 		f := plain()
 		f.AgentUp, f.Power, f.Node.Boot = true, "on", fleet.BootRecord{Protocol: c.speaks}
@@ -38,9 +39,9 @@ func TestPlanForAnOlderAgent(t *testing.T) {
 			t.Errorf("%s: %d reboots in %s", name, p.Reboots, names(p))
 		}
 	}
-	cameWith(t, Inventory, 2)
+	cameWith(t, Inventory, now+2)
 	f := plain()
-	f.AgentUp, f.Power = true, "on" // our own agent, so that nobody's work is restarted
+	f.AgentUp, f.Power, f.Node.Boot.Protocol = true, "on", now // our own agent, so that nobody's work is restarted
 	if p, err := Compose(Inspect, f, Request{}); err != nil || p.Reboots != 1 {
 		t.Errorf("an inspection with an older agent up: %s, %v", names(p), err)
 	}

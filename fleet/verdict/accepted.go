@@ -8,7 +8,7 @@ import (
 )
 
 // Accepted compares what a tenant could have changed for good, and no erasing reaches, with the inventory that a person accepted: HCAs by their place, their GUIDs
-// and firmware. Firmware that the class names is the class's affair. What holds an HCA open is left of somebody, too. All of it blocks.
+// and firmware, and the firmware's variables. Firmware that the class names is the class's affair. What holds an HCA open is left of somebody, too. All of it blocks.
 func Accepted(inv, accepted fleet.Inventory, class fleet.Class) []fleet.Difference {
 	j := newJudge(&inv, class)
 	was := map[string]*fleet.HCA{}
@@ -33,6 +33,7 @@ func Accepted(inv, accepted fleet.Inventory, class fleet.Class) []fleet.Differen
 			j.changedHCA(h, identityOf(h), "absent", "%s at %s (%s) is gone", h.Name, h.PCIAddress, identityOf(h))
 		}
 	}
+	j.variables(accepted)
 	for i := range j.out {
 		j.out[i].Against = fleet.AgainstAccepted
 	}
