@@ -58,6 +58,8 @@ type Node struct {
 	// AcceptedAs is the digest of the inventory that was shown when somebody accepted the node: cleaning compares with it what outlives an erase. "" where the
 	// node was accepted before that was kept.
 	AcceptedAs string `json:"accepted_as,omitempty"`
+	// AcceptedVariables: that inventory names the firmware's variables, so that cleaning removes new ones.
+	AcceptedVariables bool `json:"accepted_variables,omitempty"`
 	// Inventory is the digest of the newest inventory blob, "" before the first.
 	Inventory   string    `json:"inventory,omitempty"`
 	InventoryAt time.Time `json:"inventory_at,omitzero"`

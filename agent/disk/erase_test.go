@@ -174,6 +174,8 @@ func TestTheBestMethodThatTheDriveAdvertisesIsUsed(t *testing.T) {
 		{"so is a Format with user data erase", drive{oacs: 2}, ErasePolicy{Level: Purge, AcceptFormat: true}, "nvme format: user data erase", Purge, []uint32{format1}, ""},
 		{"a sanitize is better than a Format that counts", drive{sanicap: 2, oacs: 2, fna: 4, sanitizeState: sanDone}, ErasePolicy{Level: Purge, AcceptFormat: true}, "nvme sanitize: block erase", Purge, []uint32{block}, ""},
 		{"a Format of one namespace beside room that has none is no purge", drive{oacs: 2 | 8, fna: 4, unallocated: 1 << 30}, ErasePolicy{Level: Purge, AcceptFormat: true}, "", "", nil, "MC-ERASE-LEVEL"},
+		{"nor where a namespace may have been deleted and made again", drive{oacs: 2 | 8, fna: 4}, ErasePolicy{Level: Purge, AcceptFormat: true}, "", "", nil, "MC-ERASE-LEVEL"},
+		{"a Format that reaches all of such a drive is one", drive{oacs: 2 | 8, fna: 4 | 2}, ErasePolicy{Level: Purge, AcceptFormat: true}, "nvme format: crypto erase", Purge, []uint32{format2}, ""},
 		{"a Format that reaches that room is one", drive{oacs: 2 | 8, fna: 4 | 2, unallocated: 1 << 30}, ErasePolicy{Level: Purge, AcceptFormat: true}, "nvme format: crypto erase", Purge, []uint32{format2}, ""},
 		{"a drive that lies about a Format that counts", drive{oacs: 2, lies: true}, ErasePolicy{Level: Purge, AcceptFormat: true}, "", "", []uint32{format1}, "MC-ERASE-VERIFY"},
 		{"a locked drive is overwritten", drive{oacs: 2, formatStatus: 0x15}, ErasePolicy{}, "zeros", Clear, []uint32{format1}, ""},

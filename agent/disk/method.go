@@ -67,8 +67,8 @@ func (e *eraser) methods(ctx context.Context) ([]method, error) {
 	// A Format that reaches other namespaces, too, is only chosen where there are none.
 	alone := len(active) == 1
 	claim := Clear
-	if e.policy.AcceptFormat && (c.EraseAll || c.Unallocated == 0) {
-		claim = Purge // what a deleted namespace left behind would be in no namespace that is formatted
+	if e.policy.AcceptFormat && (c.EraseAll || !c.NamespaceManagement && c.Unallocated == 0) {
+		claim = Purge // elsewhere a namespace may have been deleted, by a tenant or to restore what was accepted, and what it left behind is in none that is formatted
 	}
 	if c.Format && c.Crypto && (alone || !c.EraseAll) {
 		list = append(list, method{"nvme format: crypto erase", claim, false, format(2)})

@@ -76,7 +76,7 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 			if len(p.Devices) == 0 && p.Plan == "" {
 				return unnamed(n, devices)
 			}
-			n.Accepted, n.AcceptedAs = devices, n.Inventory
+			n.Accepted, n.AcceptedAs, n.AcceptedVariables = devices, n.Inventory, len(inv.Variables) > 0
 			f = v.guards(verb)
 			f.Agreed = true
 			if err := burnable(v); err != nil {

@@ -253,7 +253,9 @@ func (c *composer) clean(f PlanFacts) error {
 	c.step(CompareAccepted, "a tenant may have changed what outlives an erase", nil)
 	c.erase(f, "")
 	c.step(CleanBoot, "entries of earlier systems lead nowhere now", nil)
-	c.step(CleanVars, "a tenant may have left variables in the firmware", nil)
+	if f.Node.AcceptedVariables {
+		c.step(CleanVars, "a tenant may have left variables in the firmware", nil)
+	}
 	if f.Class.HasGPUs() {
 		c.step(CleanGPUs, "the class has GPUs, and a tenant may have left settings or processes on them", f.Class.Clean.GPUs.Filled())
 		c.step(Inventory, "what was put back is seen", nil)
