@@ -69,14 +69,12 @@ func (l *Loop) wish(ctx context.Context, id fleet.NodeID, verb fleet.Verb, p api
 		n := v.node.v
 		f := v.guards(verb)
 		if verb == fleet.VerbAccept {
-			devices, err := chooseDevices(n, inv, p.Devices)
-			if err != nil {
+			if err := agree(n, inv, p.Devices); err != nil {
 				return err
 			}
 			if len(p.Devices) == 0 && p.Plan == "" {
-				return unnamed(n, devices)
+				return unnamed(n, n.Accepted)
 			}
-			n.Accepted, n.AcceptedAs, n.AcceptedVariables = devices, n.Inventory, len(inv.Variables) > 0
 			f = v.guards(verb)
 			f.Agreed = true
 			if err := burnable(v); err != nil {
@@ -237,7 +235,16 @@ func (l *Loop) listed(ctx context.Context, id fleet.NodeID, verb fleet.Verb) (*f
 	return inv, err
 }
 
-// chooseDevices is what accept agrees to: every device that would be erased, or just the named ones.
+// agree makes of the node what accept agrees to: the devices, and the inventory as what a cleaning brings the machine back to.
+func agree(n *fleet.Node, inv *fleet.Inventory, serials []string) error {
+	devices, err := chooseDevices(n, inv, serials)
+	if err == nil {
+		n.Accepted, n.AcceptedAs, n.AcceptedVariables = devices, n.Inventory, len(inv.Variables) > 0
+	}
+	return err
+}
+
+// chooseDevices is what accept may erase: every device that would be erased, or just the named ones.
 func chooseDevices(n *fleet.Node, inv *fleet.Inventory, serials []string) ([]fleet.AcceptedDevice, error) {
 	all := inv.WouldErase()
 	if len(serials) == 0 {
@@ -302,7 +309,7 @@ func (l *Loop) Plan(ctx context.Context, id fleet.NodeID, q api.PlanQuery) (api.
 		if err != nil {
 			return api.Plan{}, err
 		}
-		if v.node.v.Accepted, err = chooseDevices(v.node.v, inv, q.Devices); err != nil {
+		if err := agree(v.node.v, inv, q.Devices); err != nil {
 			return api.Plan{}, err
 		}
 	}
