@@ -92,7 +92,7 @@ var machineCodes = map[string]Page{
 	"MC-SIM-NONE":    {"no such rack or machine", "No simulated rack runs in that folder, or it has no machine of that name. Start one: metalctl sim up --nodes 2"},
 	"MC-SIM-START":   {"the simulated rack did not start", "The message says what was missing: a Debian package (qemu-system-x86, ovmf), a right (root, for network namespaces) or space on the disk. Whatever had been started was taken down again."},
 	"MC-SIM-STOP":    {"the simulated rack did not go down cleanly", "Something it made could not be taken away; the message names it. Its processes end with it in any case. Look into its folder, and remove what is left."},
-	"MC-SIM-WIRES":   {"the machine has no wires to unplug", "Only process machines in network namespaces have them: use mode process and run as root."},
+	"MC-SIM-WIRES":   {"the machine has no wires that can be unplugged or entered", "Only process machines in network namespaces have them: use mode process and run as root. A QEMU machine has a console: metalctl sim console MACHINE"},
 	// the lifecycle tables
 	"MC-LEASE-VERB": {"the lease is past that", "A lease goes from pending to active and from there to released; the verb belongs to another stage. See where it is: metalctl lease show LEASE. docs/lifecycle.md has the whole table."},
 	"MC-NODE-GUARD": {"the node does not meet what the verb needs", "The verb belongs to the node's state, but a condition is not met; the message names it. What is missing, since when, and how to get there: metalctl node explain NODE"},

@@ -97,7 +97,7 @@ var technologies = []struct{ pkg, rooms string }{
 	{"go.etcd.io/bbolt", "fleet/store"},
 	{"github.com/vishvananda/netlink", "agent/boot agent/inspect agent/rdma fixtures/rack fixtures/wires/vswitch"},
 	{"github.com/Mellanox/rdmamap", "agent/rdma"},
-	{"github.com/insomniacslk/dhcp", "agent/boot provision/dhcp"},
+	{"github.com/insomniacslk/dhcp", "agent/boot fixtures/rack provision/dhcp"},
 	{"github.com/spf13/cobra", "cmd/metalctl"},
 	{"github.com/danielgtaylor/huma/v2", "fleet/server"},
 	{"github.com/prometheus/client_golang", "fleet/server"},

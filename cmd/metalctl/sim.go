@@ -26,7 +26,7 @@ import (
 )
 
 func simNoun(p *program) *cobra.Command {
-	return noun("sim", "Simulated racks: BMCs that are emulated, machines that really boot", simUp(p), simDown(p), simStatus(p), simConsole(p), simProfile(p), simRequests(p))
+	return noun("sim", "Simulated racks: BMCs that are emulated, machines that really boot", simUp(p), simDown(p), simStatus(p), simConsole(p), simExec(p), simProfile(p), simRequests(p))
 }
 
 // defaultRackDir is where a rack lives that was given no folder.
@@ -109,6 +109,7 @@ func (o *simUpOptions) run(ctx context.Context, p *program) error {
 		return errors.Join(err, r.Down(context.WithoutCancel(ctx)))
 	}
 	fmt.Fprintf(p.stderr, "the rack is up; enrol it with: metalctl node enroll -f %s\nit goes down with ctrl-C, or: metalctl sim down --dir %s\n", r.Status().Nodes, o.dir)
+	sayEthernet(p, r.Status())
 	return r.Run(ctx)
 }
 
@@ -145,6 +146,7 @@ func (o *simUpOptions) startDetached(ctx context.Context, p *program) error {
 	for {
 		s, err := rack.StatusOf(ctx, o.dir)
 		if err == nil && s.PID == cmd.Process.Pid {
+			sayEthernet(p, s)
 			return rackView.print(p, s.Machines, false)
 		}
 		select {
@@ -239,17 +241,15 @@ func simConsole(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, m := range s.Machines {
-				if m.Name != args[0] {
-					continue
-				}
-				if m.Console == "" {
-					return fleet.Errorf(fleet.Conflict, "MC-SIM-CONSOLE", "%s has no console now: it is %s, mode %s", m.Name, m.State, m.Mode).
-						WithHint("its log: less %s", m.SerialLog)
-				}
-				return attach(c.Context(), p, m.Console)
+			m, err := rackMachine(s, args[0])
+			if err != nil {
+				return err
 			}
-			return fleet.Errorf(fleet.NotFound, "MC-SIM-NONE", "the rack has no machine %s", args[0]).WithHint("metalctl sim status")
+			if m.Console == "" {
+				return fleet.Errorf(fleet.Conflict, "MC-SIM-CONSOLE", "%s has no console now: it is %s, mode %s", m.Name, m.State, m.Mode).
+					WithHint("its log: less %s", m.SerialLog)
+			}
+			return attach(c.Context(), p, m.Console)
 		},
 	}, &dir)
 }
