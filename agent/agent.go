@@ -59,6 +59,8 @@ type Pace struct {
 	Progress time.Duration
 	// Stop is how long a step may take to end after its limit or an abort, before it counts as stuck: 1 min.
 	Stop time.Duration
+	// Silence is for how long no server may have answered while the machine is under load: then the load ends. 1 min.
+	Silence time.Duration
 	// Farewell is how long the last report may take before the machine is switched off: 5 s.
 	Farewell time.Duration
 }
@@ -75,6 +77,7 @@ func (p Pace) withDefaults() Pace {
 	set(&p.Poll, 25*time.Second)
 	set(&p.Progress, time.Second)
 	set(&p.Stop, time.Minute)
+	set(&p.Silence, time.Minute)
 	set(&p.Farewell, 5*time.Second)
 	return p
 }

@@ -41,6 +41,7 @@ type client struct {
 	peers  []*peer          // guarded by mu
 	at     int              // guarded by mu: the peer that is used
 	misses int              // guarded by mu: calls in a row that did not reach it
+	heard  time.Time        // guarded by mu: when a server last took a call
 	cert   *tls.Certificate // guarded by mu: nil before registration
 }
 
@@ -128,7 +129,14 @@ func (c *client) refused(p *peer, err error) {
 func (c *client) reached() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.misses = 0
+	c.misses, c.heard = 0, c.cfg.Now()
+}
+
+// silence is for how long no server has taken a call.
+func (c *client) silence() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cfg.Now().Sub(c.heard)
 }
 
 // status is an answer that is not a success.

@@ -139,6 +139,9 @@ func (w *worker) sendProgress(ctx context.Context, c *client) error {
 		}
 		if err != nil && ctx.Err() == nil {
 			w.cfg.Log.Debug("progress not sent", "err", fmt.Sprint(err))
+			if c.silence() > w.cfg.Pace.Silence {
+				w.endLoad(ctx, t)
+			}
 		}
 	}
 }

@@ -135,6 +135,8 @@ func (w *worker) judge(ctx context.Context, t api.Task, end ending, limit time.D
 		switch {
 		case errors.Is(context.Cause(ctx), errAborted):
 			err = fleet.Errorf(fleet.Conflict, "MC-AGENT-ABORTED", "%s was aborted: %w", t.Step, err)
+		case errors.Is(context.Cause(ctx), errSilent):
+			err = fleet.Errorf(fleet.Unavailable, "MC-AGENT-SILENT", "%s ended because no server had answered for %s: %w", t.Step, w.cfg.Pace.Silence, err)
 		case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 			err = fleet.Errorf(fleet.Timeout, "MC-AGENT-LIMIT", "%s did not end within %s: %w", t.Step, limit, err)
 		}

@@ -14,6 +14,9 @@ import (
 // errAborted is the cause of a step's context after the server asked for it to stop.
 var errAborted = errors.New("aborted")
 
+// errSilent is that cause after no server had answered for as long as a machine may be loaded without one.
+var errSilent = errors.New("no server answers")
+
 // remembered is how many results of this boot the agent can answer again.
 const remembered = 64
 
@@ -48,6 +51,7 @@ type worker struct {
 type running struct {
 	task   api.Task
 	decl   step.Step
+	ctx    context.Context // good until the task has ended
 	cancel context.CancelCauseFunc
 	meter  *meter
 }
@@ -130,7 +134,7 @@ func (w *worker) startLocked(t api.Task) {
 			limit = time.Hour
 		}
 		ctx, cancel := context.WithCancelCause(w.base)
-		w.running = &running{task: t, decl: decl, cancel: cancel, meter: &meter{}}
+		w.running = &running{task: t, decl: decl, ctx: ctx, cancel: cancel, meter: &meter{}}
 		w.steps.Add(2) // do and the step itself
 		go w.do(ctx, w.running, fn, limit)
 	}
@@ -171,6 +175,17 @@ func (w *worker) stuckErrorLocked() error {
 	}
 	return fleet.Errorf(fleet.Broken, "MC-AGENT-STUCK", "the agent cannot work on: %v was told to end and still runs", names).
 		WithHint("power the node off and try again: metalctl node retry NODE")
+}
+
+// endLoad ends the running step where it loads the machine: nobody can say any more that load is to end.
+func (w *worker) endLoad(ctx context.Context, t api.Task) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running == nil || keyOf(w.running.task) != keyOf(t) || t.Step != step.BurnStage || context.Cause(w.running.ctx) != nil {
+		return
+	}
+	w.cfg.Log.WarnContext(w.about(ctx, t), "no server answers; the load ends")
+	w.running.cancel(errSilent)
 }
 
 // current returns the running task and its meter, or false.

@@ -27,6 +27,8 @@ type Class struct {
 	Ramdisk string `json:"ramdisk,omitempty"`
 	// Packs are what the agent fetches before it works, each NAME@VERSION or "sha256:" and a digest.
 	Packs []string `json:"packs,omitempty"`
+	// Power is what one of its nodes draws.
+	Power ClassPower `json:"power,omitzero"`
 }
 
 // Compared is the mark that a comparison of an inventory (by its digest) with the class as it is now leaves on a node. Where class or inventory have
@@ -72,6 +74,8 @@ type Site struct {
 	FenceNodes int `json:"fence_nodes,omitempty"`
 	// PackKeys are the public keys, PEM, whose packs are taken and handed out; with none there are no packs.
 	PackKeys []string `json:"pack_keys,omitempty"`
+	// Power is what burn-ins and power-on draw from.
+	Power SitePower `json:"power,omitzero"`
 }
 
 // Isolations of a site.

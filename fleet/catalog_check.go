@@ -49,6 +49,7 @@ func (c Class) Validate() []FieldError {
 		f.check(err == nil && p != "", "clean.variables.ignore["+strconv.Itoa(i)+"]", "is no pattern such as Setup-*")
 	}
 	f = append(f, c.Expect.validate()...)
+	c.Power.validate(&f)
 	f.check(len(c.Ramdisk) <= 80, "ramdisk", "is no name of a ramdisk")
 	f.check(len(c.Packs) <= MaxPacks, "packs", "are more than "+strconv.Itoa(MaxPacks))
 	for i, ref := range c.Packs {
@@ -71,6 +72,7 @@ func (s Site) Validate() []FieldError {
 	}
 	f.check(s.PhoneHome == "" || strings.HasPrefix(s.PhoneHome, "https://") || strings.HasPrefix(s.PhoneHome, "http://"), "phone_home", "is no http or https URL")
 	f.check(s.FenceNodes >= 0, "fence_nodes", "is negative; 0 or nothing keeps the fence where it is")
+	s.Power.validate(&f)
 	return f
 }
 

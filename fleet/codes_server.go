@@ -247,6 +247,10 @@ var serverCodes = map[string]Page{
 	"MC-TOKEN-RIGHTS":     {"only the admin token may do that", "Named tokens are made and revoked with the token in DATA_DIR/admin.token of the server."},
 	"MC-TOKEN-ROLE":       {"there is no such role", "A token is a person's, without a role, or a second server's: metalctl token create NAME --role standby"},
 	"MC-TOKEN-UNKNOWN":    {"there is no such token", "It was revoked already, or its name is mistyped: metalctl token list"},
+	"MC-POWER-BUDGET":     {"a power budget has no room", "The site bounds what the nodes of a rack, a row or a feed draw together, and this machine would draw more than is left. It goes on by itself when others end their load, are switched off or are given back. metalctl burnin power shows what is drawn of each budget and who waits. Where the budget is too small, or a class says too much: mend the fleet file, then metalctl site apply -f FILE or metalctl class apply -f FILE"},
+	"MC-POWER-INVALID":    {"a stop of load is not understood", "It says whose load ends, and why: metalctl burnin abort --all --reason TEXT, or --rack RACK, or -l LABEL=VALUE. metalctl burnin resume ID --reason TEXT ends one, --all every one."},
+	"MC-POWER-STOPPED":    {"all load is stopped", "Somebody, or the building, stopped the load of burn-ins. What ran has ended, and no load and no power-on begins. metalctl burnin power says who and why. When the reason is gone: metalctl burnin resume ID --reason TEXT; stages that were cut short then run again"},
+	"MC-POWER-UNKNOWN":    {"there is no such stop of load", "It was ended already, or its id is mistyped: metalctl burnin power"},
 	"MC-FROZEN":           {"the node is frozen", "Nothing outside is written for a frozen node: no power, no medium, no wire, not even the isolation of a release; it can still be looked at. metalctl freeze status says who froze what and why. What was under way waits and goes on by itself after: metalctl thaw NODE, or metalctl thaw --all"},
 
 	// leases, and nodes that are asked for something

@@ -130,6 +130,7 @@ func (c Class) Keep() any {
 // Keep implements Keeper.
 func (s Site) Keep() any {
 	s.Origins, s.Denied, s.PackKeys = keepList(s.Origins), keepList(s.Denied), keepList(s.PackKeys)
+	s.Power.Budgets = keepList(s.Power.Budgets)
 	return &s
 }
 

@@ -210,30 +210,3 @@ func (c *compute) words(r *wordsRequest) *tileWordsOf {
 	}
 	return out
 }
-
-// pulse computes and rests by turns, in phase with the other GPUs.
-type pulse struct{ *compute }
-
-// phases are the lengths of load and rest; each is kept for some turns.
-var phases = []time.Duration{2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond}
-
-func (p *pulse) turn(int64) error {
-	since := time.Duration(cuda.Monotonic() - p.l.run.Start)
-	if since < 0 {
-		time.Sleep(-since)
-		since = 0
-	}
-	// Every child finds the same phase by the machine's clock, whatever it did before.
-	phase := phases[int(since/time.Second)%len(phases)]
-	if rest := since % (2 * phase); rest >= phase {
-		time.Sleep(2*phase - rest)
-	}
-	for end := cuda.Monotonic() + phase.Nanoseconds(); ; {
-		if err := p.round(p.kernels[0]); err != nil {
-			return err
-		}
-		if cuda.Monotonic() >= end {
-			return nil
-		}
-	}
-}

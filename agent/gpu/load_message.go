@@ -36,6 +36,8 @@ type runRequest struct {
 	MS int64 `json:"ms"`
 	// Start is when phases begin, by the monotonic clock of the machine.
 	Start int64 `json:"start,omitempty"`
+	// Stretch is by how many millionths load and rest are longer than they would be.
+	Stretch int64 `json:"stretch,omitempty"`
 	// Steps are those of each kernel in one launch: all GPUs must compute the same.
 	Steps map[string]uint32 `json:"steps,omitempty"`
 }

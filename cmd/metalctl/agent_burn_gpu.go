@@ -90,7 +90,7 @@ func (g *gpuLoad) sample(ctx context.Context) ([]fleet.Sample, error) {
 }
 
 func (g *gpuLoad) burn(ctx context.Context, l burn.Load, say *burn.Sink) error {
-	stress := gpu.Stress{Name: l.Stress, For: l.For, Targets: gpuTargets(l.Before)}
+	stress := gpu.Stress{Name: l.Stress, For: l.For, Targets: gpuTargets(l.Before), Machine: l.Before.System.UUID + l.Before.System.Serial}
 	if l.Speed > 1 {
 		stress.For /= time.Duration(l.Speed)
 	}

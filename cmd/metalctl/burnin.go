@@ -18,7 +18,7 @@ import (
 )
 
 func burninNoun(p *program) *cobra.Command {
-	return noun("burnin", "Burn nodes in, and read what it came to", burninRun(p), burninReport(p), burninList(p), burninProfiles(p), burninCompare(p))
+	return noun("burnin", "Burn nodes in, and read what it came to", burninRun(p), burninReport(p), burninList(p), burninProfiles(p), burninCompare(p), burninAbort(p), burninResume(p), burninPower(p))
 }
 
 type burninRunOptions struct {

@@ -36,6 +36,8 @@ type classFile struct {
 	Packs []string `json:"packs,omitempty"`
 	// Ramdisk pins what its nodes boot.
 	Ramdisk string `json:"ramdisk,omitempty"`
+	// Power is what one of its nodes draws; what is left out is the site's.
+	Power fleet.ClassPower `json:"power,omitzero"`
 }
 
 // classBurn is a word in a file where only the profile is given.
@@ -67,13 +69,13 @@ func (b *classBurn) UnmarshalYAML(read func(any) error) error {
 func (c classFile) class() fleet.Class {
 	return fleet.Class{
 		Name: c.Name, Expect: c.Expect,
-		BurnIn: c.BurnIn.Profile, AfterTenant: c.BurnIn.AfterTenant, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk,
+		BurnIn: c.BurnIn.Profile, AfterTenant: c.BurnIn.AfterTenant, EraseLevel: c.Erase.Level, AcceptFormat: c.Erase.AcceptFormat, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk, Power: c.Power,
 	}
 }
 
 // printClassFile writes a class as the file that `class apply` takes.
 func printClassFile(w io.Writer, c fleet.Class) error {
-	f := classFile{Kind: "Class", Name: c.Name, Expect: c.Expect, BurnIn: classBurn{c.BurnIn, c.AfterTenant}, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk}
+	f := classFile{Kind: "Class", Name: c.Name, Expect: c.Expect, BurnIn: classBurn{c.BurnIn, c.AfterTenant}, Clean: c.Clean, PowerOffAvailable: c.PowerOffAvailable, Packs: c.Packs, Ramdisk: c.Ramdisk, Power: c.Power}
 	f.Erase.Level, f.Erase.AcceptFormat = c.EraseLevel, c.AcceptFormat
 	j, err := json.Marshal(f)
 	if err != nil {

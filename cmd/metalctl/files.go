@@ -61,6 +61,17 @@ type siteFile struct {
 	PackKeys []string `json:"pack_keys"`
 	// FenceNodes raises the fence.
 	FenceNodes int `json:"fence_nodes"`
+	// Power is what burn-ins and power-on draw from.
+	Power struct {
+		// IdleWatts and LoadWatts are what a machine draws whose class does not say.
+		IdleWatts int64 `json:"idle_watts"`
+		LoadWatts int64 `json:"load_watts"`
+		Budgets   []struct {
+			// Of is a label with its value: rack=r1, row=3, feed=a.
+			Of    string `json:"of" required:"true"`
+			Watts int64  `json:"watts" required:"true"`
+		} `json:"budgets"`
+	} `json:"power"`
 }
 
 // fleetKinds are what a document of a fleet file may be.
@@ -214,6 +225,11 @@ func (f *fleetFile) add(name string, body ast.Node, open func(string) ([]byte, e
 
 func (s siteFile) site(dir string, open func(string) ([]byte, error)) (fleet.Site, error) {
 	out := fleet.Site{Isolation: s.Isolation, PhoneHome: s.PhoneHome, Origins: s.Origins, Denied: s.Denied, FenceNodes: s.FenceNodes}
+	out.Power.IdleWatts, out.Power.LoadWatts = s.Power.IdleWatts, s.Power.LoadWatts
+	for _, b := range s.Power.Budgets {
+		label, value, _ := strings.Cut(b.Of, "=")
+		out.Power.Budgets = append(out.Power.Budgets, fleet.PowerBudget{Label: label, Value: value, Watts: b.Watts})
+	}
 	for i, file := range s.PackKeys {
 		b, err := open(beside(dir, file))
 		if err != nil {

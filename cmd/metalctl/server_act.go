@@ -213,10 +213,14 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	g.Go(func() error { return board.Run(ctx) })
 	g.Go(func() error { return sweepDaily(ctx, db, srv, log) })
 	g.Go(func() error { return kept.Run(ctx) })
+	g.Go(func() error {
+		input := stopInput{path: cfg.LoadStopFile, store: db, stop: loop.StopLoad, log: log}
+		return input.run(ctx)
+	})
 	g.Go(func() error { return doctor.settleDoubts(ctx, controllers.doubted, log) })
 	g.Go(func() error { return doctor.witnesses.Run(ctx) })
 	g.Go(func() error {
-		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Choices: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop})
+		return srv.Run(ctx, server.Engine{Verbs: loop, Leases: loop, Choices: loop, Work: loop, Plans: loop, Words: loop, Brakes: loop, Loads: loop})
 	})
 	return g.Wait()
 }

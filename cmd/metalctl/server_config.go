@@ -64,8 +64,10 @@ type serverConfig struct {
 	Switches map[string]switchConfig `yaml:"switches,omitempty"`
 	// FabricEvery is how often all ports of each fabric and switch are read; what others change is found within that time.
 	FabricEvery string `yaml:"fabric_every"`
-	LogLevel    string `yaml:"log_level"`
-	LogFormat   string `yaml:"log_format"`
+	// LoadStopFile is a file by which a building stops all load: while it is there no burn-in loads anything.
+	LoadStopFile string `yaml:"load_stop_file,omitempty"`
+	LogLevel     string `yaml:"log_level"`
+	LogFormat    string `yaml:"log_format"`
 
 	// trustClock is a flag alone: a person gives it for one start.
 	trustClock bool
@@ -166,6 +168,9 @@ func (c *serverConfig) check() error {
 		}
 	default:
 		return usageError("takeover %q: want manual or automatic", c.Takeover)
+	}
+	if c.LoadStopFile != "" && !filepath.IsAbs(c.LoadStopFile) {
+		return usageError("load_stop_file %q is no absolute path", c.LoadStopFile)
 	}
 	if d, err := time.ParseDuration(c.FabricEvery); err != nil || d < time.Second || d > time.Minute {
 		return usageError("fabric_every %q is not a duration from 1s to 1m, such as 15s", c.FabricEvery)

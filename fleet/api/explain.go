@@ -23,7 +23,7 @@ const (
 
 // Reason is one thing that keeps a node or a lease where it is.
 type Reason struct {
-	// Kind is a stable word for scripts: step, backoff, agent, claim, ask, hold, protect, freeze, overdue, breaker, bmc, clock, undo, approval, failed, fault, grace, moving, repair, trouble, unfit, rest.
+	// Kind is a stable word for scripts: step, backoff, agent, claim, ask, hold, protect, freeze, overdue, breaker, bmc, clock, undo, approval, failed, fault, grace, moving, repair, trouble, unfit, power, load-stop, rest.
 	Kind string `json:"kind"`
 	// On is whom it waits for: nobody, server, machine, time or person.
 	On string `json:"on"`

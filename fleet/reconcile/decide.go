@@ -136,6 +136,9 @@ func decideRun(n fleet.Node, op fleet.Operation, f Facts, now time.Time) Move {
 	switch a.Do {
 	case step.Start:
 		m.Kind = Start
+		if f.Power != nil {
+			return Move{Kind: Wait, Index: m.Index, Use: m.Use, Why: f.Power.Text}
+		}
 		if n.Protected && op.Use == string(step.Undo) && op.Steps[m.Index].Name == step.PowerOff {
 			m.Kind, m.Why = Stop, "protected since the clean-up began, so the machine is not switched off"
 		}

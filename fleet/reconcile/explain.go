@@ -144,6 +144,8 @@ func (s Situation) step(m Move) api.Reason {
 		return api.Reason{Kind: "backoff", On: api.OnTime, Since: run.FinishedAt, Until: run.NotBefore, Code: codeOf(run.Error),
 			Text: fmt.Sprintf("try %d of %d of %s, after: %s", run.Try+1, max(decl.Tries, run.Try+1), run.Name, detailOf(run.Error)),
 			Then: "it is tried again", Command: s.command("node retry NODE")}
+	case m.Kind == Wait && s.Facts.Power != nil && m.Why == s.Facts.Power.Text:
+		return s.Facts.Power.reason()
 	case m.Kind == Wait:
 		return s.silent(run, m.Until)
 	case m.Kind == Recover && s.Now.Before(s.ClaimedUntil):

@@ -62,6 +62,7 @@ func (l *Loop) situation(sn fleet.Snapshot, id fleet.NodeID) (Situation, error) 
 		return Situation{}, err
 	}
 	s := Situation{Node: *v.node.v, Operation: v.op.v, Last: v.last, Lease: v.lease.v, Class: v.class, Site: v.site, Facts: l.facts(v.node.v), Now: v.now, Late: v.late}
+	s.Facts.Power = v.lacksPower()
 	s.Facts.Sure, s.Freeze = v.sure, fleet.FrozenBy(s.Node, freezes)
 	if free := l.freeAt(v.claim, v.now); v.now.Before(free) {
 		s.ClaimedBy, s.ClaimedUntil = v.claim.v.Worker, free

@@ -21,6 +21,8 @@ type Facts struct {
 	Frozen string
 	// Steady is the time by which the node's operation is judged, whatever the wall clock was set to; zero: the time that Decide is told.
 	Steady time.Time
+	// Power is why the step that is next must not make the machine draw more yet, nil where it may.
+	Power *PowerWait
 }
 
 // guards gathers what the lifecycle's guards look at, for a verb. What only the wish knows is added by the caller.

@@ -33,7 +33,7 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 	}
 	run := op.Steps[i]
 	decl, _ := step.Find(run.Name)
-	abort := op.Abort && decl.Abort == step.AbortNow
+	abort := (op.Abort || run.Name == step.BurnStage && v.loadStopped()) && decl.Abort == step.AbortNow
 	if v.frozen != nil && !decl.Observes && !abort {
 		return nil, nil // an agent that is at it already is not disturbed by that: it asks for no more while it works
 	}

@@ -122,8 +122,9 @@ type Loop struct {
 	began  time.Time
 
 	leasebook leasebook
-	// harms and claiming have room for one each: who enters something into the fence's books, and who makes a lease.
-	harms, claiming chan struct{}
+	powerbook powerbook
+	// harms, claiming and drawing have room for one each: who enters something into the fence's books, who makes a lease, and who takes power from a budget.
+	harms, claiming, drawing chan struct{}
 
 	mu       sync.Mutex
 	waits    map[fleet.NodeID]string  // guarded by mu: what each node waits for, as last decided
@@ -169,7 +170,7 @@ func New(l *Loop) *Loop {
 		l.Observers = 64
 	}
 	l.lanes.init(l.Parallel, l.Observers)
-	l.harms, l.claiming = make(chan struct{}, 1), make(chan struct{}, 1)
+	l.harms, l.claiming, l.drawing = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	l.sights.all = map[fleet.NodeID]*sight{}
 	if l.Now == nil {
 		l.Now = time.Now

@@ -41,6 +41,10 @@ func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move, v *view) 
 		return m, err
 	}
 	defer func() { leave() }()
+	turned, err := l.powerTurn(ctx, v)
+	if err != nil {
+		return m, err
+	}
 	if !at {
 		v = nil // it is a while ago
 	}
@@ -67,6 +71,7 @@ func (l *Loop) outOfBand(ctx context.Context, id fleet.NodeID, m Move, v *view) 
 		b, move = l.begin(v, m.Index), m
 		return nil
 	})
+	turned()
 	if err != nil || b == nil {
 		l.setWaits(id, move.Why)
 		return move, err
@@ -196,6 +201,9 @@ func (v *view) result(i int, r step.Result) error {
 	v.judge(run.Name, r)
 	if r.Problem != nil && r.Frozen {
 		v.spared(i, "it stopped before its next write")
+		return nil
+	}
+	if r.Problem != nil && v.sparedLoad(i, r) {
 		return nil
 	}
 	if r.Problem != nil && r.Problem.Code == codeMoved && !v.op.v.Abort {

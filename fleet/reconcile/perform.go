@@ -64,6 +64,7 @@ func (l *Loop) decide(v *view) Move {
 	}
 	if v.op.v != nil {
 		f.Steady = l.steady(v.op.v, v.now)
+		f.Power = v.lacksPower()
 	}
 	return Decide(*v.node.v, v.op.v, v.lease.v, f, v.now)
 }
@@ -287,7 +288,12 @@ func (l *Loop) start(ctx context.Context, id fleet.NodeID, m Move, v *view) (Mov
 	if v.op.v.Steps[m.Index].Side == step.OutOfBand {
 		return l.outOfBand(ctx, id, m, v)
 	}
-	err := l.again(ctx, id, Start, v, func(v *view, m Move) error { return l.startInBand(v, m.Index) })
+	leave, err := l.powerTurn(ctx, v)
+	if err != nil {
+		return m, err
+	}
+	defer leave()
+	err = l.again(ctx, id, Start, v, func(v *view, m Move) error { return l.startInBand(v, m.Index) })
 	l.Agents.Wake(id)
 	return m, err
 }
@@ -313,6 +319,8 @@ func (l *Loop) onward(v *view, outOfBand func(index int)) error {
 		return nil
 	}
 	switch m := l.decide(v); {
+	case m.Kind == Start && v.room != nil && v.drawsMore():
+		return nil // it takes its turn with all others that take from the budgets
 	case m.Kind == Complete && cleaning.Began(*v.op.v):
 		return nil // its record is composed and stored first, which no commit waits for
 	case m.Kind == Complete:
@@ -326,6 +334,7 @@ func (l *Loop) onward(v *view, outOfBand func(index int)) error {
 }
 
 func (v *view) started(i int) {
+	v.takes()
 	op := step.Started(*v.op.v, i, v.node.v.Boot.Generation, v.now)
 	*v.op.v = op
 	r := op.Steps[i]

@@ -124,6 +124,11 @@ type view struct {
 	// book is the fence's, where the change may do harm; else nil.
 	book  *book
 	image *fleet.Image
+	// room is what budgets leave the node, nil where none bounds it; stop is what keeps load from it, or nil.
+	room *room
+	stop *fleet.LoadStop
+	// held is what the machine drew by what was read, in watts.
+	held int64
 
 	// keepAgent is how long an agent is left up after its plan was given up.
 	keepAgent time.Duration
@@ -215,7 +220,7 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 			return nil, err
 		}
 	}
-	return v, nil
+	return v, l.readPower(s, v)
 }
 
 // look reads a node without changing it.
@@ -298,6 +303,9 @@ func (v *view) change() (fleet.Change, error) {
 		if err := v.book.put(&c); err != nil {
 			return c, err
 		}
+	}
+	if v.room != nil && v.room.taken {
+		v.room.put(&c)
 	}
 	if v.pinLease && v.lease.v != nil && !slices.ContainsFunc(c.If, func(p fleet.Precondition) bool { return p.Key == v.lease.key }) {
 		c.If = append(c.If, fleet.Precondition{Key: v.lease.key, Revision: v.lease.rev})

@@ -67,6 +67,16 @@ type Brakes interface {
 	Decide(ctx context.Context, id fleet.ApprovalID, verb string, who api.Approver, reason string) (fleet.Approval, error)
 }
 
+// Loads bounds what machines draw.
+type Loads interface {
+	// StopLoad ends the load of burn-ins until ResumeLoad; both return when that is stored.
+	StopLoad(ctx context.Context, r api.LoadStopCreate, by string) (fleet.LoadStop, error)
+	ResumeLoad(ctx context.Context, r api.LoadResume, by string) error
+	PowerStatus(s fleet.Snapshot) (api.PowerStatus, error)
+	// MayPowerOn returns nil where a machine may be switched on by hand.
+	MayPowerOn(ctx context.Context, id fleet.NodeID) error
+}
+
 // Engine is who moves nodes and leases. All are needed.
 type Engine struct {
 	Verbs   Verbs
@@ -76,6 +86,7 @@ type Engine struct {
 	Plans   Plans
 	Words   Words
 	Brakes  Brakes
+	Loads   Loads
 }
 
 // Learned is what enrolment found out about a BMC and its machine, by reads only.

@@ -17,6 +17,7 @@ import (
 type fleetCollector struct {
 	s                                                  *Server
 	nodes, faults, inState, agents, ops, lease, frozen *prometheus.Desc
+	budget, drawn, waiting, stopped                    *prometheus.Desc
 
 	// Operations and leases are never dropped.
 	runs   *tally[fleet.Operation, pair]
@@ -40,11 +41,15 @@ func newFleetCollector(s *Server) *fleetCollector {
 		runs:    &tally[fleet.Operation, pair]{kind: fleet.KindOperation, label: func(o fleet.Operation) pair { return pair{o.Use, string(o.State)} }},
 		leases:  &tally[fleet.Lease, string]{kind: fleet.KindLease, label: func(l fleet.Lease) string { return string(l.State) }},
 		frozen:  desc("frozen", "Nodes that are frozen, by the source of their oldest freeze; 0 where nothing is.", "source"),
+		budget:  desc("power_budget_watts", "What the nodes of a rack, row or feed may draw together.", "budget"),
+		drawn:   desc("power_drawn_watts", "What they draw of it as far as the store knows.", "budget"),
+		waiting: desc("power_waiting_nodes", "Nodes whose next step waits for power."),
+		stopped: desc("load_stops", "Stops of load that are in force."),
 	}
 }
 
 func (c *fleetCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.nodes, c.faults, c.inState, c.agents, c.ops, c.lease, c.frozen} {
+	for _, d := range []*prometheus.Desc{c.nodes, c.faults, c.inState, c.agents, c.ops, c.lease, c.frozen, c.budget, c.drawn, c.waiting, c.stopped} {
 		ch <- d
 	}
 }
@@ -56,6 +61,7 @@ func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	longest := map[string]float64{}
 	var ops map[pair]float64
 	var leases map[string]float64
+	var power api.PowerStatus
 	up, frozen := 0.0, map[fleet.FreezeSource]float64{}
 	err := c.s.Store.View(ctx, func(sn fleet.Snapshot) error {
 		freezes, err := fleet.Freezes(sn)
@@ -75,6 +81,9 @@ func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 				up++
 			}
 		}); err != nil {
+			return err
+		}
+		if power, err = c.s.engine.Loads.PowerStatus(sn); err != nil {
 			return err
 		}
 		if ops, err = c.runs.count(sn); err != nil {
@@ -105,6 +114,12 @@ func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	for k, v := range leases {
 		gauge(c.lease, v, k)
 	}
+	for _, b := range power.Budgets {
+		gauge(c.budget, float64(b.Watts), b.Budget)
+		gauge(c.drawn, float64(b.DrawnWatts), b.Budget)
+	}
+	gauge(c.waiting, float64(len(power.Waiting)))
+	gauge(c.stopped, float64(len(power.Stops)))
 	gauge(c.agents, up)
 	for _, source := range []fleet.FreezeSource{fleet.FrozenByPerson, fleet.FrozenByRestore, fleet.FrozenByCheck, fleet.FrozenByWitness} {
 		gauge(c.frozen, frozen[source], string(source))

@@ -110,6 +110,11 @@ func (s *Server) setPower(ctx context.Context, in *setPowerIn) (*plain[api.Power
 	if err := s.unfrozen(ctx, n.ID, "power "+action); err != nil {
 		return nil, err
 	}
+	if action == "on" {
+		if err := s.engine.Loads.MayPowerOn(ctx, n.ID); err != nil {
+			return nil, err
+		}
+	}
 	if action != "on" && planOf(&n) == "" && !n.Protected {
 		if err := s.engine.Brakes.Harm(ctx, n.ID, fleet.HarmPower, "power "+action, callerOf(ctx)); err != nil {
 			return nil, err

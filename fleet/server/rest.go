@@ -47,6 +47,7 @@ func (s *Server) restAPI(mux *http.ServeMux) huma.API {
 	r.nodes()
 	r.nodeParts()
 	r.freeze()
+	r.power()
 	r.approvals()
 	r.tokens()
 	r.operations()

@@ -98,7 +98,7 @@ func (w *world) start(change func(*Config, *Deps)) {
 	w.engine = &fakeEngine{s: w.Server}
 	done := make(chan error, 1)
 	go func() {
-		done <- w.Run(ctx, Engine{w.engine, w.engine, w.engine, w.engine, w.engine, w.engine, w.engine})
+		done <- w.Run(ctx, Engine{w.engine, w.engine, w.engine, w.engine, w.engine, w.engine, w.engine, w.engine})
 	}()
 	w.client = w.newClient(w.token)
 	stopped := false

@@ -41,7 +41,7 @@ func concerned(x fleet.Snapshot, since fleet.Revision) (ids []fleet.NodeID, know
 	if !ok || since == 0 {
 		return nil, false, nil
 	}
-	for _, kind := range []string{fleet.KindFreeze, fleet.KindSite} {
+	for _, kind := range []string{fleet.KindFreeze, fleet.KindSite, fleet.KindLoadStop} {
 		if keys, ok := feed.Since(kind, since); !ok || len(keys) > 0 {
 			return nil, false, nil
 		}

@@ -232,6 +232,10 @@ func (c *checker) record(k, v []byte, now fleet.Revision) {
 		if f, ok := decodeInto[fleet.Freeze](c, key, r.Data); ok {
 			c.sameID(key, id, string(f.ID))
 		}
+	case fleet.KindLoadStop:
+		if s, ok := decodeInto[fleet.LoadStop](c, key, r.Data); ok {
+			c.sameID(key, id, string(s.ID))
+		}
 	case fleet.KindUnique:
 		if owner, ok := decodeInto[string](c, key, r.Data); ok {
 			c.uniques[id] = owner

@@ -17,7 +17,7 @@ var kindVersions = map[string]int{
 	fleet.KindFreeze: 1, fleet.KindHarm: 1, fleet.KindApproval: 1, fleet.KindToken: 1,
 	fleet.KindRamdisk: 1, fleet.KindRollout: 1,
 	fleet.KindFabric: 1, fleet.KindPartition: 1, fleet.KindPKeys: 1, fleet.KindWires: 1,
-	fleet.KindBurned: 1,
+	fleet.KindBurned: 1, fleet.KindLoadStop: 1,
 }
 
 func versionOf(kind string) int {
