@@ -20,7 +20,7 @@ func burninAbort(p *program) *cobra.Command {
 		Long: `Abort ends the load of burn-ins for everything (--all), a rack, or the nodes with some labels: agents end it within 5 s. Until metalctl burnin resume no load begins there and
 no machine is switched on, over restarts of the server. What a stage had measured is kept, and the stage runs again then. Machines of tenants are left alone.
 To end the burn-in of one node for good: metalctl node abort NODE.`,
-		Example: "  metalctl burnin abort --all --reason 'smoke in row 3'\n  metalctl burnin abort --rack r7 --reason 'feed A is down'",
+		Example: "  metalctl burnin abort --all --reason 'smoke in row 3'\n  metalctl burnin abort --rack r7 --reason 'smoke near the door'",
 		RunE: func(c *cobra.Command, _ []string) error {
 			var parts []string
 			if rack != "" {
@@ -58,7 +58,7 @@ func burninResume(p *program) *cobra.Command {
 	c := &cobra.Command{
 		Use: "resume [ID]", Short: "Let load begin again that was stopped", Args: cobra.MaximumNArgs(1),
 		Long:    `Resume ends a stop of load, or every one (--all). Stages that were cut short run again, as far as the power budgets have room.`,
-		Example: "  metalctl burnin resume --all --reason 'feed A is back'",
+		Example: "  metalctl burnin resume --all --reason 'it was the toaster'",
 		RunE: func(c *cobra.Command, args []string) error {
 			r := api.LoadResume{All: all, Reason: reason}
 			if len(args) > 0 {
