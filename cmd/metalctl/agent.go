@@ -18,6 +18,7 @@ import (
 	"github.com/metalctl/metalctl/agent/boot"
 	"github.com/metalctl/metalctl/agent/inspect"
 	"github.com/metalctl/metalctl/agent/rdma"
+	"github.com/metalctl/metalctl/agent/sysfs"
 	"github.com/metalctl/metalctl/fleet"
 	"github.com/metalctl/metalctl/fleet/api"
 )
@@ -151,6 +152,8 @@ type processSpec struct {
 	System     fleet.System    `json:"system"`
 	Disks      []fleet.Disk    `json:"disks"`
 	NICs       []fleet.NIC     `json:"nics"`
+	// HCAs are what the reader of RDMA devices would find; none: it looks by itself.
+	HCAs []fleet.HCA `json:"hcas,omitempty"`
 	// EFIVars is the folder of the machine's EFI variables.
 	EFIVars string `json:"efi_vars"`
 	// Packs is the folder that packs are put into: a process must not write into its host's.
@@ -220,6 +223,9 @@ func (spec *processSpec) agent(console slog.Handler) (agent.Config, error) {
 	}
 	if opts.NICs == nil {
 		opts.NICs = []fleet.NIC{}
+	}
+	if len(spec.HCAs) > 0 {
+		opts.HCAs = func(context.Context, sysfs.Tree) ([]fleet.HCA, []fleet.Missing) { return spec.HCAs, nil }
 	}
 	// What a process measures says nothing about hardware: the parts of its machine are stand-ins, whose time goes faster.
 	burns := burnPlace{root: spec.Fixture, fixture: "process", speed: fixtureSpeed}
