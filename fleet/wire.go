@@ -140,6 +140,21 @@ func (v WireView) Stops() *WireFinding {
 	return &v.Findings[i]
 }
 
+// Stopped is a Conflict: nothing is changed while the finding stands.
+func (f WireFinding) Stopped() *Error {
+	return Errorf(Conflict, f.Code, "nothing is changed while this stands: %s", f.Text).WithHint("metalctl help %s", f.Code)
+}
+
+// WireConflict is a change that is not made, as the device is not as it was when that was planned.
+func WireConflict(format string, args ...any) *Error {
+	return Errorf(Conflict, "MC-NET-CONFLICT", format, args...).WithHint("make a new plan: metalctl network plan")
+}
+
+// WireUnproven is a change that a device did not show in time.
+func WireUnproven(device, why string) *Error {
+	return Errorf(Timeout, "MC-NET-UNPROVEN", "%s does not show what was written: %s", device, why).WithHint("metalctl network plan shows what differs")
+}
+
 // Within reports whether c carries nothing that more does not.
 func (c Carries) Within(more Carries) bool {
 	has := func(m Membership) bool {

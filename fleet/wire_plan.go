@@ -110,7 +110,7 @@ func (r wireRules) back(v WireView, p WirePlan) ([]WireChange, error) {
 	for _, c := range p.Changes {
 		i := slices.IndexFunc(before, func(x PortView) bool { return x.Port == c.Port })
 		if i < 0 {
-			return nil, Errorf(Conflict, "MC-NET-CONFLICT", "port %s of %s was not seen", c.Port, r.device)
+			return nil, WireConflict("port %s of %s was not seen", c.Port, r.device)
 		}
 		to := c.From
 		if len(r.may(to, c.Port)) > 0 {
@@ -123,7 +123,7 @@ func (r wireRules) back(v WireView, p WirePlan) ([]WireChange, error) {
 	}
 	mark, err := r.mark(before)
 	if err == nil && mark != p.Expect {
-		err = Errorf(Conflict, "MC-NET-CONFLICT", "ports of %s have gone on since the plan was made", r.device).WithHint("make a new plan: metalctl network plan")
+		err = WireConflict("ports of %s have gone on since the plan was made", r.device)
 	}
 	if err != nil {
 		return nil, err

@@ -14,8 +14,8 @@ import (
 type Options struct {
 	Switch fleet.Switch
 	Device Device
-	// Refuses lists what this switch cannot do of a wish that is valid otherwise; nil where it can do all.
-	Refuses func(c fleet.Carries, at string) []fleet.FieldError
+	// Unprotected is what is said to who wants a port kept from others of its network; "" where the switch can do that.
+	Unprotected string
 	// Settle is how long the switch may take to show what was written; 0 is 30 s. It must be well under the time after which a device takes back by itself.
 	Settle time.Duration
 	Now    func() time.Time
@@ -24,11 +24,11 @@ type Options struct {
 // Driver moves the ports of one switch between networks. It may be used by several goroutines and beside other processes.
 type Driver struct {
 	fleet.WireReader
-	sw      fleet.Switch
-	device  Device
-	refuses func(c fleet.Carries, at string) []fleet.FieldError
-	settle  time.Duration
-	now     func() time.Time
+	sw          fleet.Switch
+	device      Device
+	unprotected string
+	settle      time.Duration
+	now         func() time.Time
 }
 
 // New makes a driver; it reads and writes nothing. A switch that is not valid is refused with all that is wrong.
@@ -36,15 +36,12 @@ func New(o Options) (*Driver, error) {
 	if f := o.Switch.Validate(); len(f) > 0 {
 		return nil, &fleet.Error{Kind: fleet.Invalid, Code: "MC-NET-INVALID", Msg: "the switch " + o.Switch.Name + " is not valid", Fields: f}
 	}
-	d := &Driver{sw: o.Switch, device: o.Device, refuses: o.Refuses, settle: o.Settle, now: o.Now}
+	d := &Driver{sw: o.Switch, device: o.Device, unprotected: o.Unprotected, settle: o.Settle, now: o.Now}
 	if d.settle <= 0 {
 		d.settle = 30 * time.Second
 	}
 	if d.now == nil {
 		d.now = time.Now
-	}
-	if d.refuses == nil {
-		d.refuses = func(fleet.Carries, string) []fleet.FieldError { return nil }
 	}
 	d.WireReader = fleet.WireReader{Read: d.Observe, Keepable: d.sw.Keepable}
 	return d, nil
@@ -61,7 +58,7 @@ func (d *Driver) Observe(ctx context.Context) (fleet.WireView, error) {
 
 func (d *Driver) view(r Reading) fleet.WireView {
 	v := fleet.WireView{Device: d.sw.Name, At: d.now()}
-	for _, name := range append(slices.Clone(d.sw.Managed), d.sw.Uplinks...) {
+	for _, name := range d.sw.Ports() {
 		p := fleet.PortView{Port: name, Doubt: "is nothing that the switch shows"}
 		if i := slices.IndexFunc(r.Ports, func(x fleet.PortView) bool { return x.Port == name }); i >= 0 {
 			p = r.Ports[i]
@@ -90,7 +87,7 @@ func (d *Driver) Plan(view fleet.WireView, want map[string]fleet.Carries) (fleet
 		return fleet.WirePlan{}, err
 	}
 	if s := view.Stops(); s != nil {
-		return fleet.WirePlan{}, fleet.Errorf(fleet.Conflict, s.Code, "nothing is changed while this stands: %s", s.Text).WithHint("metalctl help %s", s.Code)
+		return fleet.WirePlan{}, s.Stopped()
 	}
 	var write, replaces strings.Builder
 	for _, c := range plan.Changes {
@@ -109,7 +106,10 @@ func (d *Driver) able(changes []fleet.WireChange) error {
 			faults = append(faults, fleet.FieldError{Field: c.Port, Message: "is not among the managed ports of " + d.sw.Name})
 			continue
 		}
-		faults = append(faults, append(d.sw.May(c.To, c.Port), d.refuses(c.To, c.Port)...)...)
+		faults = append(faults, d.sw.May(c.To, c.Port)...)
+		if c.To.Protected && d.unprotected != "" {
+			faults = append(faults, fleet.FieldError{Field: c.Port + ".protected", Message: d.unprotected})
+		}
 	}
 	if len(faults) > 0 {
 		return &fleet.Error{Kind: fleet.Refused, Code: "MC-NET-INVALID", Msg: "the change of " + d.sw.Name + " is refused", Fields: faults}
@@ -120,15 +120,11 @@ func (d *Driver) able(changes []fleet.WireChange) error {
 // name is what a plan is written under.
 func name(plan fleet.WirePlan) string { return strings.TrimPrefix(plan.Digest(), "sha256:")[:16] }
 
-func conflict(format string, args ...any) error {
-	return fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", format, args...).WithHint("make a new plan: metalctl network plan")
-}
-
 // Apply writes the plan, as one. It is a Conflict, and nothing is written, where any managed port is not as it was when the plan was made. Until Verify the
 // switch keeps what was there; a plan that only takes away is kept at once, as nothing may give it back.
 func (d *Driver) Apply(ctx context.Context, plan fleet.WirePlan) error {
 	if plan.Device != d.sw.Name {
-		return conflict("the plan is for %s and not for %s", plan.Device, d.sw.Name)
+		return fleet.WireConflict("the plan is for %s and not for %s", plan.Device, d.sw.Name)
 	}
 	if err := d.able(plan.Changes); err != nil {
 		return err
@@ -145,11 +141,11 @@ func (d *Driver) may(r Reading, plan fleet.WirePlan, own string) error {
 	v := d.view(r)
 	switch {
 	case r.Open != "" && r.Open != own:
-		return conflict("another change of %s was begun and is not settled", d.sw.Name)
+		return fleet.WireConflict("another change of %s was begun and is not settled", d.sw.Name)
 	case plan.Takes:
 		for _, c := range plan.Changes {
 			if p := v.Port(c.Port); !c.To.Equal(d.sw.InQuarantine()) && !c.To.Within(p.Carries) {
-				return conflict("port %s of %s carries less by now", c.Port, d.sw.Name)
+				return fleet.WireConflict("port %s of %s carries less by now", c.Port, d.sw.Name)
 			}
 		}
 		return nil
@@ -157,7 +153,7 @@ func (d *Driver) may(r Reading, plan fleet.WirePlan, own string) error {
 		_, err := d.sw.Back(v, plan)
 		return err
 	case v.Mark != plan.Expect:
-		return conflict("a port of %s is not as it was when the plan was made", d.sw.Name)
+		return fleet.WireConflict("a port of %s is not as it was when the plan was made", d.sw.Name)
 	}
 	return nil
 }
@@ -207,15 +203,11 @@ func (d *Driver) await(ctx context.Context, missing func(Reading) string) error 
 			if why == "" {
 				why = "two readings in a row did not agree"
 			}
-			return unproven(d.sw.Name, why)
+			return fleet.WireUnproven(d.sw.Name, why)
 		case <-time.After(pause):
 			pause = min(2*pause, 500*time.Millisecond)
 		}
 	}
-}
-
-func unproven(device, why string) error {
-	return fleet.Errorf(fleet.Timeout, "MC-NET-UNPROVEN", "%s does not show what was written: %s", device, why).WithHint("metalctl network plan shows what differs")
 }
 
 // Rollback takes back what Apply wrote and Verify did not keep, and waits until the switch shows it. Where that was never written it does nothing; where
@@ -238,7 +230,7 @@ func (d *Driver) Rollback(ctx context.Context, plan fleet.WirePlan) error {
 			return err
 		}
 		if d.view(r).Mark != plan.Expect || r.Open != "" {
-			return conflict("%s has gone on since the plan: what it replaced is not there to go back to", d.sw.Name)
+			return fleet.WireConflict("%s has gone on since the plan: what it replaced is not there to go back to", d.sw.Name)
 		}
 		return nil
 	}

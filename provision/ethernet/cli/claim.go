@@ -64,7 +64,7 @@ func (c claim) write(d *device, t *terminal, w ethernet.Write, may func(ethernet
 			return err
 		}
 		if !took {
-			return d.busy("another change of %s goes on", d.sw.Name)
+			return fleet.WireConflict("another change of %s goes on", d.sw.Name)
 		}
 	}
 	r, st, err := d.read(t)
@@ -111,7 +111,7 @@ func (c claim) claimed(d *device, t *terminal, name string, stale bool) (bool, e
 	case held != "":
 		return false, nil
 	}
-	return false, errors.Join(err, d.busy("the claim on %s is gone again", d.sw.Name))
+	return false, errors.Join(err, fleet.WireConflict("the claim on %s is gone again", d.sw.Name))
 }
 
 func (c claim) typeIn(d *device, t *terminal, st *state, changes []fleet.WireChange) error {

@@ -37,12 +37,8 @@ func New(o Options) (*ethernet.Driver, error) {
 	if err := o.Host.Check(); err != nil {
 		return nil, err
 	}
-	return ethernet.New(ethernet.Options{Switch: o.Switch, Device: d, Settle: o.Settle, Now: d.now, Refuses: func(c fleet.Carries, at string) []fleet.FieldError {
-		if c.Protected {
-			return []fleet.FieldError{{Field: at + ".protected", Message: "is nothing that the driver can have " + o.Platform.Title + " do"}}
-		}
-		return nil
-	}})
+	return ethernet.New(ethernet.Options{Switch: o.Switch, Device: d, Settle: o.Settle, Now: d.now,
+		Unprotected: "is nothing that the driver can have " + o.Platform.Title + " do"})
 }
 
 // device is a switch with a command line.
@@ -63,25 +59,15 @@ type way interface {
 	undo(d *device, t *terminal, w ethernet.Write) (bool, error)
 }
 
-// enough bounds one operation with all its tries.
-const enough = 2 * time.Minute
-
-// tries is how often an operation is begun on a connection that is lost.
-const tries = 5
-
 // with runs do at a terminal of the switch, again where the connection was lost. do must bear being interrupted anywhere and begun again.
 func (d *device) with(ctx context.Context, do func(*terminal) error) error {
-	ctx, cancel := context.WithTimeout(ctx, enough)
-	defer cancel()
-	for try := 1; ; try++ {
+	return ssh.Again(ctx, func(ctx context.Context) error {
 		t, err := sit(ctx, d.host, d.platform, d.patience)
-		if err == nil {
-			err = errors.Join(do(t), t.leave())
-		}
-		if !ssh.IsLost(err) || try == tries || ctx.Err() != nil {
+		if err != nil {
 			return err
 		}
-	}
+		return errors.Join(do(t), t.leave())
+	})
 }
 
 // Read reads the ports of the switch.
@@ -134,7 +120,7 @@ func (d *device) read(t *terminal) (ethernet.Reading, *state, error) {
 	if err != nil {
 		return r, nil, d.strange(d.platform.Switching, err)
 	}
-	for _, name := range append(slices.Clone(d.sw.Managed), d.sw.Uplinks...) {
+	for _, name := range d.sw.Ports() {
 		x := st.ports[name]
 		if x == nil {
 			continue
@@ -167,8 +153,4 @@ func (x *port) unlike(o operation, shown bool) string {
 
 func (d *device) strange(command string, err error) error {
 	return fleet.Errorf(fleet.Broken, "MC-SWITCH-ANSWER", "%s answers what is not understood to %q: %w", d.sw.Name, command, err).WithHint("type the command by hand; is the platform in the server's configuration the right one?")
-}
-
-func (d *device) busy(format string, args ...any) error {
-	return fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", format, args...).WithHint("make a new plan: metalctl network plan")
 }

@@ -143,7 +143,7 @@ func (s session) write(d *device, t *terminal, w ethernet.Write, may func(ethern
 		if err := t.tell(abort); err != nil {
 			return err
 		}
-		return d.busy("somebody else committed on %s at the same time", d.sw.Name)
+		return fleet.WireConflict("somebody else committed on %s at the same time", d.sw.Name)
 	}
 	return nil
 }
@@ -162,7 +162,7 @@ func (s session) outrun(d *device, t *terminal, own string, before map[string]st
 		return err
 	}
 	if after, listErr := s.list(d, t); listErr == nil && !maps.Equal(committed(before, own), committed(after, own)) {
-		return d.busy("somebody else committed on %s at the same time", d.sw.Name)
+		return fleet.WireConflict("somebody else committed on %s at the same time", d.sw.Name)
 	}
 	return err
 }
@@ -200,7 +200,7 @@ func (s session) fillIn(d *device, t *terminal, w ethernet.Write, may func(ether
 		return d.strange(d.platform.Running, err)
 	}
 	if f := running.foreign(candidate, w.Changes, needed(w.Changes, d.sw.Quarantine)); f != "" {
-		return d.busy("the candidate on %s differs from what is in force in %s, which is not of the plan", d.sw.Name, f)
+		return fleet.WireConflict("the candidate on %s differs from what is in force in %s, which is not of the plan", d.sw.Name, f)
 	}
 	return nil
 }

@@ -33,12 +33,7 @@ func New(o Options) (*ethernet.Driver, error) {
 	if d.patience <= 0 {
 		d.patience = 20 * time.Second
 	}
-	return ethernet.New(ethernet.Options{Switch: o.Switch, Device: d, Settle: o.Settle, Now: o.Now, Refuses: func(c fleet.Carries, at string) []fleet.FieldError {
-		if c.Protected {
-			return []fleet.FieldError{{Field: at + ".protected", Message: "is nothing that OpenConfig's models can say"}}
-		}
-		return nil
-	}})
+	return ethernet.New(ethernet.Options{Switch: o.Switch, Device: d, Settle: o.Settle, Now: o.Now, Unprotected: "is nothing that OpenConfig's models can say"})
 }
 
 type device struct {
@@ -48,9 +43,6 @@ type device struct {
 }
 
 const (
-	// enough bounds one operation with all its tries on connections that were lost.
-	enough = 2 * time.Minute
-	tries  = 5
 	// confirmWithin is after how many seconds a switch takes back what nobody confirmed.
 	confirmWithin = 300
 	lockPause     = 50 * time.Millisecond
@@ -60,28 +52,21 @@ const (
 )
 
 func (d *device) with(ctx context.Context, do func(*client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, enough)
-	defer cancel()
-	for try := 1; ; try++ {
+	return ssh.Again(ctx, func(ctx context.Context) error {
 		c, err := connect(ctx, d.host, d.patience)
-		if err == nil {
-			err = do(c)
-			if !ssh.IsLost(err) {
-				err = errors.Join(err, c.unlock())
-			}
-			err = errors.Join(err, c.close())
-		}
-		if !ssh.IsLost(err) || try == tries || ctx.Err() != nil {
+		if err != nil {
 			return err
 		}
-	}
+		if err = do(c); !ssh.IsLost(err) {
+			err = errors.Join(err, c.unlock())
+		}
+		return errors.Join(err, c.close())
+	})
 }
-
-func (d *device) ports() []string { return append(slices.Clone(d.sw.Managed), d.sw.Uplinks...) }
 
 // read reads configuration and state of the ports.
 func (d *device) read(c *client) (ethernet.Reading, error) {
-	return d.views(c, "<get>"+filter(d.ports())+"</get>", true)
+	return d.views(c, "<get>"+filter(d.sw.Ports())+"</get>", true)
 }
 
 func (d *device) views(c *client, operation string, live bool) (r ethernet.Reading, err error) {
@@ -132,15 +117,11 @@ func locked(ctx context.Context, c *client, store string, tries int) (bool, erro
 	return false, nil
 }
 
-func (d *device) busy(format string, args ...any) error {
-	return fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", format, args...).WithHint("make a new plan: metalctl network plan")
-}
-
 // clean locks the candidate and empties it: a commit takes all that is in it.
 func (d *device) clean(ctx context.Context, c *client, tries int) error {
 	ours, err := locked(ctx, c, "candidate", tries)
 	if err == nil && !ours {
-		err = d.busy("somebody else has the candidate of %s locked", d.sw.Name)
+		err = fleet.WireConflict("somebody else has the candidate of %s locked", d.sw.Name)
 	}
 	if err == nil {
 		_, err = c.call("<discard-changes/>")
@@ -212,7 +193,7 @@ func (d *device) fillIn(c *client, w ethernet.Write, before ethernet.Reading) er
 	if _, err := c.call("<validate><source><candidate/></source></validate>"); err != nil {
 		return err
 	}
-	after, err := d.views(c, "<get-config><source><candidate/></source>"+filter(d.ports())+"</get-config>", false)
+	after, err := d.views(c, "<get-config><source><candidate/></source>"+filter(d.sw.Ports())+"</get-config>", false)
 	if err != nil {
 		return err
 	}
@@ -226,7 +207,7 @@ func (d *device) fillIn(c *client, w ethernet.Write, before ethernet.Reading) er
 			want.Carries = w.Changes[i].To
 		}
 		if want.Doubt == "" && (p.Doubt != "" || !p.Carries.Equal(want.Carries)) {
-			return d.busy("in the candidate of %s port %s would carry %s (%s), and %s was meant", d.sw.Name, p.Port, p.Carries, p.Doubt, want.Carries)
+			return fleet.WireConflict("in the candidate of %s port %s would carry %s (%s), and %s was meant", d.sw.Name, p.Port, p.Carries, p.Doubt, want.Carries)
 		}
 	}
 	return nil

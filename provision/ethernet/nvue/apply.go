@@ -30,14 +30,14 @@ func (d *Driver) Apply(ctx context.Context, plan fleet.WirePlan) error {
 	}
 	switch {
 	case l.flight != nil:
-		return conflict("revision %s of %s is %s", clip(l.flight.ID), d.sw.Name, l.flight.State)
+		return fleet.WireConflict("revision %s of %s is %s", clip(l.flight.ID), d.sw.Name, l.flight.State)
 	case l.set.Mark != plan.Expect:
-		return conflict("ports of %s are not as they were when the plan was made", d.sw.Name)
+		return fleet.WireConflict("ports of %s are not as they were when the plan was made", d.sw.Name)
 	case len(plan.Changes) == 0:
 		return nil
 	}
 	if other := plan.Unmet(l.set); other != "" {
-		return conflict("%s is not as it was when the plan was made: %s", d.sw.Name, other)
+		return fleet.WireConflict("%s is not as it was when the plan was made: %s", d.sw.Name, other)
 	}
 	rev, err := d.client.create(ctx)
 	if err != nil {
@@ -71,7 +71,7 @@ func (d *Driver) stage(ctx context.Context, l *look, plan fleet.WirePlan, rev st
 			return err
 		}
 		if err := a.check(diff, way.back); err != nil {
-			return conflict("the change of %s would touch more than its plan does: %w", d.sw.Name, err)
+			return fleet.WireConflict("the change of %s would touch more than its plan does: %w", d.sw.Name, err)
 		}
 	}
 	c, err := d.read(ctx, rev)
@@ -88,7 +88,7 @@ func (d *Driver) stage(ctx context.Context, l *look, plan fleet.WirePlan, rev st
 	for i, p := range staged.Ports {
 		was := l.set.Ports[i]
 		if !slices.Contains(a.ports, p.Port) && (!p.Carries.Equal(was.Carries) || p.Doubt != was.Doubt) {
-			return conflict("port %s of %s has gone on since the plan was made", p.Port, d.sw.Name)
+			return fleet.WireConflict("port %s of %s has gone on since the plan was made", p.Port, d.sw.Name)
 		}
 	}
 	now, err := d.client.revisions(ctx)
@@ -108,7 +108,7 @@ func (d *Driver) alone(before, now map[string]Revision, ours string, queued bool
 		case queued && r.State == "apply":
 		case slices.Contains(done, was.State): // ours or another one came after it
 		case !slices.Contains(idle, r.State) || r.State == "inactive" || r.State == "previous":
-			return conflict("somebody else applied revision %s of %s meanwhile, which is %s", clip(id), d.sw.Name, r.State)
+			return fleet.WireConflict("somebody else applied revision %s of %s meanwhile, which is %s", clip(id), d.sw.Name, r.State)
 		}
 	}
 	return nil

@@ -68,7 +68,7 @@ func (d *Driver) Close() error {
 func (d *Driver) Plan(view fleet.WireView, want map[string]fleet.Carries) (fleet.WirePlan, error) {
 	for _, f := range view.Findings {
 		if f.Code == findPending {
-			return fleet.WirePlan{}, conflict("%s", f.Text)
+			return fleet.WirePlan{}, fleet.WireConflict("%s", f.Text)
 		}
 	}
 	plan, err := d.sw.Plan(view, want)
@@ -124,10 +124,6 @@ func (d *Driver) permit(plan fleet.WirePlan) error {
 	return nil
 }
 
-func conflict(format string, args ...any) error {
-	return fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", format, args...).WithHint("make a new plan: metalctl network plan")
-}
-
 // Verify waits until the hardware shows the plan, keeps it, and has the switch save it. What is not shown in time is an error of kind Timeout that names a port;
 // the switch then goes back by itself, unless the plan only takes away.
 func (d *Driver) Verify(ctx context.Context, plan fleet.WirePlan) (fleet.WireView, error) {
@@ -139,7 +135,7 @@ func (d *Driver) Verify(ctx context.Context, plan fleet.WirePlan) (fleet.WireVie
 	}
 	if w := l.waits(); w != nil {
 		if len(plan.Changes) == 0 {
-			return fleet.WireView{}, conflict("revision %s of %s, which is not ours, waits for its confirmation", clip(w.ID), d.sw.Name)
+			return fleet.WireView{}, fleet.WireConflict("revision %s of %s, which is not ours, waits for its confirmation", clip(w.ID), d.sw.Name)
 		}
 		// It is the plan's: it gives the plan's ports what the plan says, and the others what they had.
 		if _, err := d.sw.Back(l.set, plan); err != nil {
@@ -174,7 +170,7 @@ func (d *Driver) shown(ctx context.Context, plan fleet.WirePlan) (*look, error) 
 			return nil, err
 		case err == nil:
 			if other := plan.Unshown(l.set); other != "" {
-				return l, conflict("the configuration of %s is not the plan's any more: %s", d.sw.Name, other)
+				return l, fleet.WireConflict("the configuration of %s is not the plan's any more: %s", d.sw.Name, other)
 			}
 			if other := plan.Unshown(l.view); other != "" {
 				why, agreed = other, 0
@@ -184,7 +180,7 @@ func (d *Driver) shown(ctx context.Context, plan fleet.WirePlan) (*look, error) 
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fleet.Errorf(fleet.Timeout, "MC-NET-UNPROVEN", "the switch %s does not show what was written: %s", d.sw.Name, why).WithHint("metalctl network plan shows what differs")
+			return nil, fleet.WireUnproven("the switch "+d.sw.Name, why)
 		case <-time.After(pause):
 			pause = min(2*pause, 250*time.Millisecond)
 		}

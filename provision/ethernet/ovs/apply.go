@@ -26,10 +26,10 @@ func (d *Driver) Apply(ctx context.Context, plan fleet.WirePlan) error {
 		}
 		if l.bridge.External[change] != name {
 			if l.view.Mark != plan.Expect {
-				return conflict("%s is not as it was when the plan was made", d.o.Switch.Name)
+				return fleet.WireConflict("%s is not as it was when the plan was made", d.o.Switch.Name)
 			}
 			if stop := l.view.Stops(); stop != nil && !plan.Takes {
-				return stopped(stop)
+				return stop.Stopped()
 			}
 			if len(goals) == 0 {
 				return nil
@@ -126,7 +126,7 @@ func (s *session) write(ctx context.Context, l *look, name string, goals []goal)
 	case errors.Is(err, errWait) && begun:
 		return 0, fleet.Errorf(fleet.Unavailable, "MC-NET-UNPROVEN", "somebody else changed %s while it was changed", s.d.o.Switch.Name).WithHint("metalctl network plan shows what differs")
 	case errors.Is(err, errWait):
-		return 0, conflict("somebody else changed %s meanwhile", s.d.o.Switch.Name)
+		return 0, fleet.WireConflict("somebody else changed %s meanwhile", s.d.o.Switch.Name)
 	case err != nil:
 		return 0, err
 	}
@@ -192,7 +192,7 @@ func (d *Driver) Verify(ctx context.Context, plan fleet.WirePlan) (view fleet.Wi
 				return err
 			}
 			if now := l.bridge.External[change]; now != name && now != "" {
-				return conflict("another change of %s was begun", d.o.Switch.Name)
+				return fleet.WireConflict("another change of %s was begun", d.o.Switch.Name)
 			}
 			agreed++
 			if why = l.shows(plan); why != "" {
@@ -212,7 +212,7 @@ func (d *Driver) Verify(ctx context.Context, plan fleet.WirePlan) (view fleet.Wi
 		}
 	})
 	if err != nil && ctx.Err() != nil {
-		err = fleet.Errorf(fleet.Timeout, "MC-NET-UNPROVEN", "%s does not show what was written: %s", d.o.Switch.Name, why).WithHint("metalctl network plan shows what differs")
+		err = fleet.WireUnproven(d.o.Switch.Name, why)
 	}
 	if err != nil {
 		return fleet.WireView{}, err
@@ -266,7 +266,7 @@ func (d *Driver) Rollback(ctx context.Context, plan fleet.WirePlan) error {
 		if l.bridge.External[change] != name {
 			now, _ := splitMark(l.view.Mark)
 			if was, _ := splitMark(plan.Expect); now != was {
-				return conflict("%s has gone on since the plan", d.o.Switch.Name)
+				return fleet.WireConflict("%s has gone on since the plan", d.o.Switch.Name)
 			}
 			return nil
 		}

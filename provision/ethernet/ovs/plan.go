@@ -49,7 +49,7 @@ func (d *Driver) Plan(view fleet.WireView, want map[string]fleet.Carries) (fleet
 		return plan, err
 	}
 	if s := view.Stops(); s != nil && !plan.Takes {
-		return fleet.WirePlan{}, stopped(s)
+		return fleet.WirePlan{}, s.Stopped()
 	}
 	var before []goal
 	for _, c := range plan.Changes {
@@ -68,12 +68,4 @@ func goalsOf(p fleet.WirePlan) (out []goal) {
 		out = append(out, goal{c.Port, c.To.Down, configOf(c.To)})
 	}
 	return out
-}
-
-func stopped(s *fleet.WireFinding) error {
-	return fleet.Errorf(fleet.Conflict, s.Code, "nothing is changed while this stands: %s", s.Text).WithHint("metalctl help %s", s.Code)
-}
-
-func conflict(format string, args ...any) error {
-	return fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", format, args...).WithHint("make a new plan: metalctl network plan")
 }

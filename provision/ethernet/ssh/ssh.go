@@ -176,6 +176,23 @@ func Lost(address string, err error) error {
 // IsLost reports whether err is that a connection ended, so that it is worth another one.
 func IsLost(err error) bool { return fleet.CodeOf(err) == "MC-SWITCH-SILENT" }
 
+const (
+	// enough bounds all tries, tries is how many there are.
+	enough = 2 * time.Minute
+	tries  = 5
+)
+
+// Again does something over a connection that once makes, and does it anew where that was lost: once must bear being interrupted anywhere.
+func Again(ctx context.Context, once func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, enough)
+	defer cancel()
+	for try := 1; ; try++ {
+		if err := once(ctx); !IsLost(err) || try == tries || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
 // Check lists what is missing to reach h.
 func (h Host) Check() error {
 	if _, _, err := net.SplitHostPort(h.Address); err != nil {

@@ -120,7 +120,7 @@ func stops(view fleet.WireView, takes bool) *fleet.WireFinding {
 }
 
 func stopped(s *fleet.WireFinding) error {
-	return fleet.Errorf(fleet.Conflict, s.Code, "nothing is changed while this stands: %s", s.Text).WithHint("metalctl help %s", s.Code)
+	return s.Stopped()
 }
 
 // managed is what the file gives each managed port.
@@ -207,7 +207,7 @@ func (d *Driver) reload(l *look) error {
 }
 
 func conflict(format string, args ...any) error {
-	return fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", format, args...).WithHint("make a new plan: metalctl network plan")
+	return fleet.WireConflict(format, args...)
 }
 
 // Verify waits until every device of the fabric shows the plan's file, and keeps that as the good one. What is not shown in time is an error of kind Timeout

@@ -55,7 +55,7 @@ func (d *Driver) Plan(view fleet.WireView, want map[string]fleet.Carries) (fleet
 		return p, err
 	}
 	if s := stops(view, p.Takes); s != nil {
-		return fleet.WirePlan{}, fleet.Errorf(fleet.Conflict, s.Code, "nothing is changed while this stands: %s", s.Text).WithHint("metalctl help %s", s.Code)
+		return fleet.WirePlan{}, s.Stopped()
 	}
 	there, back := map[string]string{}, map[string]string{}
 	for _, c := range p.Changes {
@@ -92,7 +92,7 @@ func (d *Driver) Apply(ctx context.Context, plan fleet.WirePlan) error {
 		return err
 	}
 	if s := stops(v, plan.Takes); s != nil {
-		return fleet.Errorf(fleet.Conflict, s.Code, "nothing is changed while this stands: %s", s.Text).WithHint("metalctl help %s", s.Code)
+		return s.Stopped()
 	}
 	if !plan.Takes {
 		if _, err := d.o.Fabric.Back(v, plan); err != nil {
@@ -101,7 +101,7 @@ func (d *Driver) Apply(ctx context.Context, plan fleet.WirePlan) error {
 	}
 	for _, c := range plan.Changes {
 		if p := v.Port(c.Port); p == nil || !plan.Takes && !between(p.Carries, c) {
-			return fleet.Errorf(fleet.Conflict, "MC-NET-CONFLICT", "port %s is not as it was when the plan was made", c.Port).WithHint("make a new plan: metalctl network plan")
+			return fleet.WireConflict("port %s is not as it was when the plan was made", c.Port)
 		}
 	}
 	return d.write(ctx, v, plan.Changes)
@@ -192,7 +192,7 @@ func (d *Driver) Verify(ctx context.Context, plan fleet.WirePlan) (fleet.WireVie
 			if why == "" {
 				why = "two readings in a row did not agree"
 			}
-			return fleet.WireView{}, fleet.Errorf(fleet.Timeout, "MC-NET-UNPROVEN", "UFM does not show what was written: %s", why).WithHint("metalctl network plan shows what differs")
+			return fleet.WireView{}, fleet.WireUnproven("UFM", why)
 		case <-time.After(pause):
 			pause = min(2*pause, time.Second)
 		}
