@@ -72,8 +72,8 @@ func (s Switch) Validate() []FieldError {
 	return f
 }
 
-// Ports are the switch's ports that the record names.
-func (s Switch) Ports() []string { return slices.Concat(s.Managed, s.Uplinks) }
+// Named are the ports that the record names, managed ones first.
+func (s Switch) Named() []string { return slices.Concat(s.Managed, s.Uplinks) }
 
 // ValidPortName reports whether s can be a switch's name for a port, such as swp1s0, Ethernet1/1 or et-0/0/1:2. Names go into commands, so that they are
 // letters, digits and a few marks, and begin with a letter or a digit.

@@ -63,7 +63,7 @@ func elsewhere(p fleet.Port, heard *fleet.Neighbor, switches []fleet.Switch) (en
 		return "", false
 	}
 	at := switches[i]
-	ports := at.Ports()
+	ports := at.Named()
 	for _, port := range []string{heard.PortID, heard.PortDesc} {
 		if slices.Contains(ports, port) {
 			return port + " of " + at.Name, at.Name != p.Switch || port != p.Port && p.LAG == ""

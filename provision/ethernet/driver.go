@@ -58,7 +58,7 @@ func (d *Driver) Observe(ctx context.Context) (fleet.WireView, error) {
 
 func (d *Driver) view(r Reading) fleet.WireView {
 	v := fleet.WireView{Device: d.sw.Name, At: d.now()}
-	for _, name := range d.sw.Ports() {
+	for _, name := range d.sw.Named() {
 		p := fleet.PortView{Port: name, Doubt: "is nothing that the switch shows"}
 		if i := slices.IndexFunc(r.Ports, func(x fleet.PortView) bool { return x.Port == name }); i >= 0 {
 			p = r.Ports[i]

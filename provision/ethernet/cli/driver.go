@@ -120,7 +120,7 @@ func (d *device) read(t *terminal) (ethernet.Reading, *state, error) {
 	if err != nil {
 		return r, nil, d.strange(d.platform.Switching, err)
 	}
-	for _, name := range d.sw.Ports() {
+	for _, name := range d.sw.Named() {
 		x := st.ports[name]
 		if x == nil {
 			continue

@@ -66,7 +66,7 @@ func (d *device) with(ctx context.Context, do func(*client) error) error {
 
 // read reads configuration and state of the ports.
 func (d *device) read(c *client) (ethernet.Reading, error) {
-	return d.views(c, "<get>"+filter(d.sw.Ports())+"</get>", true)
+	return d.views(c, "<get>"+filter(d.sw.Named())+"</get>", true)
 }
 
 func (d *device) views(c *client, operation string, live bool) (r ethernet.Reading, err error) {
@@ -193,7 +193,7 @@ func (d *device) fillIn(c *client, w ethernet.Write, before ethernet.Reading) er
 	if _, err := c.call("<validate><source><candidate/></source></validate>"); err != nil {
 		return err
 	}
-	after, err := d.views(c, "<get-config><source><candidate/></source>"+filter(d.sw.Ports())+"</get-config>", false)
+	after, err := d.views(c, "<get-config><source><candidate/></source>"+filter(d.sw.Named())+"</get-config>", false)
 	if err != nil {
 		return err
 	}
