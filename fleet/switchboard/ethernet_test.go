@@ -69,6 +69,11 @@ func (r *etherRig) carries(name, port string, vlan fleet.VLAN) {
 	if vlan == 0 {
 		want = leaf(name).InQuarantine()
 	}
+	r.carriesAt(name, port, want)
+}
+
+func (r *etherRig) carriesAt(name, port string, want fleet.Carries) {
+	r.t.Helper()
 	err := r.files[name].Edit(func(s *wires.SwitchState) error {
 		if c := s.Ports[port].Carries; !c.Equal(want) {
 			r.t.Errorf("%s of %s carries %s, want %s", port, name, c, want)

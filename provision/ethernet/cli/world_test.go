@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,8 @@ var ports = map[string][]string{
 type rig struct {
 	*wires.Switch
 	record   fleet.Switch
+	at       string
+	ahead    atomic.Int64 // how far the servers' clock is
 	stranger string
 	drivers  [2]*ethernet.Driver
 }
@@ -38,9 +41,9 @@ func newRig(t *testing.T, platform string, change ...func(*cli.Options)) *rig {
 			t.Errorf("end the switch: %v", err)
 		}
 	})
-	r := &rig{Switch: s, stranger: names[4], record: fleet.Switch{Name: "leaf-1", Managed: names[:4], Uplinks: names[5:], First: 100, Last: 199, Quarantine: 999}}
+	r := &rig{Switch: s, at: s.Address(), stranger: names[4], record: fleet.Switch{Name: "leaf-1", Managed: names[:4], Uplinks: names[5:], First: 100, Last: 199, Quarantine: 999}}
 	for i := range r.drivers {
-		o := cli.Options{Switch: r.record, Platform: cli.PlatformOf(platform), Settle: 60 * time.Second, Patience: 60 * time.Second, Host: r.host()}
+		o := cli.Options{Switch: r.record, Platform: cli.PlatformOf(platform), Settle: 60 * time.Second, Patience: 60 * time.Second, Host: r.host(), Now: r.now}
 		for _, c := range change {
 			c(&o)
 		}
@@ -51,9 +54,18 @@ func newRig(t *testing.T, platform string, change ...func(*cli.Options)) *rig {
 	return r
 }
 
+func (r *rig) now() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) }
+
+// elapse lets time go by for the switch and the servers.
+func (r *rig) elapse() {
+	const d = 10 * time.Minute
+	r.Elapse(d)
+	r.ahead.Add(int64(d))
+}
+
 func (r *rig) host() ssh.Host {
 	user, password := r.Account()
-	return ssh.Host{Address: r.Address(), User: user, Password: fleet.NewSecret(password), HostKey: r.HostKey()}
+	return ssh.Host{Address: r.at, User: user, Password: fleet.NewSecret(password), HostKey: r.HostKey()}
 }
 
 func (r *rig) world() *contract.WireWorld {
@@ -75,6 +87,7 @@ func (r *rig) world() *contract.WireWorld {
 			"a port that is protected":     {Untagged: 101, Protected: true},
 			"a partition":                  fleet.InPartitions(),
 		},
+		Elapse:  r.elapse,
 		Foreign: func(_ *testing.T, port string, c fleet.Carries) { r.SetPort(port, c) },
 		Fault:   r.Begin}
 }
@@ -85,6 +98,29 @@ func TestContractEOS(t *testing.T) {
 
 func TestContractNXOS(t *testing.T) {
 	contract.Wires(t, func(t *testing.T) *contract.WireWorld { return newRig(t, "nxos").world() })
+}
+
+func TestCuts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: a change for each command that can be lost")
+	}
+	for _, platform := range []string{"eos", "nxos"} {
+		t.Run(platform, func(t *testing.T) {
+			contract.WireCuts(t, 31, func(t *testing.T) (*contract.WireWorld, *contract.Cut) {
+				cut := &contract.Cut{}
+				r := newRig(t, platform)
+				r.Cut(cut.Heard)
+				whole := r.at
+				r.at = cut.Proxy(t, whole)
+				d, err := cli.New(cli.Options{Switch: r.record, Platform: cli.PlatformOf(platform), Settle: 60 * time.Second, Patience: 60 * time.Second, Host: r.host(), Now: r.now})
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.drivers[0], r.at = d, whole
+				return r.world(), cut
+			})
+		})
+	}
 }
 
 // TestLostAnywhere loses the connection at each command of a change in turn, before it is done and after: the change is made all the same, or is refused as

@@ -82,8 +82,13 @@ func newRig(t *testing.T, o wires.CumulusOptions) *rig {
 
 func (r *rig) driver(t *testing.T, s fleet.Switch) *nvue.Driver {
 	t.Helper()
+	return r.driverAt(t, s, r.srv.URL)
+}
+
+func (r *rig) driverAt(t *testing.T, s fleet.Switch, address string) *nvue.Driver {
+	t.Helper()
 	d, err := nvue.New(nvue.Options{Switch: s, Settle: 60 * time.Second, Confirm: 10 * time.Minute,
-		Access: nvue.Access{Address: r.srv.URL, User: "metalctl", Password: fleet.NewSecret("secret"), Pin: fleet.PinOf(r.srv.Certificate())}})
+		Access: nvue.Access{Address: address, User: "metalctl", Password: fleet.NewSecret("secret"), Pin: fleet.PinOf(r.srv.Certificate())}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +115,7 @@ func (r *rig) world() *contract.WireWorld {
 			"a partition":                  fleet.InPartitions(),
 			"a VLAN twice":                 trunk(101, 101),
 		},
+		Elapse:  r.box.Expire,
 		Foreign: func(_ *testing.T, port string, c fleet.Carries) { r.box.Set(port, c) },
 		Fault:   r.box.Begin}
 }
@@ -124,4 +130,20 @@ func TestContract(t *testing.T) {
 			contract.Wires(t, func(t *testing.T) *contract.WireWorld { return newRig(t, o).world() })
 		})
 	}
+}
+
+func TestCuts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: a change for each word that can be lost")
+	}
+	contract.WireCuts(t, 1, func(t *testing.T) (*contract.WireWorld, *contract.Cut) {
+		cut := &contract.Cut{}
+		r := newRig(t, wires.CumulusOptions{})
+		s := httptest.NewUnstartedServer(cut.HTTP(r))
+		s.Config.ErrorLog = r.srv.Config.ErrorLog
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		r.drivers[0] = r.driverAt(t, leaf(), s.URL)
+		return r.world(), cut
+	})
 }

@@ -94,6 +94,50 @@ func TestContractEmulated(t *testing.T) {
 	})
 }
 
+// severed is what a driver's process speaks to, until it is cut off.
+type severed struct {
+	cut     *contract.Cut
+	sweeper opensm.Sweeper
+	daemon  opensm.Daemon
+}
+
+func (x severed) Sweep(ctx context.Context) (s *fabric.Sweep, err error) {
+	err = x.cut.Ask(func() error {
+		s, err = x.sweeper.Sweep(ctx)
+		return err
+	})
+	return s, err
+}
+
+func (x severed) SetTable(ctx context.Context, e fabric.End, table []uint16) error {
+	return x.cut.Say(func() error { return x.sweeper.SetTable(ctx, e, table) })
+}
+
+func (x severed) Find() (p opensm.Process, err error) {
+	err = x.cut.Ask(func() error {
+		p, err = x.daemon.Find()
+		return err
+	})
+	return p, err
+}
+
+func (x severed) Reload(p opensm.Process) error {
+	return x.cut.Say(func() error { return x.daemon.Reload(p) })
+}
+
+func TestCuts(t *testing.T) {
+	contract.WireCuts(t, 1, func(t *testing.T) (*contract.WireWorld, *contract.Cut) {
+		r, e := emulated(t)
+		x := severed{&contract.Cut{}, fabric.NewStation(e, fabric.Options{Patience: 2 * time.Second}), e}
+		d, err := opensm.New(opensm.Options{Fabric: r.net.Fabric("ib0"), Path: r.path, Sweeper: x, Daemon: x, Settle: 60 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.drivers[0] = d
+		return r.world(nil), x.cut
+	})
+}
+
 // real is a fabric in ibsim with a real OpenSM, not taken over yet.
 type real struct {
 	*rig

@@ -2,6 +2,7 @@ package ufm_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -36,16 +37,19 @@ type rig struct {
 	drivers [2]*ufm.Driver
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return cutRig(t, &contract.Cut{}) }
+
+// cutRig is one whose first driver can be cut off.
+func cutRig(t *testing.T, cut *contract.Cut) *rig {
 	t.Helper()
 	all := guids(0, 6)
 	r := &rig{ufm: wires.NewUFM(all), fabric: fleet.Fabric{Name: "ib0", SMs: all[:1], First: 0x100, Last: 0x1ff, Managed: all[1:5]}}
-	s := httptest.NewServer(r.ufm)
-	t.Cleanup(s.Close)
+	servers := []*httptest.Server{httptest.NewServer(cut.HTTP(r.ufm)), httptest.NewServer(r.ufm)}
 	lock := filepath.Join(t.TempDir(), "lock")
 	for i := range r.drivers {
+		t.Cleanup(servers[i].Close)
 		d, err := ufm.New(ufm.Options{Fabric: r.fabric, Lock: lock, Settle: time.Minute,
-			API: ufm.API{URL: s.URL, User: "admin", Password: fleet.NewSecret("secret"), HTTP: &http.Client{Timeout: 30 * time.Second}, Pause: 10 * time.Millisecond}})
+			API: ufm.API{URL: servers[i].URL, User: "admin", Password: fleet.NewSecret("secret"), HTTP: &http.Client{Timeout: 30 * time.Second}, Pause: 10 * time.Millisecond}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,6 +86,21 @@ func TestContractWithJobs(t *testing.T) {
 		r.ufm.WithJobs()
 		return r.world()
 	})
+}
+
+func TestCuts(t *testing.T) {
+	for _, jobs := range []bool{false, true} {
+		t.Run(fmt.Sprintf("jobs %t", jobs), func(t *testing.T) {
+			contract.WireCuts(t, 1, func(t *testing.T) (*contract.WireWorld, *contract.Cut) {
+				cut := &contract.Cut{}
+				r := cutRig(t, cut)
+				if jobs {
+					r.ufm.WithJobs()
+				}
+				return r.world(), cut
+			})
+		})
+	}
 }
 
 func codes(v fleet.WireView) []string {
