@@ -40,8 +40,13 @@ erase: {level: clear}
 
 const userData = `#cloud-config
 runcmd:
-  - [sh, -c, 'echo "TENANT-PROOF hostname=$(hostname) instance=$(cloud-init query instance_id) key=$(cut -d" " -f3 /home/debian/.ssh/authorized_keys | head -1) meta=$(cloud-init query ds.meta_data.meta.team)" >/dev/ttyS0']
+  - [sh, -c, 'mountpoint -q /sys/firmware/efi/efivars || mount -t efivarfs efivarfs /sys/firmware/efi/efivars']
+  - [sh, -c, 'printf "\007\000\000\000left" >/sys/firmware/efi/efivars/` + tenantVariable + `']
+  - [sh, -c, 'echo "TENANT-PROOF hostname=$(hostname) instance=$(cloud-init query instance_id) key=$(cut -d" " -f3 /home/debian/.ssh/authorized_keys | head -1) meta=$(cloud-init query ds.meta_data.meta.team) variable=$(tail -c 4 /sys/firmware/efi/efivars/` + tenantVariable + `)" >/dev/ttyS0']
 `
+
+// tenantVariable is what the tenant's system leaves in the firmware.
+const tenantVariable = "Tenant-b6f5d5f0-9c4b-4d8e-8f5a-0a1b2c3d4e5f"
 
 type node struct {
 	State     string
@@ -112,7 +117,7 @@ func TestCycle(t *testing.T) {
 	}
 	w.must("lease", "create", "--name", "team-a", "--node", "demo-1", "--image", "debian-12", "--ssh-key", w.path("key.pub"), "--meta", "team=a",
 		"--user-data", w.write("user-data", userData), "--hostname-template", "gpu-{index}", "--grace", "0s")
-	proof := regexp.MustCompile(`TENANT-PROOF hostname=gpu-0 instance=\S+ key=tenant-key meta=a`)
+	proof := regexp.MustCompile(`TENANT-PROOF hostname=gpu-0 instance=\S+ key=tenant-key meta=a variable=left`)
 	w.eventually("the tenant's first boot", 20*time.Minute, func() bool {
 		text, err := os.ReadFile(w.rack.Machines[0].SerialLog)
 		return err == nil && proof.Match(text)
@@ -127,6 +132,9 @@ func TestCycle(t *testing.T) {
 		t.Fatalf("after release: %+v", n)
 	}
 	w.noDirt([]byte("OpenSSH"))
+	if record := w.must("node", "cleaning", "demo-1"); !regexp.MustCompile(`(?m)^firmware/variables\s+cleaned\s.*gone: .*` + tenantVariable).MatchString(record) {
+		t.Errorf("the tenant's variable is not among what was removed:\n%s", record)
+	}
 	w.passes(2)
 	timeline := w.must("node", "timeline", "demo-1")
 	for _, want := range []string{"redfish", "bytes 0-", "registered", "write-image"} {
