@@ -25,7 +25,7 @@ func (s *Server) listFabrics(ctx context.Context, in *Paging) (*plain[api.List[a
 		return nil, err
 	}
 	for i, f := range out.Body.Items {
-		out.Body.Items[i] = s.Wires.State(f)
+		out.Body.Items[i].Reading = s.Wires.Reading(ctx, f.Name)
 		out.Body.Items[i].Ports = nil // there may be thousands
 	}
 	return out, nil
@@ -37,7 +37,8 @@ func (s *Server) getFabric(ctx context.Context, in *Item) (*tagged[api.Fabric], 
 	if err != nil {
 		return nil, err
 	}
-	return tag(s.Wires.State(v), rev), nil
+	v.Reading = s.Wires.Reading(ctx, v.Name)
+	return tag(v, rev), nil
 }
 
 type putFabricIn struct {

@@ -39,7 +39,7 @@ func (s *Server) listSwitches(ctx context.Context, in *Paging) (*plain[api.List[
 		return nil, err
 	}
 	for i, x := range out.Body.Items {
-		out.Body.Items[i] = s.Wires.SwitchState(ctx, x)
+		out.Body.Items[i].Reading = s.Wires.Reading(ctx, x.Name)
 		out.Body.Items[i].Ports = nil // as in the list of fabrics
 	}
 	return out, nil
@@ -51,7 +51,8 @@ func (s *Server) getSwitch(ctx context.Context, in *Item) (*tagged[api.Switch], 
 	if err != nil {
 		return nil, err
 	}
-	return tag(s.Wires.SwitchState(ctx, v), rev), nil
+	v.Reading = s.Wires.Reading(ctx, v.Name)
+	return tag(v, rev), nil
 }
 
 type putSwitchIn struct {

@@ -13,16 +13,12 @@ import (
 type Fabrics interface {
 	Declare(ctx context.Context, f fleet.Fabric, by string) error
 	Drop(ctx context.Context, name, by string) error
-	// State adds what was read last.
-	State(api.Fabric) api.Fabric
 }
 
 // Switches declares Ethernet switches.
 type Switches interface {
 	DeclareSwitch(ctx context.Context, x fleet.Switch, by string) error
 	DropSwitch(ctx context.Context, name, by string) error
-	// SwitchState adds what was read last.
-	SwitchState(context.Context, api.Switch) api.Switch
 }
 
 // TenantNetworks makes and drops networks.
@@ -35,6 +31,8 @@ type TenantNetworks interface {
 type FabricKeeper interface {
 	Adopt(ctx context.Context, name, by string) error
 	Verify(ctx context.Context, name string) error
+	// Reading is what was read last.
+	Reading(ctx context.Context, name string) api.Reading
 }
 
 // Partitions makes and drops tenants' partitions.
@@ -209,12 +207,6 @@ func (unwired) PutNetwork(context.Context, fleet.Network, string) error { return
 
 func (unwired) RemoveNetwork(context.Context, string, string) error { return noWires() }
 
-func (unwired) SwitchState(_ context.Context, x api.Switch) api.Switch {
-	x.State, x.Why = api.FabricUnbound, noWires().Error()
-	return x
-}
-
-func (unwired) State(f api.Fabric) api.Fabric {
-	f.State, f.Why = api.FabricUnbound, noWires().Error()
-	return f
+func (unwired) Reading(context.Context, string) api.Reading {
+	return api.Reading{State: api.FabricUnbound, Why: noWires().Error()}
 }

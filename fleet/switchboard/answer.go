@@ -1,7 +1,6 @@
 package switchboard
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -11,28 +10,12 @@ import (
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
-// State is what was read last of a fabric, and whether it can be trusted; the rest of the answer is as it is given.
-func (b *Board) State(out api.Fabric) api.Fabric {
-	if _, err := b.Drive(out.Fabric); err != nil {
-		out.State, out.Why = api.FabricUnbound, err.Error()
-		return out
+// Reading is what was read last of a fabric or switch, and whether it can be trusted.
+func (b *Board) Reading(ctx context.Context, name string) (out api.Reading) {
+	d, err := b.device(ctx, name)
+	if err != nil {
+		return api.Reading{State: api.FabricUnbound, Why: err.Error()}
 	}
-	out.Reading = b.reading(out.Name)
-	return out
-}
-
-// SwitchState is that of a switch.
-func (b *Board) SwitchState(ctx context.Context, out api.Switch) api.Switch {
-	if _, err := b.device(ctx, out.Name); err != nil {
-		out.State, out.Why = api.FabricUnbound, err.Error()
-		return out
-	}
-	out.Reading = b.reading(out.Name)
-	return out
-}
-
-func (b *Board) reading(name string) (out api.Reading) {
-	d := b.entry(name)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.seen != nil {
@@ -50,6 +33,13 @@ func (b *Board) reading(name string) (out api.Reading) {
 
 // trustFor is how many periods a reading is trusted.
 const trustFor = 4
+
+// whyNot says why nothing is handed out at the device, "" where it is.
+func (b *Board) whyNot(d *device) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return b.whyNotLocked(d)
+}
 
 func (b *Board) whyNotLocked(d *device) string {
 	switch {
@@ -72,11 +62,8 @@ func (b *Board) whyNotLocked(d *device) string {
 func (b *Board) Trusted(devices []string) error {
 	for _, name := range devices {
 		d := b.entry(name)
-		d.mu.Lock()
-		why, what := b.whyNotLocked(d), cmp.Or(d.kind, fleet.KindFabric)
-		d.mu.Unlock()
-		if why != "" {
-			return fleet.Errorf(fleet.Conflict, "MC-NET-STOPPED", "nothing is handed out at the %s %s: %s", what, name, why).WithHint("metalctl %s show %s", what, name)
+		if why := b.whyNot(d); why != "" {
+			return fleet.Errorf(fleet.Conflict, "MC-NET-STOPPED", "nothing is handed out at the %s %s: %s", d.what(), name, why).WithHint("metalctl %s show %s", d.what(), name)
 		}
 	}
 	b.mu.Lock()

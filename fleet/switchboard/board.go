@@ -2,7 +2,6 @@
 package switchboard
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -64,8 +63,6 @@ type Board struct {
 // device is one fabric or switch.
 type device struct {
 	name string
-	// kind is fleet.KindFabric or fleet.KindSwitch, "" before its record was read.
-	kind string
 	// turn has room for one: who reads for the books, or writes.
 	turn chan struct{}
 
@@ -97,11 +94,9 @@ func (b *Board) device(ctx context.Context, name string) (*device, error) {
 		return d, nil
 	}
 	var driver Driver
-	d.kind, d.ethernet = fleet.KindFabric, nil
-	if r.fabric != nil {
+	if d.ethernet = r.ethernet; r.fabric != nil {
 		driver, err = b.Drive(*r.fabric)
 	} else {
-		d.kind, d.ethernet = fleet.KindSwitch, r.ethernet
 		driver, err = b.DriveSwitch(*r.ethernet)
 	}
 	if err != nil {
@@ -166,9 +161,10 @@ func (d *device) bound() Driver {
 
 // what is the kind of the device.
 func (d *device) what() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return cmp.Or(d.kind, fleet.KindFabric)
+	if d.asSwitch() != nil {
+		return fleet.KindSwitch
+	}
+	return fleet.KindFabric
 }
 
 // asSwitch is the switch that the device is, nil for a fabric.

@@ -233,12 +233,9 @@ func (b *Board) Verdict(ctx context.Context) (api.NetworkVerdict, error) {
 			out.Doubts = append(out.Doubts, fmt.Sprintf("%s: %v", name, err))
 			continue
 		}
-		d := b.entry(name)
-		d.mu.Lock()
-		if why := b.whyNotLocked(d); why != "" {
+		if why := b.whyNot(b.entry(name)); why != "" {
 			out.Doubts = append(out.Doubts, name+": "+why)
 		}
-		d.mu.Unlock()
 	}
 	if err := b.checkReach(ctx); err != nil {
 		return out, err
