@@ -30,7 +30,7 @@ func simExec(p *program) *cobra.Command {
 	var dir string
 	c := dirFlag(&cobra.Command{
 		Use: "exec MACHINE COMMAND...", Short: "Run a command of this machine in the network of a machine of mode process, as software on it would", Args: cobra.MinimumNArgs(2),
-		Example: "  metalctl sim exec n1 ip addr add 10.9.0.1/24 dev eth1\n  metalctl sim exec n1 ping -c 1 10.9.0.2",
+		Example: "  metalctl sim exec n1 ip addr add 10.9.0.1/24 dev eth1\n  metalctl sim exec n1 ping 10.9.0.2",
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := rack.StatusOf(c.Context(), dir)
 			if err != nil {
