@@ -22,8 +22,10 @@ type Pack struct {
 	// UnpackedBytes is the size of the files in it: the room that it takes in a node's memory.
 	UnpackedBytes int64 `json:"unpacked_bytes"`
 	// KeyID names the key that signed it.
-	KeyID   string    `json:"key_id"`
-	AddedAt time.Time `json:"added_at"`
+	KeyID string `json:"key_id"`
+	// Carries are the versions of NVIDIA's software that its files are of, by part; what the files do not tell is not there.
+	Carries map[string]string `json:"carries,omitempty"`
+	AddedAt time.Time         `json:"added_at"`
 }
 
 // ID names a pack: NAME@VERSION.

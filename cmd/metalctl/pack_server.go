@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,11 +33,25 @@ func (packChecker) CheckPack(ctx context.Context, path string, keys []string) (p
 		return p, fmt.Errorf("open the pack: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	m, err := pack.Verify(ctx, bufio.NewReaderSize(f, 1<<20), pack.Trust{Keys: trusted}, io.Discard)
+	var parts fleet.PackParts
+	read, write := io.Pipe()
+	listed := make(chan error, 1)
+	go func() {
+		err := fleet.Catch(func() error { return pack.List(read, parts.Add) })
+		_, rest := io.Copy(io.Discard, read) // all of it is proven, whether it can be listed or not
+		listed <- errors.Join(err, rest)
+	}()
+	m, err := pack.Verify(ctx, bufio.NewReaderSize(f, 1<<20), pack.Trust{Keys: trusted}, write)
+	write.CloseWithError(err)
+	if unread := <-listed; err == nil && unread != nil {
+		err = fleet.Errorf(fleet.Invalid, "MC-PACK-DAMAGED", "the files of the pack cannot be listed: %w", unread).WithHint("metalctl pack build DIR --name %s --version V --out FILE", m.Name)
+	}
 	if err != nil {
 		return p, err
 	}
-	return fleet.Pack{Name: m.Name, Version: m.Version, KernelRelease: m.KernelRelease, Arch: m.Arch, UnpackedBytes: m.UnpackedBytes, KeyID: m.KeyID}, nil
+	p = fleet.Pack{Name: m.Name, Version: m.Version, KernelRelease: m.KernelRelease, Arch: m.Arch, UnpackedBytes: m.UnpackedBytes, KeyID: m.KeyID}
+	p.Carries, err = parts.Carries(p)
+	return p, err
 }
 
 // CheckPackKey implements server.PackChecker.
@@ -53,8 +69,18 @@ var packView = view[fleet.Pack]{
 		{"SIZE", false, func(k fleet.Pack) string { return bytesText(k.SizeBytes) }},
 		{"UNPACKED", false, func(k fleet.Pack) string { return bytesText(k.UnpackedBytes) }},
 		{"SHA256", false, func(k fleet.Pack) string { return k.SHA256[:min(16, len(k.SHA256))] }},
+		{"BRINGS", true, func(k fleet.Pack) string { return orDash(brings(k)) }},
 		{"KEY", true, func(k fleet.Pack) string { return k.KeyID }},
 	},
+}
+
+// brings are the parts that a pack carries, with their versions.
+func brings(k fleet.Pack) string {
+	var out []string
+	for _, part := range slices.Sorted(maps.Keys(k.Carries)) {
+		out = append(out, part+" "+k.Carries[part])
+	}
+	return strings.Join(out, ", ")
 }
 
 func packAdd(p *program) *cobra.Command {

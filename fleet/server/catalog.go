@@ -69,7 +69,7 @@ func (s *Server) putClass(ctx context.Context, in *putClassIn) (*tagged[fleet.Cl
 		return nil, err
 	}
 	f.fields = append(f.fields, fleet.SlippedUnits(c, others)...)
-	pins, err := s.checkPacks(ctx, c.Packs, &f)
+	pins, err := s.checkPacks(ctx, c, &f)
 	if err != nil {
 		return nil, err
 	}

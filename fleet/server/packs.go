@@ -163,11 +163,12 @@ func (s *Server) removePack(ctx context.Context, in *Item) (*struct{}, error) {
 	return nil, err
 }
 
-// checkPacks adds which of the packs that a class wants are not to be had, and returns the records that they are, which must not go meanwhile.
-func (s *Server) checkPacks(ctx context.Context, refs []string, f *faultList) ([]fleet.Precondition, error) {
+// checkPacks adds which of the packs that a class wants are not to be had, or do not fit together, and returns the records that they are, which must not go meanwhile.
+func (s *Server) checkPacks(ctx context.Context, c fleet.Class, f *faultList) ([]fleet.Precondition, error) {
 	var pins []fleet.Precondition
 	seen := map[string]bool{}
-	for i, ref := range refs {
+	var all []fleet.Pack
+	for i, ref := range c.Packs {
 		p, rev, err := s.pack(ctx, ref)
 		if fleet.KindOf(err) == fleet.NotFound {
 			f.check(false, at("packs", i), "is no pack on this server: metalctl pack add FILE")
@@ -179,7 +180,11 @@ func (s *Server) checkPacks(ctx context.Context, refs []string, f *faultList) ([
 		// Two versions of one pack would be at the same place.
 		f.check(!seen[p.Name], at("packs", i), "is another "+p.Name+"; a machine has one of each name")
 		seen[p.Name] = true
+		all = append(all, p)
 		pins = append(pins, fleet.Precondition{Key: fleet.KeyOf(fleet.KindPack, p.ID()), Revision: rev})
+	}
+	for _, why := range fleet.MisfitPacks(all, c) {
+		f.check(false, "packs", "do not fit together: "+why)
 	}
 	return pins, nil
 }

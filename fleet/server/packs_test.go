@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ import (
 	"github.com/metalctl/metalctl/fleet/api"
 )
 
-// fakePacks takes "NAME VERSION KEY" for a pack that KEY signed.
+// fakePacks takes "NAME VERSION KEY" for a pack that KEY signed, "NAME VERSION KEY PART" for one that brings a part in its version.
 type fakePacks struct{}
 
 func (fakePacks) CheckPack(_ context.Context, path string, keys []string) (fleet.Pack, error) {
@@ -28,7 +29,11 @@ func (fakePacks) CheckPack(_ context.Context, path string, keys []string) (fleet
 	}
 	for _, k := range keys {
 		if k == "key "+f[2] {
-			return fleet.Pack{Name: f[0], Version: f[1], KeyID: f[2]}, nil
+			p := fleet.Pack{Name: f[0], Version: f[1], KeyID: f[2]}
+			if len(f) > 3 {
+				p.Carries = map[string]string{f[3]: p.Version}
+			}
+			return p, nil
 		}
 	}
 	return fleet.Pack{}, fleet.Errorf(fleet.Denied, "MC-PACK-SIGNATURE", "its key %s is not trusted", f[2])
@@ -74,13 +79,13 @@ func TestPacks(t *testing.T) {
 	must(t, os.Remove(filepath.Join(w.dir, "packs", p.SHA256)))
 	again, err := add("nvidia@580", "nvidia 580 ours")
 	must(t, err)
-	if again != p {
+	if !reflect.DeepEqual(again, p) {
 		t.Errorf("the same pack again: %s", asJSON(t, again))
 	}
 	_, err = add("nvidia@580", "nvidia 580 theirs")
 	wantCode(t, err, fleet.Conflict, "MC-PACK-TWICE")
 	for _, ref := range []string{"nvidia@580", "sha256:" + p.SHA256} {
-		if got, err := w.client.Pack(ctx, ref); err != nil || got != p {
+		if got, err := w.client.Pack(ctx, ref); err != nil || !reflect.DeepEqual(got, p) {
 			t.Errorf("%s: %s, %v", ref, asJSON(t, got), err)
 		}
 	}
@@ -109,6 +114,26 @@ func TestPacks(t *testing.T) {
 	if len(all) != 1 || len(files) != 1 || files[0].Name() != p.SHA256 {
 		t.Errorf("left are %s and the files %v", asJSON(t, all), files)
 	}
+}
+
+// TestClassOfPacksThatDoNotFit: a class is refused whose driver and fabric manager are of two releases.
+func TestClassOfPacksThatDoNotFit(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := context.Background()
+	_, err := w.client.PutSite(ctx, fleet.Site{Isolation: "none", PackKeys: []string{"key ours"}})
+	must(t, err)
+	for id, content := range map[string]string{"nvidia@580": "nvidia 580 ours driver", "fm@580": "fm 580 ours fabric-manager", "fm@570": "fm 570 ours fabric-manager"} {
+		_, err := w.client.AddPack(ctx, id, strings.NewReader(content), nil)
+		must(t, err)
+	}
+	class := fleet.Class{Name: "hgx", BurnIn: "none", EraseLevel: "clear", Packs: []string{"nvidia@580", "fm@570"}}
+	_, err = w.client.PutClass(ctx, class)
+	if wantCode(t, err, fleet.Invalid, "MC-API-INVALID"); !strings.Contains(err.Error()+asJSON(t, err), "fabric-manager 570") {
+		t.Errorf("refused with %v", err)
+	}
+	class.Packs[1] = "fm@580"
+	_, err = w.client.PutClass(ctx, class)
+	must(t, err)
 }
 
 // TestAgentFetchesPack: only a live session gets a pack, and the timeline shows it.

@@ -158,6 +158,31 @@ func Extract(r io.Reader, dir string, most int64) error {
 	return err
 }
 
+// maxNames is how many entries List reads at most.
+const maxNames = 2_000_000
+
+// List reads what Archive wrote and says the name of each file in it; r is read to its end.
+func List(r io.Reader, each func(name string)) error {
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	defer z.Close()
+	t := tar.NewReader(z)
+	for range maxNames {
+		h, err := t.Next()
+		if err == io.EOF {
+			_, err = io.Copy(io.Discard, z)
+			return err
+		}
+		if err != nil {
+			return fmt.Errorf("list: %w", err)
+		}
+		each(h.Name)
+	}
+	return fmt.Errorf("list: there are more than %d files", maxNames)
+}
+
 // unpacker writes entries below root. What lies in one folder comes one after the other, so that folder stays open: each name on the way to it costs a call.
 type unpacker struct {
 	root, in *os.Root
