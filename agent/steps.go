@@ -49,6 +49,8 @@ type Deps struct {
 	OriginAllow []netip.Prefix
 	// Burn runs a stage of a burn-in; nil: this agent burns nothing in.
 	Burn func(context.Context, BurnTask) (fleet.BurnPart, error)
+	// Probe does this machine's half of a round of packets; nil: this agent can send none.
+	Probe func(context.Context, fleet.ProbeTask) (fleet.ProbeReport, error)
 	// Sync writes all that is cached to the disks; nil: sync(2).
 	Sync func()
 	// Now is the clock; nil means time.Now.
@@ -87,6 +89,7 @@ func Steps(d Deps) step.Funcs {
 		step.ConfigDrive:   m.configDrive,
 		step.BootEntry:     m.bootEntry,
 		step.BurnStage:     m.burnStage,
+		step.ProbeWires:    m.probeWires,
 		step.AgentPowerOff: m.powerOff,
 	}
 }

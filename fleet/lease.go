@@ -124,6 +124,8 @@ type Member struct {
 	Undeployed bool `json:"undeployed,omitempty"`
 	// Wires is the digest of the proof that the node's fabric ports were in the lease's partition and nowhere else; "" where none was moved.
 	Wires string `json:"wires,omitempty"`
+	// Probe is the digest of what packets showed of its Ethernet ports before it was handed over; "" where nobody sent any.
+	Probe string `json:"probe,omitempty"`
 	// Cleaning is the digest of the record of the newest cleaning of what this tenant left; "" before.
 	Cleaning string `json:"cleaning,omitempty"`
 	// Index is the member's place in the lease, from 0, which its host name may have been made of.

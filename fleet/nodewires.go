@@ -42,6 +42,8 @@ type WireProof struct {
 	Absent bool `json:"absent,omitempty"`
 	// Since is when it was first read as it shall be, and has been at every reading after that; zero where it is not.
 	Since time.Time `json:"since,omitzero"`
+	// Packets is what they showed since it is where it shall be; nil where its configuration was read back and no more.
+	Packets *WirePackets `json:"packets,omitempty"`
 	// Doubt says why it is not proven.
 	Doubt string `json:"doubt,omitempty"`
 }

@@ -100,7 +100,7 @@ func machineAgent(ctx context.Context, m *boot.Machine, cred *fleet.Credential, 
 	simulated := sync.OnceValues(func() (string, error) { return takeSimulated(m, log) })
 	err = agent.Run(ctx, agent.Config{
 		Credential: *cred, Home: home, Log: anonymous, Identity: identityOf(inv, stages), Uptime: boot.Uptime, Clock: boot.SetClock, PowerOff: boot.PowerOff,
-		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs, HCAs: rdma.Read}, CleanGPUs: cleanGPUs, Simulated: simulated, Burn: burnPlace{simulated: simulated}.stage}),
+		Funcs: agent.Steps(agent.Deps{Home: home, Inspect: inspect.Options{Log: anonymous, LLDPWait: lldpWait(inv.NICs), GPUs: readGPUs, HCAs: rdma.Read}, CleanGPUs: cleanGPUs, Simulated: simulated, Burn: burnPlace{simulated: simulated}.stage, Probe: probePlace{anonymous}.answer}),
 	})
 	if err != nil {
 		log.Error("this boot's work is over", "err", err)
@@ -231,7 +231,7 @@ func (spec *processSpec) agent(console slog.Handler) (agent.Config, error) {
 	burns := burnPlace{root: spec.Fixture, fixture: "process", speed: fixtureSpeed}
 	return agent.Config{
 		Credential: *cred, Home: home, Log: log, Identity: identityOf(fleet.Inventory{System: spec.System, NICs: spec.NICs}, nil),
-		Funcs:    agent.Steps(agent.Deps{Home: home, Inspect: opts, CleanGPUs: cleanGPUs, Burn: burns.stage, Vars: spec.EFIVars, Packs: spec.Packs}),
+		Funcs:    agent.Steps(agent.Deps{Home: home, Inspect: opts, CleanGPUs: cleanGPUs, Burn: burns.stage, Probe: probePlace{log}.answer, Vars: spec.EFIVars, Packs: spec.Packs}),
 		PowerOff: func(context.Context) error { return nil },
 	}, nil
 }

@@ -305,6 +305,9 @@ func scriptNoGapSeen(ts *testscript.TestScript, neg bool, args []string) {
 		if s.Name == step.CleanGPUs || s.Name == step.RestoreNS {
 			continue // they need a machine with GPUs, or with NVMe drives, which no agent in this process can have
 		}
+		if s.Name == step.ProbeWires {
+			continue // what a canary has heard ends with its server, so that this step is done once more
+		}
 		if s.Side == step.InBand && !g.had[s.Name] {
 			ts.Fatalf("no server was away while %s ran: give a plan of the script the step", s.Name)
 		}

@@ -59,6 +59,7 @@ var arrows = []struct {
 	{"redfish/quirk", "", ""},
 	{"redfish/hgx", "", "reads resources by an interface of its own; main hands it the client"},
 	{"provision/vmedia", "", ""},
+	{"provision/probe", "", "sends and hears frames; who shall hear them is handed in"},
 	{"provision/fabric", "", "asks devices; what is done with the answers is others' business"},
 	{"provision/fabric/opensm", "provision/fabric", "reads back by the fabric's devices what it has a subnet manager write"},
 	{"provision/fabric/ufm", "provision/fabric", "keeps two changes of one fabric apart by the lock that every driver of fabrics takes"},

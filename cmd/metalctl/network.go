@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -161,7 +162,51 @@ func wireRows(w fleet.NodeWires) [][]string {
 		}
 		rows = append(rows, []string{"wire:", printable(text)})
 	}
+	if len(rows) > 0 {
+		rows = append(rows, []string{"shown by:", packetsText(w.Ports)})
+	}
 	return rows
+}
+
+// packetsText says of which Ethernet ports packets showed where they are. The others are as their switches and fabrics say.
+func packetsText(ports []fleet.WireProof) string {
+	var passed, silent, others []string
+	var newest time.Time
+	for _, x := range ports {
+		switch {
+		case x.Packets == nil:
+			others = append(others, x.Port)
+			continue
+		case x.Packets.Outcome == fleet.ProbePass:
+			passed = append(passed, x.Port)
+		default:
+			silent = append(silent, x.Port)
+		}
+		newest = latest(newest, x.Packets.At)
+	}
+	if newest.IsZero() {
+		return "reading back"
+	}
+	text := "packets at " + newest.UTC().Format(time.RFC3339) + ":"
+	if len(passed) == 1 {
+		text += fmt.Sprintf(" %s heard in its network and nowhere else;", passed[0])
+	} else if len(passed) > 1 {
+		text += fmt.Sprintf(" %s heard in their networks and nowhere else;", strings.Join(passed, ", "))
+	}
+	if len(silent) > 0 {
+		text += fmt.Sprintf(" %s silent;", strings.Join(silent, ", "))
+	}
+	if len(others) > 0 {
+		text += " read back: " + strings.Join(others, ", ")
+	}
+	return printable(strings.TrimSuffix(text, ";"))
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // whereText says which partition or network a port is in, or leaves.

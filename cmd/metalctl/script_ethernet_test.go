@@ -10,7 +10,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/metalctl/metalctl/fixtures/rack"
 	"github.com/metalctl/metalctl/fixtures/wires/vswitch"
 )
 
@@ -27,10 +26,7 @@ func scriptHost(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: host NAME SWITCH SETTING...")
 	}
-	sw := (*ts.Value(rackKey{}).(**rack.Rack)).Switch(args[1])
-	if sw == nil {
-		ts.Fatalf("the rack has no Open vSwitch %s", args[1])
-	}
+	sw := switchOf(ts, args[1])
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	h, err := sw.NewHost(ctx, args[0], args[2:]...)

@@ -120,6 +120,8 @@ var scriptMedium = sync.OnceValues(func() ([]byte, error) {
 //	hears TO FROM          wants frames from one host to arrive at another; ! hears TO FROM TWIN-TO TWIN-FROM: not, while others' do. A host is one of host, or
 //	                       MACHINE:CARD of the rack, with a tag as HOST/TAG
 //	tamper PORT KEY...     writes a port's table behind everybody's back, such as 0x0101=full
+//	canary SWITCH DOMAIN FILE   cables two interfaces of the server to trunks of an Open vSwitch, and adds them to its configuration
+//	patch SWITCH VLAN VLAN   cables two access ports of it together
 //	fault MACHINE JSON     makes the machine's BMC misbehave by a rule (bmc.Fault); with "mended" for JSON: by none any more
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scriptParams(t, "testdata/script"))
@@ -167,7 +169,7 @@ func scriptParams(t *testing.T, dir string) testscript.Params {
 			"system": scriptSystem, "qcow2": scriptQcow2, "fill": scriptFill, "cut": scriptCut, "plan-digest": scriptPlanDigest,
 			"ports": scriptPorts, "nowhere": scriptNowhere, "halt": scriptStop, "logged": scriptLogged, "here": scriptHere, "fault": scriptFault, "board": scriptBoard,
 			"wire": scriptWire, "unplug": scriptUnplug, "plug": scriptPlug, "ascending": scriptAscending,
-			"carries": scriptCarries, "opensm": scriptOpenSM, "tamper": scriptTamper, "host": scriptHost, "hears": scriptHears,
+			"carries": scriptCarries, "opensm": scriptOpenSM, "tamper": scriptTamper, "host": scriptHost, "hears": scriptHears, "canary": scriptCanary, "patch": scriptPatch,
 		},
 	}
 }

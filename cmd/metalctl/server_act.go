@@ -177,6 +177,10 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	panel := &switchPanel{configs: cfg.Switches, now: cfg.now, bound: map[string]switchboard.Driver{}}
 	defer func() { err = errors.Join(err, panel.close()) }()
 	board := &switchboard.Board{Store: db, Drive: drivers.drive, DriveSwitch: panel.driveSwitch, Now: cfg.now, Log: log, May: r.tenure.held, Every: fabricEvery}
+	canary := cfg.canary(time.Now, log)
+	if canary != nil {
+		board.Canary = canary
+	}
 	profiles, err := standardProfiles()
 	if err != nil {
 		return err
@@ -196,7 +200,7 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	driver := &vmedia.Driver{Dial: controllers.dial, Medium: srv}
 	loop := reconcile.New(&reconcile.Loop{
 		Now: cfg.now, Store: db, Blobs: db, Timeline: db, Funcs: driver.Funcs(), Agents: srv, Machine: controllers, Evidence: controllers,
-		Boards: controllers, Console: controllers, Firmware: controllers, Wires: board,
+		Boards: controllers, Console: controllers, Firmware: controllers, Wires: board, Prober: board,
 		Sources: imageSources(srv), Progress: srv.PutProgress, PowerOnFor: powerOnFor, ObserveEvery: observeEvery, Log: log,
 		Profiles: profiles, Program: version, Origin: srv.URL(), Layout: media.layout, ForgetKeys: srv.ForgetKeys, CheckDrive: checkDrive, Denied: srv.BMCRanges, TrustWall: cfg.trustClock, Breaker: controllers.Breaker, Silent: controllers.Silent,
 		// The store is locked by this process, so that whoever held claims under this name before is gone; of another server that is waited for.
@@ -211,6 +215,9 @@ func (r *serverRun) act(ctx context.Context) (err error) {
 	g.Go(func() error { return second.loop(ctx) })
 	g.Go(func() error { return second.run(ctx) })
 	g.Go(func() error { return board.Run(ctx) })
+	if canary != nil {
+		g.Go(func() error { return canary.Run(ctx) })
+	}
 	g.Go(func() error { return sweepDaily(ctx, db, srv, log) })
 	g.Go(func() error { return kept.Run(ctx) })
 	g.Go(func() error {

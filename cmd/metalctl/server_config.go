@@ -62,6 +62,9 @@ type serverConfig struct {
 	Fabrics map[string]fabricConfig `yaml:"fabrics,omitempty"`
 	// Switches are the Ethernet switches that this machine reaches, by the names of their records.
 	Switches map[string]switchConfig `yaml:"switches,omitempty"`
+	// Canary are the interfaces by which packets show where nodes' Ethernet ports are, by the domain of switches that they are in. Without any, what switches say is
+	// read back and no more.
+	Canary map[string]canaryConfig `yaml:"canary,omitempty"`
 	// FabricEvery is how often all ports of each fabric and switch are read; what others change is found within that time.
 	FabricEvery string `yaml:"fabric_every"`
 	// LoadStopFile is a file by which a building stops all load: while it is there no burn-in loads anything.
@@ -182,6 +185,11 @@ func (c *serverConfig) check() error {
 	}
 	for name, x := range c.Switches {
 		if err := x.check(name); err != nil {
+			return err
+		}
+	}
+	for domain, x := range c.Canary {
+		if err := x.check(domain); err != nil {
 			return err
 		}
 	}

@@ -88,7 +88,7 @@ func sweepOnce(ctx context.Context, db *store.DB) (removed int, err error) {
 		}
 		for _, l := range leases {
 			for _, m := range l.Members {
-				used[m.Cleaning], used[m.Wires] = true, true
+				used[m.Cleaning], used[m.Wires], used[m.Probe] = true, true, true
 			}
 			if l.UserData == "" {
 				continue

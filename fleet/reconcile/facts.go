@@ -81,7 +81,7 @@ func classDiffers(n *fleet.Node) bool {
 func (l *Loop) planFacts(v *view, power string) step.PlanFacts {
 	n := v.node.v
 	up, _ := l.Agents.Up(n.ID, n.Boot.Generation)
-	f := step.PlanFacts{Node: *n, Class: v.class, Site: v.site, Packs: v.packs, Profiles: v.profiles, Power: power,
+	f := step.PlanFacts{Node: *n, Class: v.class, Site: v.site, Packs: v.packs, Profiles: v.profiles, Power: power, Canary: v.canary,
 		// A machine that is off runs no agent, however lately it was heard of.
 		AgentUp: up && n.Boot.Generation > 0 && power != "off"}
 	if v.lease.v != nil {

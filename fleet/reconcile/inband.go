@@ -42,6 +42,9 @@ func (l *Loop) TaskFor(ctx context.Context, id fleet.NodeID, generation int64) (
 		denied = l.Denied(ctx, n.BMC) // it may look up a name, so that no commit waits for it
 	}
 	params, err := l.fill(*op, i, denied, v.site)
+	if err == nil && run.Name == step.ProbeWires {
+		params, err = l.probeParams(ctx, id, op, i)
+	}
 	if err == nil {
 		err = agentKnows(n, op.Steps[i].Name, params)
 	}
@@ -130,6 +133,10 @@ func (l *Loop) Report(ctx context.Context, id fleet.NodeID, generation int64, re
 		}
 	} else if r.Attachment = res.Attachment; res.Step == step.BurnStage && (len(r.Attachment) > 0 || r.Problem == nil) {
 		if err := l.takePart(ctx, v, res.Index, &r); err != nil {
+			return err
+		}
+	} else if res.Step == step.ProbeWires && r.Problem == nil {
+		if err := l.takeProbe(ctx, v, res, &r); err != nil {
 			return err
 		}
 	} else if len(r.Attachment) > 0 {

@@ -53,6 +53,8 @@ type Loop struct {
 	Boards Boards
 	// Wires may be nil: then no ports are moved.
 	Wires Wires
+	// Prober has packets show where they are; nil: nobody can.
+	Prober Prober
 	// Console and Firmware may be nil: then a boot that does not arrive is judged by what was read of its medium alone.
 	Console  Console
 	Firmware Firmware
@@ -136,7 +138,8 @@ type Loop struct {
 	interrupts map[fleet.NodeID]context.CancelCauseFunc
 	// handouts are the newest in-band steps; guarded by mu.
 	handouts map[fleet.NodeID]handout
-	paces    map[fleet.NodeID]pace // guarded by mu: by which time each node's operation is judged
+	probings map[fleet.NodeID]probing // guarded by mu: the newest round of packets about each node
+	paces    map[fleet.NodeID]pace    // guarded by mu: by which time each node's operation is judged
 	// sightings are other workers' claims; guarded by mu.
 	sightings map[fleet.NodeID]sighting
 	// inUse is how many nodes were in use at countedAt; guarded by mu.
@@ -212,6 +215,7 @@ func New(l *Loop) *Loop {
 	l.quiet = map[fleet.NodeID]quiet{}
 	l.interrupts = map[fleet.NodeID]context.CancelCauseFunc{}
 	l.handouts = map[fleet.NodeID]handout{}
+	l.probings = map[fleet.NodeID]probing{}
 	l.paces = map[fleet.NodeID]pace{}
 	l.sightings = map[fleet.NodeID]sighting{}
 	l.bells.init()

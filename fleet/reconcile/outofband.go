@@ -238,6 +238,11 @@ func (v *view) result(i int, r step.Result) error {
 			return err
 		}
 	}
+	if run.Name == step.ProbeWires {
+		if err := v.tookProbe(r.Evidence); err != nil {
+			return err
+		}
+	}
 	if run.Name == step.Isolate {
 		var seen struct {
 			Isolated bool `json:"isolated"`

@@ -76,7 +76,7 @@ func (v *view) leaveUndone(does fleet.Effect, why string) {
 	if does&fleet.GoOff != 0 {
 		u.Power, u.AgentUntil = true, time.Time{}
 	}
-	u.Wires = u.Wires || does&fleet.UndoWires != 0 && tried(*op, step.AttachTenant)
+	u.Wires = u.Wires || does&fleet.UndoWires != 0 && tried(*op, step.AttachTenant) || leaked(*op)
 	if u.Left() {
 		n.Undo = &u
 		v.event("node.undo", "%s: to be put right: %s", n.Name, u.String())

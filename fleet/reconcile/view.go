@@ -129,6 +129,8 @@ type view struct {
 	stop *fleet.LoadStop
 	// held is what the machine drew by what was read, in watts.
 	held int64
+	// canary: packets can show where the node's ports are.
+	canary bool
 
 	// keepAgent is how long an agent is left up after its plan was given up.
 	keepAgent time.Duration
@@ -214,6 +216,11 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 	}
 	if site != nil {
 		v.site = *site
+	}
+	if l.Prober != nil {
+		if v.canary, err = l.Prober.Probes(s, *n); err != nil {
+			return nil, err
+		}
 	}
 	if v.lease.v != nil {
 		if v.image, err = seen[fleet.Image](s, fleet.KeyOf(fleet.KindImage, v.lease.v.Request.Image)); err != nil {

@@ -37,6 +37,7 @@ const (
 	ConfigDrive     = "config-drive"
 	BootEntry       = "boot-entry"
 	AttachTenant    = "attach-tenant"
+	ProbeWires      = "probe-wires"
 	MediaEject      = "media-eject"
 	BootFromDisk    = "boot-from-disk"
 	AwaitReady      = "await-ready"
@@ -99,6 +100,8 @@ var Catalogue = []Step{
 		Doc: "Writes the firmware's boot entry for the new system with BootNext, removing old ones of ours."},
 	{Name: AttachTenant, Uses: []Use{Deploy, Rebuild, Resume}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 5 * time.Minute, Tries: 4,
 		Doc: "Puts the node's fabric ports into the lease's partition, then its Ethernet ports for tenants into the lease's network, and reads them back, or leaves all in quarantine; without a driver it records that nothing was done, where the site says isolation: none."},
+	{Name: ProbeWires, Uses: []Use{Inspect, Clean, Deploy, Rebuild}, Side: InBand, Agent: 3, OnCrash: Redo, Abort: AbortNow, Limit: 3 * time.Minute, Tries: 3, Observes: true,
+		Doc: "Sends signed frames with every VLAN's tag from the node's Ethernet ports, and from a canary's in every VLAN: each port and the canary must hear each other in the port's own network and nowhere else; fails where a frame leaks or a port is dead, and where the canary does not hear itself it could not tell."},
 	{Name: MediaEject, Uses: []Use{Deploy, Rebuild, Release, Undo}, Side: OutOfBand, OnCrash: Redo, Abort: AbortAfter, Limit: 10 * time.Minute, Tries: 4,
 		Doc: "Ejects the boot medium, waits until it is gone, and ends its address."},
 	{Name: AgentPowerOff, Uses: []Use{Clean, Burn, Deploy, Rebuild}, Side: InBand, Unseen: true, OnCrash: Redo, Abort: AbortAfter, Limit: 2 * time.Minute, Tries: 1,

@@ -36,6 +36,8 @@ type PlanFacts struct {
 	UserDataPath string
 	// Profiles are the burn-in profiles that exist.
 	Profiles []fleet.BurnProfile
+	// Canary: one is in the networks of the node's Ethernet ports.
+	Canary bool
 }
 
 // Request is what a person may choose about a plan.
@@ -219,6 +221,13 @@ func (c *composer) look(why string) {
 	c.step(CompareClass, "parts may have failed, moved or been swapped", nil)
 }
 
+// probe has packets show where the node's ports are, where somebody is there to hear them.
+func (c *composer) probe(f PlanFacts) {
+	if f.Canary {
+		c.step(ProbeWires, "what a switch says of a port, packets show", nil)
+	}
+}
+
 func (c *composer) inspect(f PlanFacts, r Request) error {
 	n := f.Node
 	if r.OutOfBand {
@@ -232,6 +241,7 @@ func (c *composer) inspect(f PlanFacts, r Request) error {
 	c.boot(f, "no agent is up on the machine")
 	c.packs(f)
 	c.look("the inventory is read from inside")
+	c.probe(f)
 	c.step(ReadBoard, "the BMC may see parts that the host does not, and the other way round", nil)
 	return nil
 }
@@ -251,6 +261,7 @@ func (c *composer) clean(f PlanFacts) error {
 	c.namespaces(f.Node)
 	c.look("the devices are looked at once more before any is erased")
 	c.step(CompareAccepted, "a tenant may have changed what outlives an erase", nil)
+	c.probe(f)
 	c.erase(f, "")
 	c.step(CleanBoot, "entries of earlier systems lead nowhere now", nil)
 	if f.Node.AcceptedVariables {
@@ -329,6 +340,7 @@ func (c *composer) deploy(f PlanFacts) error {
 	c.step(ConfigDrive, "the system learns its name, keys and user-data from it", drive)
 	c.step(BootEntry, "the firmware starts what was written", root)
 	c.step(AttachTenant, "the tenant's wires, while the agent can still be asked", nil)
+	c.probe(f)
 	c.step(MediaEject, "the next boot must not find the agent again", nil)
 	c.step(AgentPowerOff, "disks are synced and the machine goes down in order", nil)
 	c.step(PowerOff, "off is what the BMC reads back", PowerParams{WaitSeconds: 60})

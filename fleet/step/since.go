@@ -34,6 +34,8 @@ func NewParams(name string) any {
 		return &PacksParams{}
 	case BurnStage:
 		return &BurnParams{}
+	case ProbeWires:
+		return &fleet.ProbeTask{}
 	}
 	return nil
 }

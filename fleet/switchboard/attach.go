@@ -241,6 +241,9 @@ func moving(r fleet.WireRules, old *fleet.NodeWires, next fleet.NodeWires, moved
 		if old != nil {
 			if i := slices.IndexFunc(old.Ports, func(o fleet.WireProof) bool { return o.Device() == x.Device && o.Port == x.Port }); i >= 0 {
 				p.Was = cmp.Or(old.Ports[i].Was, old.Ports[i].Where)
+				if p.Where == old.Ports[i].Where {
+					p.Packets = old.Ports[i].Packets // it stays where they showed it
+				}
 			}
 		}
 		out = append(out, p)

@@ -51,6 +51,8 @@ type Board struct {
 	Log         *slog.Logger
 	// May is an error where this process has lost the right to act: then it only reads. nil: it always may.
 	May func() error
+	// Canary shows by packets where ports are; nil: nobody does.
+	Canary Canary
 	// Every is how often each device is read.
 	Every time.Duration
 

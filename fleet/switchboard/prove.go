@@ -133,7 +133,7 @@ func shown(p *fleet.WireProof, v fleet.WireView, want fleet.Carries, quarantine 
 		p.Doubt = fmt.Sprintf("carries %s, and %s was meant", seen.Carries, want)
 	}
 	if p.Doubt != "" {
-		p.Since = time.Time{}
+		p.Since, p.Packets = time.Time{}, nil
 	} else if p.Since.IsZero() {
 		p.Since = v.At.UTC()
 	}
