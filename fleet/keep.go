@@ -103,6 +103,7 @@ func (l Lease) Keep() any {
 	l.Members = slices.Clone(l.Members)
 	for i := range l.Members {
 		wall(&l.Members[i].Since)
+		l.Members[i].Addresses = keepList(l.Members[i].Addresses)
 	}
 	wall(&l.Since, &r.Until, &l.GraceEnds, &l.GraceOver, &l.WarnedAt, &l.CreatedAt)
 	return &l
@@ -120,7 +121,7 @@ func (h HarmRecord) Keep() any {
 
 // Keep implements Keeper.
 func (c Class) Keep() any {
-	c.Packs = keepList(c.Packs)
+	c.Packs, c.Clean.Variables.Ignore = keepList(c.Packs), keepList(c.Clean.Variables.Ignore)
 	x := &c.Expect
 	x.Topology.GPUNUMANodes, x.Limits = keepList(x.Topology.GPUNUMANodes), keepList(x.Limits)
 	x.Firmware.HCA, x.Firmware.NVMe, x.Firmware.Board = keepMap(x.Firmware.HCA), keepMap(x.Firmware.NVMe), keepMap(x.Firmware.Board)

@@ -134,6 +134,9 @@ type Member struct {
 	Chosen string `json:"chosen,omitempty"`
 	// Identity is the member whose identity to its system it has taken over; "" where it has its own.
 	Identity string `json:"identity,omitempty"`
+	// Addresses are what its system is given in the lease's network, each with the length of its range; none where the network has no subnets, or the request
+	// brings network data of its own.
+	Addresses []string `json:"addresses,omitempty"`
 	// ReplacedBy is the node that took its place, because it failed on the way or, with Replaced, as a person asked; "" where none did.
 	ReplacedBy NodeID `json:"replaced_by,omitempty"`
 	Replaced   string `json:"replaced,omitempty"`
@@ -151,6 +154,9 @@ func (m Member) Gone() MemberState {
 	}
 	return MemberReleased
 }
+
+// AllocationEpoch counts claims of nodes by leases, and of addresses: whoever makes one must have seen the newest, so that two leases never hold one node.
+const AllocationEpoch Key = KindMeta + "/allocation-epoch"
 
 // Lease is a tenant's right to nodes. The lease record claims all its nodes at once: it lists its members, and its creation is
 // guarded by Epoch, so that two leases never hold one node.

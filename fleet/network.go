@@ -52,16 +52,6 @@ type Network struct {
 	CreatedAt time.Time `json:"created_at,omitzero"`
 }
 
-// Subnet is a range of addresses in a network.
-type Subnet struct {
-	CIDR    string   `json:"cidr"`
-	Gateway string   `json:"gateway,omitempty"`
-	DNS     []string `json:"dns,omitempty"`
-	// Pool is the range that addresses are given of, FIRST-LAST; "" is all of it but the gateway. Reserved are addresses that are never given.
-	Pool     string   `json:"pool,omitempty"`
-	Reserved []string `json:"reserved,omitempty"`
-}
-
 // Carries is what a port in the network carries.
 func (n Network) Carries() Carries { return Carries{Untagged: n.VLAN, Protected: n.Protected} }
 
@@ -84,33 +74,4 @@ func (n Network) Validate() []FieldError {
 		}
 	}
 	return f
-}
-
-func (s Subnet) validate(at string, f *faults) netip.Prefix {
-	p, err := netip.ParsePrefix(s.CIDR)
-	f.check(err == nil && p == p.Masked(), at+".cidr", "is no range such as 10.20.0.0/24")
-	if err != nil {
-		return netip.Prefix{}
-	}
-	inside := func(field, text string) netip.Addr {
-		a, err := netip.ParseAddr(text)
-		f.check(err == nil && p.Contains(a), field, fmt.Sprintf("%q is no address of %s", text, p))
-		return a
-	}
-	if s.Gateway != "" {
-		inside(at+".gateway", s.Gateway)
-	}
-	for i, d := range s.DNS {
-		_, err := netip.ParseAddr(d)
-		f.check(err == nil, fmt.Sprintf("%s.dns[%d]", at, i), "is no address")
-	}
-	for i, r := range s.Reserved {
-		inside(fmt.Sprintf("%s.reserved[%d]", at, i), r)
-	}
-	if s.Pool != "" {
-		first, last, _ := strings.Cut(s.Pool, "-")
-		a, b := inside(at+".pool", first), inside(at+".pool", last)
-		f.check(!a.IsValid() || !b.IsValid() || a.Compare(b) <= 0, at+".pool", "is no FIRST-LAST in order")
-	}
-	return p
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,6 +59,9 @@ func showLease(p *program, l api.Lease) error {
 			m.Proof = "with image " + m.Image + " " + m.Proof
 		}
 		rows = append(rows, []string{"member:", printable(fmt.Sprintf("%s %s as %s %s", m.Name, m.State, m.Hostname, m.Proof))})
+		if len(m.Addresses) > 0 {
+			rows = append(rows, []string{"address:", m.Name + " " + strings.Join(m.Addresses, " ")})
+		}
 		for _, line := range memberStory(l.Members, m) {
 			rows = append(rows, []string{"", printable(line)})
 		}

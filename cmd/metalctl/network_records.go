@@ -107,7 +107,7 @@ func networkList(p *program) *cobra.Command {
 
 func networkShow(p *program) *cobra.Command {
 	return &cobra.Command{
-		Use: "show NETWORK", Short: "Show a network and the nodes that are in it", Args: exactly("NETWORK"), Example: "  metalctl network show team-a",
+		Use: "show NETWORK", Short: "Show a network, the nodes that are in it, and who has which of its addresses", Args: exactly("NETWORK"), Example: "  metalctl network show team-a",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := p.client()
 			if err != nil {
@@ -117,7 +117,14 @@ func networkShow(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return networkView.print(p, []api.Network{x}, true)
+			if err := networkView.print(p, []api.Network{x}, true); err != nil || !p.readable() {
+				return err
+			}
+			var rows [][]string
+			for _, g := range x.Given {
+				rows = append(rows, []string{"address:", g.Address, g.Node, "lease " + string(g.Lease)})
+			}
+			return printTable(p.stdout, rows)
 		},
 	}
 }

@@ -45,6 +45,8 @@ type Network struct {
 	Revision fleet.Revision `json:"revision"`
 	// Nodes are the names of those whose ports are in it, or may still be.
 	Nodes []string `json:"nodes"`
+	// Given are the addresses of its subnets that members of leases have.
+	Given []fleet.GivenAddress `json:"given,omitempty"`
 }
 
 // States of a fabric or switch.

@@ -5,7 +5,4 @@ package reconcile
 // ClockRecord is what the store keeps of the clocks.
 type ClockRecord = clockRecord
 
-const (
-	ClockKey = clockKey
-	EpochKey = epochKey
-)
+const ClockKey = clockKey

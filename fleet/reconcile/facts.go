@@ -90,6 +90,7 @@ func (l *Loop) planFacts(v *view, power string) step.PlanFacts {
 	if v.image != nil {
 		f.Image = v.image
 	}
+	f.Network = v.network
 	return f
 }
 

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -10,9 +11,6 @@ import (
 	"github.com/metalctl/metalctl/fleet/api"
 	"github.com/metalctl/metalctl/fleet/step"
 )
-
-// epochKey counts claims of nodes by leases: whoever creates a lease must have seen the newest, so that two leases never hold one node.
-const epochKey fleet.Key = fleet.KindMeta + "/allocation-epoch"
 
 const (
 	maxMembers    = 256
@@ -27,6 +25,9 @@ type draft struct {
 	fields []fleet.FieldError
 	// choice is what was chosen where the request counts.
 	choice fleet.Choice
+	// network is the one that members have addresses of, netData what the first one's system is told of it.
+	network doc[fleet.Network]
+	netData json.RawMessage
 }
 
 func (d *draft) wrong(field, format string, args ...any) {
@@ -64,17 +65,20 @@ func (l *Loop) CreateLease(ctx context.Context, r api.LeaseCreate, by string) (f
 			}
 		}
 		d.lease.UserData = userData
-		c := fleet.Change{If: []fleet.Precondition{{Key: epochKey, Revision: epoch.rev}, {Key: leaseKey(d.lease.ID)}}}
+		c := fleet.Change{If: []fleet.Precondition{{Key: fleet.AllocationEpoch, Revision: epoch.rev}, {Key: leaseKey(d.lease.ID)}}}
 		for i, n := range d.nodes {
 			if i < claimedNodes {
 				c.If = append(c.If, fleet.Precondition{Key: n.key, Revision: n.rev})
 			}
 		}
+		if d.network.v != nil {
+			c.If = append(c.If, fleet.Precondition{Key: d.network.key, Revision: d.network.rev})
+		}
 		next := int64(1)
 		if epoch.v != nil {
 			next = *epoch.v + 1
 		}
-		c.Writes = []fleet.Write{{Key: epochKey, Value: next}, {Key: leaseKey(d.lease.ID), Value: &d.lease}}
+		c.Writes = []fleet.Write{{Key: fleet.AllocationEpoch, Value: next}, {Key: leaseKey(d.lease.ID), Value: &d.lease}}
 		if d.lease.Name != "" {
 			c.If = append(c.If, fleet.Precondition{Key: nameKey(d.lease.Name)})
 			c.Writes = append(c.Writes, fleet.Write{Key: nameKey(d.lease.Name), Value: string(d.lease.ID)})
@@ -99,7 +103,7 @@ func (l *Loop) checkDrive(d *draft, userData []byte) error {
 	}
 	r := d.lease.Request
 	err := l.CheckDrive(step.ConfigDriveParams{InstanceID: string(d.lease.ID), Hostname: d.lease.Members[0].Hostname, SSHKeys: r.SSHKeys, Meta: r.Meta,
-		Network: r.NetworkData, Form: r.ConfigDrive}, userData)
+		Network: d.netData, Form: r.ConfigDrive}, userData)
 	if err != nil {
 		return fmt.Errorf("the lease's config drive: %w", err)
 	}
@@ -120,7 +124,7 @@ func (l *Loop) draft(ctx context.Context, r api.LeaseCreate, by string) (*draft,
 	var refusal error
 	err := l.Store.View(ctx, func(s fleet.Snapshot) error {
 		var err error
-		if epoch, err = maybe[int64](s, epochKey); err != nil {
+		if epoch, err = maybe[int64](s, fleet.AllocationEpoch); err != nil {
 			return err
 		}
 		site, err := maybe[fleet.Site](s, fleet.SiteKey)
@@ -153,7 +157,11 @@ func (l *Loop) draft(ctx context.Context, r api.LeaseCreate, by string) (*draft,
 			}
 			picks = d.choice.Chosen
 		}
-		return l.draftMembers(s, d, picks, &refusal)
+		if err := l.draftMembers(s, d, picks, &refusal); err != nil || refusal != nil || len(d.fields) > 0 {
+			return err
+		}
+		refusal = l.addressDraft(s, d)
+		return nil
 	})
 	if err != nil {
 		return nil, epoch, err

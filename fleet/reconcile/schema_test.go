@@ -17,7 +17,7 @@ func TestRecordsOfEverySchema(t *testing.T) {
 		t.Run(fmt.Sprint(schema+1), func(t *testing.T) {
 			db := contract.OpenStoreIn(t, contract.SchemaDir(t, "../store/testdata", schema+1), store.Options{})
 			err := db.View(context.Background(), func(s fleet.Snapshot) error {
-				for key, v := range map[fleet.Key]any{reconcile.ClockKey: &reconcile.ClockRecord{}, reconcile.EpochKey: new(int64), fleet.KeyOf(fleet.KindClaim, "n1"): &reconcile.Claim{}} {
+				for key, v := range map[fleet.Key]any{reconcile.ClockKey: &reconcile.ClockRecord{}, fleet.AllocationEpoch: new(int64), fleet.KeyOf(fleet.KindClaim, "n1"): &reconcile.Claim{}} {
 					r, err := s.Get(key)
 					if err != nil {
 						return err

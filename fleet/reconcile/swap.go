@@ -31,6 +31,9 @@ type swap struct {
 	choice   fleet.Choice
 	hostname string
 	index    int
+	// addresses are what the other node's system gets, of the network as it was.
+	addresses []string
+	network   doc[fleet.Network]
 }
 
 // ReplaceNode puts another node into the place of a lease's node, which is isolated and released and keeps its faults. MC-LEASE-NOFIT where none fits.
@@ -55,7 +58,7 @@ func (l *Loop) PlanReplace(ctx context.Context, id fleet.LeaseID, out fleet.Node
 func (l *Loop) replaceFailed(ctx context.Context, id fleet.LeaseID, out fleet.NodeID) error {
 	err := l.swap(ctx, id, &swap{out: out})
 	switch fleet.CodeOf(err) {
-	case "MC-LEASE-NOFIT", "MC-LEASE-REPLACED", "MC-NODE-BUSY", "MC-NODE-GUARD":
+	case "MC-LEASE-NOFIT", "MC-LEASE-REPLACED", "MC-NODE-BUSY", "MC-NODE-GUARD", "MC-NET-ADDRESS":
 	default:
 		return err
 	}
@@ -115,7 +118,7 @@ func (l *Loop) lookForSwap(s fleet.Snapshot, id fleet.LeaseID, w *swap, harm fle
 	if w.lease, err = load[fleet.Lease](s, leaseKey(id)); err != nil {
 		return err
 	}
-	if w.epoch, err = maybe[int64](s, epochKey); err != nil {
+	if w.epoch, err = maybe[int64](s, fleet.AllocationEpoch); err != nil {
 		return err
 	}
 	w.nodes = map[fleet.NodeID]*fleet.Node{}
@@ -145,7 +148,10 @@ func (l *Loop) lookForSwap(s fleet.Snapshot, id fleet.LeaseID, w *swap, harm fle
 		return err
 	}
 	w.in = v.node
-	return w.named()
+	if err := w.named(); err != nil {
+		return err
+	}
+	return l.addressedAs(s, w)
 }
 
 // allowed says what keeps the lease from giving that node away now.
@@ -272,7 +278,7 @@ func (w *swap) change(now time.Time) (fleet.Change, error) {
 		}
 		told = w.old.Replaced
 	}
-	m := fleet.Member{Node: w.in.v.ID, Name: w.in.v.Name, Hostname: w.hostname, State: fleet.MemberReserved, Since: now, Index: w.index, Chosen: why}
+	m := fleet.Member{Node: w.in.v.ID, Name: w.in.v.Name, Hostname: w.hostname, State: fleet.MemberReserved, Since: now, Index: w.index, Chosen: why, Addresses: w.addresses}
 	if w.KeepIdentity {
 		m.Identity = firstOf(w.old.Identity, w.old.Name)
 	}
@@ -282,8 +288,11 @@ func (w *swap) change(now time.Time) (fleet.Change, error) {
 	if w.epoch.v != nil {
 		next = *w.epoch.v + 1
 	}
-	c := fleet.Change{If: []fleet.Precondition{{Key: epochKey, Revision: w.epoch.rev}, {Key: w.in.key, Revision: w.in.rev}}, Writes: []fleet.Write{{Key: epochKey, Value: next}},
+	c := fleet.Change{If: []fleet.Precondition{{Key: fleet.AllocationEpoch, Revision: w.epoch.rev}, {Key: w.in.key, Revision: w.in.rev}}, Writes: []fleet.Write{{Key: fleet.AllocationEpoch, Value: next}},
 		Events: []fleet.Event{e}}
+	if w.network.v != nil {
+		c.If = append(c.If, fleet.Precondition{Key: w.network.key, Revision: w.network.rev})
+	}
 	if err := w.lease.put(&c); err != nil {
 		return c, err
 	}

@@ -131,6 +131,8 @@ type view struct {
 	held int64
 	// canary: packets can show where the node's ports are.
 	canary bool
+	// network is the one that the member has addresses of, nil where it has none.
+	network *fleet.Network
 
 	// keepAgent is how long an agent is left up after its plan was given up.
 	keepAgent time.Duration
@@ -224,6 +226,9 @@ func (l *Loop) read(s fleet.Snapshot, id fleet.NodeID) (*view, error) {
 	}
 	if v.lease.v != nil {
 		if v.image, err = seen[fleet.Image](s, fleet.KeyOf(fleet.KindImage, v.lease.v.Request.Image)); err != nil {
+			return nil, err
+		}
+		if err := v.addressOf(s); err != nil {
 			return nil, err
 		}
 	}

@@ -14,11 +14,15 @@ func networksIn(sn fleet.Snapshot) ([]api.Network, error) {
 	if err != nil {
 		return nil, err
 	}
+	leases, err := fleet.List[fleet.Lease](sn, fleet.KindLease)
+	if err != nil {
+		return nil, err
+	}
 	return viewsOf(sn, fleet.KindNetwork, func(sn fleet.Snapshot, n fleet.Network, rev fleet.Revision) (api.Network, error) {
 		names, err := nodesIn(sn, wires, func(w fleet.NodeWires) bool {
 			return w.Network == n.Name || slices.ContainsFunc(w.Ports, func(p fleet.WireProof) bool { return p.Switch != "" && (p.Where == n.Name || p.Was == n.Name) })
 		})
-		return api.Network{Network: n, Revision: rev, Nodes: names}, err
+		return api.Network{Network: n, Revision: rev, Nodes: names, Given: fleet.Given(leases, n.Name)}, err
 	})
 }
 

@@ -30,6 +30,8 @@ type PlanFacts struct {
 	Image  *fleet.Image
 	Lease  *fleet.Lease
 	Member *fleet.Member
+	// Network is the one that Member has addresses of, nil where it has none.
+	Network *fleet.Network
 	// Packs are all that the server has; only those that the class names are looked at.
 	Packs []fleet.Pack
 	// UserDataPath is where, on the agent's own server, it fetches the user-data.
@@ -324,10 +326,20 @@ func (c *composer) deploy(f PlanFacts) error {
 		return fleet.Errorf(fleet.Conflict, "MC-PLAN-DEVICES", "no device of %s was accepted, so none may be written", n.Name).
 			WithHint("metalctl node accept %s", n.Name)
 	}
+	data := req.NetworkData
+	if len(f.Member.Addresses) > 0 {
+		if f.Network == nil {
+			return fleet.Errorf(fleet.Conflict, "MC-NET-ADDRESS", "%s has addresses of the network %s, which does not exist", n.Name, req.Network).WithHint("metalctl network list")
+		}
+		var err error
+		if data, err = NetworkData(*f.Network, n, f.Member.Addresses); err != nil {
+			return err
+		}
+	}
 	image := ImageParams{Image: *f.Image, Root: n.RootDisk, Accepted: n.Accepted, Origins: f.Site.Origins, Denied: f.Site.Denied}
 	root := RootParams{Root: n.RootDisk, Accepted: n.Accepted}
 	drive := ConfigDriveParams{Root: n.RootDisk, Accepted: n.Accepted, InstanceID: instanceID(f), Hostname: f.Member.Hostname,
-		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: req.NetworkData, UserDigest: f.Lease.UserData, Form: req.ConfigDrive}
+		SSHKeys: req.SSHKeys, Meta: req.Meta, Network: data, UserDigest: f.Lease.UserData, Form: req.ConfigDrive}
 	c.plan.Erases = n.Accepted
 	c.boot(f, "no agent is up on the machine")
 	c.packs(f)

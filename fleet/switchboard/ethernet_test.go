@@ -321,3 +321,22 @@ func TestEthernetDeclare(t *testing.T) {
 		}
 	}
 }
+
+// TestSubnetsInUseStay: a subnet whose addresses members of a lease have cannot be taken from its network.
+func TestSubnetsInUseStay(t *testing.T) {
+	r := newEtherRig(t)
+	n := fleet.Network{Name: "team", Role: fleet.RoleTenant, Domain: "hall", Subnets: []fleet.Subnet{{CIDR: "10.0.0.0/24"}, {CIDR: "10.1.0.0/24"}}}
+	if err := r.PutNetwork(t.Context(), n, "somebody"); err != nil {
+		t.Fatal(err)
+	}
+	r.put(fleet.KeyOf(fleet.KindLease, lease(1)), fleet.Lease{ID: lease(1), State: fleet.LeasePending, Request: fleet.LeaseRequest{Network: "team"},
+		Members: []fleet.Member{{Node: node(1), Name: "n1", State: fleet.MemberReserved, Addresses: []string{"10.0.0.1/24"}}}})
+	n.Subnets = n.Subnets[:1]
+	if err := r.PutNetwork(t.Context(), n, "somebody"); err != nil {
+		t.Errorf("a subnet that nobody has an address of: %v", err)
+	}
+	n.Subnets[0].CIDR = "10.0.0.0/25"
+	if err := r.PutNetwork(t.Context(), n, "somebody"); fleet.CodeOf(err) != "MC-NET-ADDRESS" {
+		t.Errorf("one that somebody has an address of: %v", err)
+	}
+}

@@ -151,6 +151,9 @@ func (b *Board) PutNetwork(ctx context.Context, n fleet.Network, by string) erro
 			if next.Role != old.Role || next.Domain != old.Domain || next.VLAN != 0 && next.VLAN != old.VLAN || next.Protected != old.Protected {
 				return c, fleet.Errorf(fleet.Conflict, "MC-NET-NETWORK", "role, domain, VLAN and protection of the network %s stay as they are", n.Name).WithHint("metalctl network remove %s", n.Name)
 			}
+			if err := keepsGiven(s, &c, next); err != nil {
+				return c, err
+			}
 			next.VLAN, next.CreatedBy, next.CreatedAt = old.VLAN, old.CreatedBy, old.CreatedAt
 		} else if err := b.tagged(s, &c, &next); err != nil {
 			return c, err
@@ -159,6 +162,26 @@ func (b *Board) PutNetwork(ctx context.Context, n fleet.Network, by string) erro
 		c.Events = b.event("network.changed", key, "network %s, VLAN %d of %s, changed by %s", next.Name, next.VLAN, next.Domain, by)
 		return c, nil
 	})
+}
+
+// keepsGiven is an error where a member of a lease has an address that would be of no subnet of the network any more.
+func keepsGiven(s fleet.Snapshot, c *fleet.Change, next fleet.Network) error {
+	_, epoch, err := maybe[int64](s, fleet.AllocationEpoch)
+	if err != nil {
+		return err
+	}
+	leases, err := fleet.List[fleet.Lease](s, fleet.KindLease)
+	if err != nil {
+		return err
+	}
+	for _, g := range fleet.Given(leases, next.Name) {
+		if next.Of(g.Address) == nil {
+			return fleet.Errorf(fleet.Conflict, "MC-NET-ADDRESS", "%s of lease %s has the address %s, which would be of no subnet of the network %s any more", g.Node, g.Lease, g.Address, next.Name).
+				WithHint("metalctl network show %s", next.Name)
+		}
+	}
+	c.If = append(c.If, fleet.Precondition{Key: fleet.AllocationEpoch, Revision: epoch}) // no other was given meanwhile
+	return nil
 }
 
 // RemoveNetwork drops a network that no node is in and no lease names. Its VLAN rests before it is used again.
