@@ -255,9 +255,12 @@ func TestForgedAndReplayedFrames(t *testing.T) {
 	if p.Outcome != fleet.ProbeDead || strings.Contains(whys(p), fleet.ProbeLeak) {
 		t.Errorf("the outcome is %q: %s", p.Outcome, whys(p))
 	}
-	// A round that is over, or was never begun, shows nothing.
-	if p := b.canary.End(fleet.ProbeReport{Round: task.Round}); p.Outcome != fleet.ProbeUntold {
-		t.Errorf("a round that is over is %q", p.Outcome)
+	// A round that is over says what it said, whatever is reported of it later; one that was never begun shows nothing.
+	if again := b.canary.End(fleet.ProbeReport{Round: task.Round}); again.Outcome != p.Outcome {
+		t.Errorf("a round that is over is %q, and was %q", again.Outcome, p.Outcome)
+	}
+	if p := b.canary.End(fleet.ProbeReport{Round: strings.Repeat("0a", roundBytes)}); p.Outcome != fleet.ProbeUntold {
+		t.Errorf("a round that nobody began is %q", p.Outcome)
 	}
 }
 
