@@ -36,6 +36,12 @@ type rackStatus struct {
 			File, Serial string
 			Size         int64 `json:"size_bytes"`
 		}
+		Ports []struct{ MAC string }
+		Netns string
+	}
+	Ethernet *struct {
+		Server, Fleet string
+		Switches      []struct{ Dir, Netns string }
 	}
 }
 
@@ -104,6 +110,9 @@ func (w *world) startRack() {
 
 func (w *world) startServer(further ...string) {
 	w.t.Helper()
+	if w.rack.Ethernet != nil {
+		further = append(further, "--config", w.rack.Ethernet.Server)
+	}
 	cmd := exec.Command(w.bin, append([]string{"server", "--listen", "127.0.0.1:0", "--data-dir", w.path("data"), "--ramdisk", w.path("boot.iso"),
 		"--advertise-nodes", "https://10.0.2.2"}, further...)...)
 	log := w.background("server", cmd, func() { _ = cmd.Process.Signal(os.Interrupt) })
