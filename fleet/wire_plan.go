@@ -13,12 +13,21 @@ import (
 type wireRules struct {
 	device     string
 	managed    []string
+	owns       map[string]bool
 	may        func(c Carries, at string) []FieldError
 	quarantine Carries
 }
 
 func (s Switch) rules() wireRules {
-	return wireRules{device: s.Name, managed: s.Managed, may: s.May, quarantine: s.InQuarantine()}
+	return wireRulesOf(s.Name, s.Managed, s.May, s.InQuarantine())
+}
+
+func wireRulesOf(device string, managed []string, may func(Carries, string) []FieldError, quarantine Carries) wireRules {
+	r := wireRules{device, managed, make(map[string]bool, len(managed)), may, quarantine}
+	for _, p := range managed {
+		r.owns[p] = true
+	}
+	return r
 }
 
 func (f Fabric) rules() wireRules {
@@ -26,7 +35,7 @@ func (f Fabric) rules() wireRules {
 	for _, g := range f.Managed {
 		managed = append(managed, string(g))
 	}
-	return wireRules{device: f.Name, managed: managed, may: f.May, quarantine: InPartitions()}
+	return wireRulesOf(f.Name, managed, f.May, InPartitions())
 }
 
 // Plan is what has to be written so that each port of want carries exactly that; ports that want does not name stay as they are. Write and Replaces are the
@@ -46,7 +55,7 @@ func (r wireRules) plan(v WireView, want map[string]Carries) (WirePlan, error) {
 	var f faults
 	for _, port := range slices.Sorted(maps.Keys(want)) {
 		c := want[port]
-		if !slices.Contains(r.managed, port) {
+		if !r.owns[port] {
 			f.addf(port, "is not among the managed ports of %s", r.device)
 			continue
 		}
@@ -85,7 +94,7 @@ func (r wireRules) mark(ports []PortView) (string, error) {
 	}
 	all := []seen{}
 	for _, p := range ports {
-		if slices.Contains(r.managed, p.Port) {
+		if r.owns[p.Port] {
 			all = append(all, seen{p.Port, p.Carries, p.Doubt})
 		}
 	}
@@ -105,23 +114,23 @@ func (s Switch) Back(v WireView, p WirePlan) ([]WireChange, error) { return s.ru
 func (f Fabric) Back(v WireView, p WirePlan) ([]WireChange, error) { return f.rules().back(v, p) }
 
 func (r wireRules) back(v WireView, p WirePlan) ([]WireChange, error) {
-	before := slices.Clone(v.Ports)
+	before := WireView{Ports: slices.Clone(v.Ports)}
 	var out []WireChange
 	for _, c := range p.Changes {
-		i := slices.IndexFunc(before, func(x PortView) bool { return x.Port == c.Port })
-		if i < 0 {
+		was := before.Port(c.Port)
+		if was == nil {
 			return nil, WireConflict("port %s of %s was not seen", c.Port, r.device)
 		}
 		to := c.From
 		if len(r.may(to, c.Port)) > 0 {
 			to = r.quarantine
 		}
-		if !before[i].Carries.Equal(to) && !before[i].Carries.Equal(c.From) {
-			out = append(out, WireChange{Port: c.Port, From: before[i].Carries, To: to})
+		if !was.Carries.Equal(to) && !was.Carries.Equal(c.From) {
+			out = append(out, WireChange{Port: c.Port, From: was.Carries, To: to})
 		}
-		before[i].Carries = c.From
+		was.Carries = c.From
 	}
-	mark, err := r.mark(before)
+	mark, err := r.mark(before.Ports)
 	if err == nil && mark != p.Expect {
 		err = WireConflict("ports of %s have gone on since the plan was made", r.device)
 	}

@@ -48,6 +48,12 @@ section "watching a machine that is burned in, of one core"
 measure ./agent/burn '^TestBenchSampling$'
 section "2,040 of 2,048 HCAs move to other tenants, on a real OpenSM in a simulated fabric"
 measure ./provision/fabric/opensm '^TestRepartitionBench$'
+section "10,000 ports of one switch, planned and taken back"
+measure ./fleet '^TestBench$'
+section "128 of 10,000 nodes"
+measure ./fleet/allocate '^TestBench$'
+section "64 ports of a real Open vSwitch"
+measure ./provision/ethernet/ovs '^TestBench$'
 section "durable node create beside a raw group-committed put"
 measure ./fleet/store '^TestBench$'
 section "power-on to the agent's first word, and the server's memory"
