@@ -136,7 +136,7 @@ func TestCuts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("long: a change for each word that can be lost")
 	}
-	contract.WireCuts(t, 1, func(t *testing.T) (*contract.WireWorld, *contract.Cut) {
+	contract.WireCuts(t, contract.Sometimes(1, 5), func(t *testing.T) (*contract.WireWorld, *contract.Cut) {
 		cut := &contract.Cut{}
 		r := newRig(t, wires.CumulusOptions{})
 		s := httptest.NewUnstartedServer(cut.HTTP(r))
